@@ -1,0 +1,2 @@
+//! The livediffusion binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Model packs and their networks on ONNX Runtime: CPU, OpenVINO, CUDA, TensorRT.
