@@ -2,3 +2,7 @@
 
 pub mod frame;
 pub mod model;
+pub mod plan;
+pub mod schedule;
+pub mod solver;
+pub mod timesteps;
