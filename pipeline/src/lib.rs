@@ -1,8 +1,27 @@
 //! The algorithm: solver plans, stream batch, R-CFG, similarity filter, conditioning, parameters, engine.
+//!
+//! [`engine::Engine::step`] shows the data flow on one screen. Nothing here knows ONNX Runtime, GStreamer or a network.
 
+mod emit;
+pub mod engine;
+mod error;
+pub mod fake;
 pub mod frame;
 pub mod model;
+pub mod noise;
+pub mod params;
 pub mod plan;
 pub mod schedule;
+mod settings;
+pub mod similarity;
+mod slot;
 pub mod solver;
+pub mod stats;
+mod stream_batch;
 pub mod timesteps;
+
+pub use emit::{Emitted, Picture};
+pub use error::EngineError;
+pub use settings::{Control, Settings};
+pub use slot::PromptPair;
+pub use stream_batch::GuidanceSettings;

@@ -175,7 +175,9 @@ mod tests {
 
     #[test]
     fn indices_out_of_range_unsorted_or_missing_are_named() {
-        for (list, word) in [(vec![], "empty"), (vec![50], "50"), (vec![45, 32], "ascending"), (vec![3, 3], "ascending")] {
+        for (list, word) in
+            [(vec![], "empty"), (vec![50], "50"), (vec![45, 32], "ascending"), (vec![3, 3], "ascending")]
+        {
             assert!(plan(&list).unwrap_err().what.contains(word), "{list:?}");
         }
     }

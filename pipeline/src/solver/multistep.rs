@@ -67,8 +67,7 @@ pub(super) fn dpmpp_2m(nodes: &[Node]) -> Vec<StepCoefficients> {
             let last = k + 1 == nodes.len();
             let h = if last { f64::INFINITY } else { next.lambda() - node.lambda() };
             let weight = -next.alpha * ((-h).exp() - 1.0);
-            let correction =
-                if k == 0 || last { 0.0 } else { 0.5 * h / (node.lambda() - nodes[k - 1].lambda()) };
+            let correction = if k == 0 || last { 0.0 } else { 0.5 * h / (node.lambda() - nodes[k - 1].lambda()) };
             StepCoefficients {
                 hist_x: node.alpha.recip() as f32,
                 hist_m: (-node.sigma / node.alpha) as f32,

@@ -1,0 +1,368 @@
+//! One stream: frames in, repainted frames out.
+
+use std::sync::Arc;
+
+use livediffusion_kernels::{all_finite, rgb8_to_chw};
+
+use crate::emit::{Emitted, Emitter};
+use crate::error::EngineError;
+use crate::frame::{FrameMeta, LatentShape, PictureView, Size};
+use crate::model::Networks;
+use crate::noise::{NoiseSource, SeededNoise, SeededUniform};
+use crate::params::{PARAMETERS, PromptPolicy};
+use crate::plan::Plan;
+use crate::schedule::{NoiseSchedule, SchedulerConfig};
+use crate::settings::{Control, Settings};
+use crate::similarity::{Decision, SimilarityFilter};
+use crate::slot::Fate;
+use crate::solver::Solver;
+use crate::stats::{Clock, Stage, Stats};
+use crate::stream_batch::{Admission, GuidanceSettings, StreamBatch};
+
+/// What the engine must know of a model beside its networks.
+#[derive(Clone, Debug)]
+pub struct ModelFacts {
+    /// Picture pixels to a latent pixel, per side: 8 for Stable Diffusion's VAE.
+    pub vae_factor: usize,
+    /// Latent sides are multiples of this, because the U-Net halves them.
+    pub latent_multiple: usize,
+    /// Latent channels.
+    pub latent_channels: usize,
+    /// Noise schedule and prediction type.
+    pub scheduler: SchedulerConfig,
+}
+
+impl ModelFacts {
+    /// Pixels that both sides of a picture must be multiples of.
+    pub fn granularity(&self) -> usize {
+        self.vae_factor * self.latent_multiple
+    }
+
+    /// The shape of a latent for a picture size.
+    ///
+    /// # Errors
+    /// A side that is not a multiple of [`granularity`](Self::granularity).
+    pub fn latent_shape(&self, size: Size) -> Result<LatentShape, EngineError> {
+        let unit = self.granularity();
+        if size.width == 0 || size.height == 0 || !size.width.is_multiple_of(unit) || !size.height.is_multiple_of(unit)
+        {
+            let near = |side: usize| ((side + unit / 2) / unit).max(1) * unit;
+            let nearest = Size::new(near(size.width), near(size.height));
+            return Err(EngineError::Size { size, unit, nearest });
+        }
+        let (height, width) = (size.height / self.vae_factor, size.width / self.vae_factor);
+        Ok(LatentShape { channels: self.latent_channels, height, width })
+    }
+}
+
+/// A running stream. Every buffer is its own: nothing is allocated by [`step`](Self::step) once it has seen its largest
+/// batch.
+pub struct Engine {
+    networks: Networks,
+    facts: ModelFacts,
+    schedule: NoiseSchedule,
+    size: Size,
+    control: Control,
+    /// In force.
+    settings: Arc<Settings>,
+    /// Last seen in `control`: those in force, or refused ones.
+    seen: Arc<Settings>,
+    admission: Admission,
+    recorded_noise: bool,
+    filter: SimilarityFilter,
+    uniform: Box<dyn FnMut() -> f64 + Send>,
+    batch: StreamBatch,
+    pending: Vec<(FrameMeta, Decision)>,
+    images: Vec<f32>,
+    latents: Vec<f32>,
+    posterior: Vec<f32>,
+    emitter: Emitter,
+    decisions: Vec<(FrameMeta, Decision)>,
+    clock: Box<dyn Clock>,
+    stats: Stats,
+}
+
+impl Engine {
+    /// Makes a stream of pictures of `size` under the settings that `control` holds.
+    ///
+    /// # Errors
+    /// A size or a t_index_list that the model cannot do.
+    pub fn new(
+        networks: Networks,
+        facts: ModelFacts,
+        size: Size,
+        control: Control,
+        clock: Box<dyn Clock>,
+    ) -> Result<Self, EngineError> {
+        let shape = facts.latent_shape(size)?;
+        let schedule = NoiseSchedule::new(&facts.scheduler)?;
+        let settings = control.load();
+        let plan = Arc::new(make_plan(&facts.scheduler, &schedule, &settings)?);
+        let seed = settings.parameters.seed;
+        let noise = Arc::new(SeededNoise::new(seed, plan.len(), shape.len()));
+        let mut uniform = SeededUniform::new(seed);
+        let admission = Admission { plan, noise, prompts: Arc::clone(&settings.prompts) };
+        let frames = settings.parameters.frame_buffer;
+        Ok(Self {
+            networks,
+            facts,
+            schedule,
+            size,
+            control,
+            admission,
+            recorded_noise: false,
+            filter: SimilarityFilter::default(),
+            uniform: Box::new(move || uniform.next_uniform()),
+            batch: StreamBatch::new(shape),
+            pending: Vec::with_capacity(frames),
+            images: vec![0.0; frames * 3 * size.pixels()],
+            latents: vec![0.0; frames * shape.len()],
+            posterior: vec![0.0; frames * shape.len()],
+            emitter: Emitter::new(size, shape, frames),
+            decisions: Vec::with_capacity(frames),
+            seen: Arc::clone(&settings),
+            settings,
+            clock,
+            stats: Stats::default(),
+        })
+    }
+
+    /// Takes noise from `noise` in place of the seed, and the filter's random numbers from `uniform`: how recorded runs
+    /// are replayed.
+    pub fn replay_randomness(&mut self, noise: Arc<dyn NoiseSource>, uniform: Box<dyn FnMut() -> f64 + Send>) {
+        self.admission.noise = noise;
+        self.uniform = uniform;
+        self.recorded_noise = true;
+    }
+
+    /// One frame in; the pictures that became ready out: usually one, none while the first frames are in flight or a
+    /// frame buffer fills, more when a shorter t_index_list lets frames catch up.
+    ///
+    /// # Errors
+    /// A picture of another size, a failing network, or three broken frames in a row.
+    pub fn step(&mut self, meta: FrameMeta, picture: PictureView<'_>) -> Result<Emitted<'_>, EngineError> {
+        let started = self.clock.now();
+        self.emitter.clear();
+        self.adopt_settings();
+        self.preprocess(picture)?;
+        self.filter(meta);
+        if self.pending.len() == self.settings.parameters.frame_buffer {
+            self.encode_and_admit()?;
+            self.denoise()?;
+            self.emitter.emit(&mut self.batch, &mut *self.networks.decoder, &*self.clock, &mut self.stats)?;
+        }
+        self.stats.record(Stage::Step, self.clock.now().saturating_sub(started));
+        Ok(self.emitter.emitted())
+    }
+
+    /// txt2img: one frame out of noise, in place of [`step`](Self::step).
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn generate(&mut self, meta: FrameMeta) -> Result<Emitted<'_>, EngineError> {
+        let started = self.clock.now();
+        self.emitter.clear();
+        self.adopt_settings();
+        self.stats.frames_in += 1;
+        self.pending.push((meta, Decision { similarity: None, sample: None, skip: false }));
+        if self.pending.len() == self.settings.parameters.frame_buffer {
+            self.batch.begin_group();
+            for (meta, _) in self.pending.drain(..) {
+                self.batch.admit_noise(meta, &self.admission);
+            }
+            self.denoise()?;
+            self.emitter.emit(&mut self.batch, &mut *self.networks.decoder, &*self.clock, &mut self.stats)?;
+        }
+        self.stats.record(Stage::Step, self.clock.now().saturating_sub(started));
+        Ok(self.emitter.emitted())
+    }
+
+    /// Finishes the frames in flight, at the end of a stream: as many pictures leave as frames entered.
+    ///
+    /// # Errors
+    /// A failing network.
+    pub fn flush(&mut self) -> Result<Emitted<'_>, EngineError> {
+        self.emitter.clear();
+        if !self.pending.is_empty() {
+            self.encode_and_admit()?;
+        }
+        while !self.batch.is_empty() {
+            self.tick()?;
+            self.emitter.emit(&mut self.batch, &mut *self.networks.decoder, &*self.clock, &mut self.stats)?;
+        }
+        Ok(self.emitter.emitted())
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Size of the pictures.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// What the similarity filter decided for the frames of the last group, oldest first.
+    pub fn decisions(&self) -> &[(FrameMeta, Decision)] {
+        &self.decisions
+    }
+
+    /// The plan that frames are admitted with now.
+    pub fn plan(&self) -> &Plan {
+        &self.admission.plan
+    }
+
+    /// Takes up new settings, if there are any, at this frame boundary. Frames in flight keep their plan and noise.
+    /// Settings that the model cannot do are refused with a warning: the stream goes on under the old ones.
+    fn adopt_settings(&mut self) {
+        let new = self.control.load();
+        if Arc::ptr_eq(&new, &self.seen) {
+            return;
+        }
+        self.seen = Arc::clone(&new);
+        match check_settings(&self.facts.scheduler, &self.schedule, &self.settings, &new) {
+            Ok(plan) => self.take_up(new, plan),
+            Err(error) => tracing::warn!(%error, hint = error.hint(), "new settings were refused"),
+        }
+    }
+
+    fn take_up(&mut self, new: Arc<Settings>, plan: Plan) {
+        let old = std::mem::replace(&mut self.settings, new);
+        let (new, old) = (&self.settings.parameters, &old.parameters);
+        let steps = plan.len();
+        if plan != *self.admission.plan {
+            self.admission.plan = Arc::new(plan);
+        }
+        if !self.recorded_noise && (new.seed != old.seed || new.t_index.len() != old.t_index.len()) {
+            let len = self.latents.len() / new.frame_buffer;
+            self.admission.noise = Arc::new(SeededNoise::new(new.seed, steps, len));
+        }
+        self.admission.prompts = Arc::clone(&self.settings.prompts);
+        if new.prompt_policy == PromptPolicy::All {
+            self.batch.replace_prompts(&self.admission.prompts);
+        }
+    }
+
+    /// 8-bit RGB to a tensor in the place of the next frame of the group.
+    fn preprocess(&mut self, picture: PictureView<'_>) -> Result<(), EngineError> {
+        if picture.size != self.size || !picture.is_consistent() {
+            return Err(EngineError::Picture { expected: self.size, got: picture.size });
+        }
+        let started = self.clock.now();
+        let len = 3 * self.size.pixels();
+        let at = self.pending.len() * len;
+        let image = &mut self.images[at..at + len];
+        rgb8_to_chw(picture.rgb, picture.stride, self.size.width, self.size.height, image);
+        self.stats.record(Stage::Preprocess, self.clock.now().saturating_sub(started));
+        Ok(())
+    }
+
+    /// Asks the similarity filter whether the frame just preprocessed is worth the networks.
+    fn filter(&mut self, meta: FrameMeta) {
+        let started = self.clock.now();
+        self.stats.frames_in += 1;
+        let parameters = &self.settings.parameters;
+        let len = 3 * self.size.pixels();
+        let at = self.pending.len() * len;
+        let decision = match parameters.similarity {
+            Some(threshold) => self.filter.decide(
+                &self.images[at..at + len],
+                parameters.similarity_metric,
+                threshold,
+                parameters.max_skip,
+                &mut self.uniform,
+            ),
+            None => Decision { similarity: None, sample: None, skip: false },
+        };
+        self.stats.frames_skipped += u64::from(decision.skip);
+        self.pending.push((meta, decision));
+        self.stats.record(Stage::Similarity, self.clock.now().saturating_sub(started));
+    }
+
+    /// Encodes the frames of the group that were not skipped and admits the group to the stream batch.
+    fn encode_and_admit(&mut self) -> Result<(), EngineError> {
+        let started = self.clock.now();
+        let (pixels, len) = (3 * self.size.pixels(), self.latents.len() / self.settings.parameters.frame_buffer);
+        let mut kept = 0;
+        for index in 0..self.pending.len() {
+            let (meta, decision) = self.pending[index];
+            if decision.skip {
+                continue;
+            }
+            if kept != index {
+                self.images.copy_within(index * pixels..(index + 1) * pixels, kept * pixels);
+            }
+            if self.settings.parameters.vae_sample {
+                self.admission.noise.posterior(meta.id, &mut self.posterior[kept * len..(kept + 1) * len]);
+            }
+            kept += 1;
+        }
+        if kept > 0 {
+            let encoder = self.networks.encoder.as_mut().ok_or(EngineError::NoEncoder)?;
+            let posterior = self.settings.parameters.vae_sample.then_some(&self.posterior[..kept * len]);
+            let latents = &mut self.latents[..kept * len];
+            encoder.encode(&self.images[..kept * pixels], kept, self.size, posterior, latents)?;
+            self.stats.record(Stage::Encode, self.clock.now().saturating_sub(started));
+        }
+        self.batch.begin_group();
+        self.decisions.clear();
+        let mut latents = self.latents.chunks(len);
+        for (meta, decision) in self.pending.drain(..) {
+            self.decisions.push((meta, decision));
+            let latent = if decision.skip { None } else { latents.next() };
+            match latent {
+                None => self.batch.admit_without_work(meta, Fate::Skipped, &self.admission),
+                Some(latent) if all_finite(latent) => self.batch.admit_latent(meta, &self.admission, latent),
+                Some(_) => {
+                    self.stats.frames_failed += 1;
+                    self.batch.admit_without_work(meta, Fate::Failed, &self.admission);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One U-Net call for the stream batch; without it, as many as the group just admitted has steps.
+    fn denoise(&mut self) -> Result<(), EngineError> {
+        self.tick()?;
+        while !self.settings.parameters.stream_batch && self.batch.has_unready() {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), EngineError> {
+        let parameters = &self.settings.parameters;
+        let guidance = GuidanceSettings { cfg: parameters.cfg, scale: parameters.guidance, delta: parameters.delta };
+        self.batch.tick(&mut *self.networks.denoiser, guidance, &*self.clock, &mut self.stats)?;
+        Ok(())
+    }
+}
+
+/// The plan of new settings, if a running stream can take them up.
+fn check_settings(
+    scheduler: &SchedulerConfig,
+    schedule: &NoiseSchedule,
+    old: &Settings,
+    new: &Settings,
+) -> Result<Plan, EngineError> {
+    for spec in PARAMETERS.iter().filter(|spec| !spec.hot) {
+        if (spec.show)(&old.parameters) != (spec.show)(&new.parameters) {
+            let value = (spec.show)(&old.parameters);
+            return Err(EngineError::NeedsRestart { parameter: spec.name, value });
+        }
+    }
+    make_plan(scheduler, schedule, new)
+}
+
+/// The plan that the settings ask for.
+fn make_plan(scheduler: &SchedulerConfig, schedule: &NoiseSchedule, settings: &Settings) -> Result<Plan, EngineError> {
+    let parameters = &settings.parameters;
+    let request = parameters.plan_request(Solver::from_scheduler_class(&scheduler.class_name));
+    let mut config = scheduler.clone();
+    if let Some(steps) = parameters.original_inference_steps {
+        config.original_inference_steps = steps;
+    }
+    Ok(Plan::new(&config, schedule, &request)?)
+}

@@ -1,0 +1,282 @@
+//! The parameter table.
+
+use super::value::{Kind, Value};
+use super::{CfgType, Parameters, PromptPolicy};
+
+/// One parameter: everything that a flag, a config key or a slider needs to know of it.
+#[derive(Debug)]
+pub struct ParameterSpec {
+    /// Its name as a flag (`--NAME`) and as a config key.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// Its default, as text. A pack's `pack.toml` may have another.
+    pub default: &'static str,
+    /// Unit of the value, empty where it has none.
+    pub unit: &'static str,
+    /// Whether a change takes effect at the next frame; if not, it needs a new stream.
+    pub hot: bool,
+    /// One sentence for `--help`.
+    pub doc: &'static str,
+    /// Its value as text that [`Parameters::set`] reads back.
+    pub show: fn(&Parameters) -> String,
+    pub(super) apply: fn(&mut Parameters, Value),
+}
+
+/// The specification of a parameter by its name; `_` and `-` are the same.
+pub fn spec(name: &str) -> Option<&'static ParameterSpec> {
+    PARAMETERS.iter().find(|spec| spec.name == name || spec.name.replace('-', "_") == name)
+}
+
+/// Sets a field from the value kind that the row's `Kind` gives. Another kind cannot arrive: `Kind::parse` made it.
+macro_rules! set {
+    ($variant:ident, |$p:ident, $v:ident| $body:expr) => {
+        |$p: &mut Parameters, value: Value| {
+            if let Value::$variant($v) = value {
+                $body;
+            }
+        }
+    };
+}
+
+/// The value, or the word for none.
+fn or(value: Option<impl ToString>, none: &str) -> String {
+    value.map_or_else(|| none.to_owned(), |value| value.to_string())
+}
+
+/// All parameters, in the order in which `--help` shows them.
+pub static PARAMETERS: &[ParameterSpec] = &[
+    ParameterSpec {
+        name: "prompt",
+        kind: Kind::Text(10_000),
+        default: "",
+        unit: "",
+        hot: true,
+        doc: "What the picture shall become",
+        show: |p| p.prompt.clone(),
+        apply: set!(Text, |p, v| p.prompt = v),
+    },
+    ParameterSpec {
+        name: "negative-prompt",
+        kind: Kind::Text(10_000),
+        default: "",
+        unit: "",
+        hot: true,
+        doc: "What it shall not be (with --cfg full or initialize)",
+        show: |p| p.negative_prompt.clone(),
+        apply: set!(Text, |p, v| p.negative_prompt = v),
+    },
+    ParameterSpec {
+        name: "size",
+        kind: Kind::Size,
+        default: "auto",
+        unit: "pixels",
+        hot: false,
+        doc: "Size of the repainted picture; auto is the model's own",
+        show: |p| or(p.size, "auto"),
+        apply: set!(Size, |p, v| p.size = v),
+    },
+    ParameterSpec {
+        name: "t-index",
+        kind: Kind::Indices,
+        default: "32,45",
+        unit: "",
+        hot: true,
+        doc: "Denoising steps as indices into the table of --steps times; lower starts from more noise and changes more",
+        show: |p| p.t_index.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
+        apply: set!(Indices, |p, v| p.t_index = v),
+    },
+    ParameterSpec {
+        name: "steps",
+        kind: Kind::Integer(1, 1000),
+        default: "50",
+        unit: "steps",
+        hot: true,
+        doc: "Length of the table of diffusion times that --t-index picks from (num_inference_steps)",
+        show: |p| p.steps.to_string(),
+        apply: set!(Integer, |p, v| p.steps = v as usize),
+    },
+    ParameterSpec {
+        name: "scheduler",
+        kind: Kind::Choice(&["auto", "lcm", "turbo", "ddim", "tcd", "dpmpp-2m", "deis", "ghvb", "euler"]),
+        default: "auto",
+        unit: "",
+        hot: true,
+        doc: "Solver; auto is the one that the model's scheduler configuration asks for",
+        show: |p| or(p.scheduler, "auto"),
+        apply: set!(Text, |p, v| p.scheduler = v.parse().ok()),
+    },
+    ParameterSpec {
+        name: "cfg",
+        kind: Kind::Choice(&["none", "self", "initialize", "full"]),
+        default: "self",
+        unit: "",
+        hot: true,
+        doc: "Guidance: none, full (twice the work), or residual: self (no extra work), initialize (one row a frame)",
+        show: |p| p.cfg.to_string(),
+        apply: set!(Text, |p, v| {
+            p.cfg = match v.as_str() {
+                "full" => CfgType::Full,
+                "self" => CfgType::SelfNegative,
+                "initialize" => CfgType::Initialize,
+                _ => CfgType::None,
+            }
+        }),
+    },
+    ParameterSpec {
+        name: "guidance",
+        kind: Kind::Float(0.0, 30.0),
+        default: "1.2",
+        unit: "",
+        hot: true,
+        doc: "Guidance scale γ; 1 and below turn guidance off",
+        show: |p| p.guidance.to_string(),
+        apply: set!(Float, |p, v| p.guidance = v as f32),
+    },
+    ParameterSpec {
+        name: "delta",
+        kind: Kind::Float(0.0, 4.0),
+        default: "1.0",
+        unit: "",
+        hot: true,
+        doc: "Strength δ of the virtual residual noise of self and initialize; lower is softer",
+        show: |p| p.delta.to_string(),
+        apply: set!(Float, |p, v| p.delta = v as f32),
+    },
+    ParameterSpec {
+        name: "seed",
+        kind: Kind::Integer(0, u64::MAX),
+        default: "2",
+        unit: "",
+        hot: true,
+        doc: "Seed of all noise: the same seed gives the same picture",
+        show: |p| p.seed.to_string(),
+        apply: set!(Integer, |p, v| p.seed = v),
+    },
+    ParameterSpec {
+        name: "add-noise",
+        kind: Kind::Switch,
+        default: "true",
+        unit: "",
+        hot: true,
+        doc: "Whether lcm, turbo and tcd add noise again between steps (do_add_noise)",
+        show: |p| p.add_noise.to_string(),
+        apply: set!(Switch, |p, v| p.add_noise = v),
+    },
+    ParameterSpec {
+        name: "stream-batch",
+        kind: Kind::Switch,
+        default: "true",
+        unit: "",
+        hot: true,
+        doc: "Whether frames at different steps share one U-Net call; false finishes each frame before the next",
+        show: |p| p.stream_batch.to_string(),
+        apply: set!(Switch, |p, v| p.stream_batch = v),
+    },
+    ParameterSpec {
+        name: "frame-buffer",
+        kind: Kind::Integer(1, 64),
+        default: "1",
+        unit: "frames",
+        hot: false,
+        doc: "Frames that enter together",
+        show: |p| p.frame_buffer.to_string(),
+        apply: set!(Integer, |p, v| p.frame_buffer = v as usize),
+    },
+    ParameterSpec {
+        name: "similarity",
+        kind: Kind::OptionalFloat(0.0, 1.0),
+        default: "off",
+        unit: "",
+        hot: true,
+        doc: "Threshold η of the similarity filter, such as 0.98: frames that look like the last one repeat its picture",
+        show: |p| or(p.similarity, "off"),
+        apply: set!(OptionalFloat, |p, v| p.similarity = v),
+    },
+    ParameterSpec {
+        name: "max-skip",
+        kind: Kind::Integer(0, 1_000_000),
+        default: "10",
+        unit: "frames",
+        hot: true,
+        doc: "Frames that the similarity filter may skip before it lets one through",
+        show: |p| p.max_skip.to_string(),
+        apply: set!(Integer, |p, v| p.max_skip = v as u32),
+    },
+    ParameterSpec {
+        name: "similarity-metric",
+        kind: Kind::Choice(&["difference", "cosine"]),
+        default: "difference",
+        unit: "",
+        hot: true,
+        doc: "How likeness is measured: cosine is the paper's, difference also works on dark and flat scenes",
+        show: |p| p.similarity_metric.to_string(),
+        apply: set!(Text, |p, v| {
+            if let Ok(metric) = v.parse() {
+                p.similarity_metric = metric;
+            }
+        }),
+    },
+    ParameterSpec {
+        name: "eta",
+        kind: Kind::Float(0.0, 1.0),
+        default: "0.3",
+        unit: "",
+        hot: true,
+        doc: "Stochasticity γ of tcd: 0 is deterministic",
+        show: |p| p.eta.to_string(),
+        apply: set!(Float, |p, v| p.eta = v),
+    },
+    ParameterSpec {
+        name: "order",
+        kind: Kind::Integer(0, 4),
+        default: "2",
+        unit: "",
+        hot: true,
+        doc: "Order of deis (0 to 3) and ghvb (1 to 4)",
+        show: |p| p.order.to_string(),
+        apply: set!(Integer, |p, v| p.order = v as usize),
+    },
+    ParameterSpec {
+        name: "beta",
+        kind: Kind::Float(0.01, 1.0),
+        default: "0.8",
+        unit: "",
+        hot: true,
+        doc: "Momentum β of ghvb: lower damps the artefacts of strong guidance",
+        show: |p| p.beta.to_string(),
+        apply: set!(Float, |p, v| p.beta = v),
+    },
+    ParameterSpec {
+        name: "original-inference-steps",
+        kind: Kind::OptionalInteger(1, 1000),
+        default: "auto",
+        unit: "steps",
+        hot: true,
+        doc: "Steps that a consistency model was distilled on; auto is the model's own",
+        show: |p| or(p.original_inference_steps, "auto"),
+        apply: set!(OptionalInteger, |p, v| p.original_inference_steps = v.map(|v| v as usize)),
+    },
+    ParameterSpec {
+        name: "prompt-policy",
+        kind: Kind::Choice(&["all", "admitted"]),
+        default: "all",
+        unit: "",
+        hot: true,
+        doc: "Whether a new prompt reaches all frames in flight at once or only those admitted after it",
+        show: |p| p.prompt_policy.to_string(),
+        apply: set!(Text, |p, v| {
+            p.prompt_policy = if v == "admitted" { PromptPolicy::Admitted } else { PromptPolicy::All };
+        }),
+    },
+    ParameterSpec {
+        name: "vae-sample",
+        kind: Kind::Switch,
+        default: "false",
+        unit: "",
+        hot: true,
+        doc: "Whether a KL VAE's posterior is sampled (seeded) in place of taking its mean",
+        show: |p| p.vae_sample.to_string(),
+        apply: set!(Switch, |p, v| p.vae_sample = v),
+    },
+];
