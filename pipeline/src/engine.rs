@@ -73,6 +73,8 @@ pub struct Engine {
     uniform: Box<dyn FnMut() -> f64 + Send>,
     batch: StreamBatch,
     pending: Vec<(FrameMeta, Decision)>,
+    /// Whether the pending frames start from noise (txt2img) rather than from pictures.
+    generating: bool,
     images: Vec<f32>,
     latents: Vec<f32>,
     posterior: Vec<f32>,
@@ -115,6 +117,7 @@ impl Engine {
             uniform: Box::new(move || uniform.next_uniform()),
             batch: StreamBatch::new(shape),
             pending: Vec::with_capacity(frames),
+            generating: false,
             images: vec![0.0; frames * 3 * size.pixels()],
             latents: vec![0.0; frames * shape.len()],
             posterior: vec![0.0; frames * shape.len()],
@@ -142,14 +145,13 @@ impl Engine {
     /// A picture of another size, a failing network, or three broken frames in a row.
     pub fn step(&mut self, meta: FrameMeta, picture: PictureView<'_>) -> Result<Emitted<'_>, EngineError> {
         let started = self.clock.now();
-        self.emitter.clear();
-        self.adopt_settings();
+        self.begin(false)?;
         self.preprocess(picture)?;
         self.filter(meta);
         if self.pending.len() == self.settings.parameters.frame_buffer {
             self.encode_and_admit()?;
             self.denoise()?;
-            self.emitter.emit(&mut self.batch, &mut *self.networks.decoder, &*self.clock, &mut self.stats)?;
+            self.emit()?;
         }
         self.stats.record(Stage::Step, self.clock.now().saturating_sub(started));
         Ok(self.emitter.emitted())
@@ -161,17 +163,13 @@ impl Engine {
     /// As [`step`](Self::step).
     pub fn generate(&mut self, meta: FrameMeta) -> Result<Emitted<'_>, EngineError> {
         let started = self.clock.now();
-        self.emitter.clear();
-        self.adopt_settings();
+        self.begin(true)?;
         self.stats.frames_in += 1;
-        self.pending.push((meta, Decision { similarity: None, sample: None, skip: false }));
+        self.pending.push((meta, Decision::PROCESS));
         if self.pending.len() == self.settings.parameters.frame_buffer {
-            self.batch.begin_group();
-            for (meta, _) in self.pending.drain(..) {
-                self.batch.admit_noise(meta, &self.admission);
-            }
+            self.admit_noise();
             self.denoise()?;
-            self.emitter.emit(&mut self.batch, &mut *self.networks.decoder, &*self.clock, &mut self.stats)?;
+            self.emit()?;
         }
         self.stats.record(Stage::Step, self.clock.now().saturating_sub(started));
         Ok(self.emitter.emitted())
@@ -183,14 +181,35 @@ impl Engine {
     /// A failing network.
     pub fn flush(&mut self) -> Result<Emitted<'_>, EngineError> {
         self.emitter.clear();
+        self.finish_frames()?;
+        Ok(self.emitter.emitted())
+    }
+
+    fn finish_frames(&mut self) -> Result<(), EngineError> {
         if !self.pending.is_empty() {
-            self.encode_and_admit()?;
+            if self.generating {
+                self.admit_noise();
+            } else {
+                self.encode_and_admit()?;
+            }
         }
         while !self.batch.is_empty() {
             self.tick()?;
-            self.emitter.emit(&mut self.batch, &mut *self.networks.decoder, &*self.clock, &mut self.stats)?;
+            self.emit()?;
         }
-        Ok(self.emitter.emitted())
+        Ok(())
+    }
+
+    /// Starts a call: the pictures of the call before are gone, new settings are in force. A stream that turns from
+    /// pictures to noise or back finishes the frames of the other kind first.
+    fn begin(&mut self, generating: bool) -> Result<(), EngineError> {
+        self.emitter.clear();
+        if self.generating != generating {
+            self.finish_frames()?;
+            self.generating = generating;
+        }
+        self.adopt_settings();
+        Ok(())
     }
 
     /// What happened so far.
@@ -273,7 +292,7 @@ impl Engine {
                 parameters.max_skip,
                 &mut self.uniform,
             ),
-            None => Decision { similarity: None, sample: None, skip: false },
+            None => Decision::PROCESS,
         };
         self.stats.frames_skipped += u64::from(decision.skip);
         self.pending.push((meta, decision));
@@ -321,6 +340,17 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    fn admit_noise(&mut self) {
+        self.batch.begin_group();
+        for (meta, _) in self.pending.drain(..) {
+            self.batch.admit_noise(meta, &self.admission);
+        }
+    }
+
+    fn emit(&mut self) -> Result<(), EngineError> {
+        self.emitter.emit(&mut self.batch, &mut *self.networks.decoder, &*self.clock, &mut self.stats)
     }
 
     /// One U-Net call for the stream batch; without it, as many as the group just admitted has steps.

@@ -53,6 +53,11 @@ pub struct Decision {
     pub skip: bool,
 }
 
+impl Decision {
+    /// The frame is processed, without having been looked at.
+    pub const PROCESS: Self = Self { similarity: None, sample: None, skip: false };
+}
+
 /// The filter's state: the last processed picture and how many frames were skipped since it was last forced.
 #[derive(Clone, Debug, Default)]
 pub struct SimilarityFilter {
@@ -74,7 +79,7 @@ impl SimilarityFilter {
     ) -> Decision {
         if self.previous.len() != picture.len() {
             self.remember(picture);
-            return Decision { similarity: None, sample: None, skip: false };
+            return Decision::PROCESS;
         }
         let similarity = similarity(metric, &self.previous, picture);
         let sample = uniform();

@@ -1,0 +1,158 @@
+//! Parameters change while frames are in flight: nothing is lost, nothing turns brown, nothing is mixed.
+
+use livediffusion_pipeline::fake;
+use livediffusion_pipeline::frame::PictureView;
+use livediffusion_pipeline::model::Branch;
+use livediffusion_pipeline::schedule::{NoiseSchedule, SchedulerConfig};
+
+use crate::support::{FACTOR, Out, SIZE, collect, engine, engine_of, grey, meta, parameters, settings};
+
+/// Changes `name` to `value` before frame 6 of 14.
+fn change(start: &[(&str, &str)], name: &str, value: &str) -> Vec<Out> {
+    let schedule = NoiseSchedule::new(&SchedulerConfig::default()).unwrap();
+    let (mut engine, control) = engine_of(fake::networks(FACTOR, fake::exact_denoiser(schedule, 0.5)), start);
+    let mut out = Vec::new();
+    for id in 0..14 {
+        if id == 6 {
+            let mut changed = parameters(start);
+            changed.set(name, value).unwrap();
+            control.store(settings(changed));
+        }
+        out.extend(collect(engine.step(meta(id), PictureView::packed(SIZE, &grey(30))).unwrap()));
+    }
+    out.extend(collect(engine.flush().unwrap()));
+    out
+}
+
+#[test]
+fn any_hot_change_keeps_every_frame_its_order_and_its_target() {
+    let level = ((0.5_f32 + 1.0) * 127.5).round() as i32;
+    for (name, value) in [
+        ("t-index", "45"),
+        ("t-index", "5,10,20,30,40"),
+        ("t-index", "16,32"),
+        ("steps", "48"),
+        ("scheduler", "dpmpp-2m"),
+        ("scheduler", "ghvb"),
+        ("seed", "77"),
+        ("add-noise", "false"),
+        ("stream-batch", "false"),
+        ("prompt", "another"),
+    ] {
+        let out = change(&[("t-index", "16,32,45"), ("cfg", "none")], name, value);
+        assert_eq!(
+            out.iter().map(|out| out.meta.id).collect::<Vec<_>>(),
+            (0..14).collect::<Vec<_>>(),
+            "{name}={value}"
+        );
+        for out in out {
+            // The denoiser knows its target exactly: a slot run under the wrong plan, or a "brown" one, would miss it.
+            assert!(
+                (i32::from(out.rgb[0]) - level).abs() <= 1,
+                "{name}={value}, frame {}: {}",
+                out.meta.id,
+                out.rgb[0]
+            );
+        }
+    }
+}
+
+#[test]
+fn frames_in_flight_finish_under_their_plan() {
+    let unet = |x: f32, t: f32, _: usize, _: Branch, _: f32| 0.5 * x + 0.001 * t;
+    let long = [("t-index", "10,20,30,40"), ("cfg", "none")];
+    let short = [("t-index", "35,45"), ("cfg", "none")];
+    let (mut mixed, control) = engine(unet, &long);
+    let mut got = Vec::new();
+    for id in 0..10 {
+        if id == 5 {
+            control.store(settings(parameters(&short)));
+        }
+        got.extend(collect(mixed.step(meta(id), PictureView::packed(SIZE, &grey(id as u8 * 20))).unwrap()));
+    }
+    got.extend(collect(mixed.flush().unwrap()));
+    let alone = |pairs: &[(&str, &str)]| {
+        let (mut engine, _) = engine(unet, pairs);
+        crate::support::run(&mut engine, &(0..10).map(|id| grey(id * 20)).collect::<Vec<_>>())
+    };
+    let (before, after) = (alone(&long), alone(&short));
+    for (id, got) in got.iter().enumerate() {
+        let expected = if id < 5 { &before[id] } else { &after[id] };
+        assert_eq!(got, expected, "frame {id}");
+    }
+}
+
+#[test]
+fn a_new_prompt_reaches_all_slots_at_once_or_only_new_frames() {
+    // The prediction is the prompt's own number: what a frame was denoised under can be read from its latent.
+    for policy in ["all", "admitted"] {
+        let unet = |_: f32, _: f32, _: usize, _: Branch, prompt: f32| prompt;
+        let start = [("t-index", "40,45"), ("cfg", "none"), ("prompt-policy", policy), ("prompt", "")];
+        let run = |change: bool| {
+            let (mut engine, control) = engine(unet, &start);
+            let mut out = Vec::new();
+            for id in 0..6 {
+                if change && id == 3 {
+                    let mut new = parameters(&start);
+                    new.set("prompt", "four").unwrap();
+                    control.store(settings(new));
+                }
+                out.extend(collect(engine.step(meta(id), PictureView::packed(SIZE, &grey(100))).unwrap()));
+            }
+            out
+        };
+        let (with, without) = (run(true), run(false));
+        let changed: Vec<u64> =
+            with.iter().zip(&without).filter(|(a, b)| a.latent != b.latent).map(|(a, _)| a.meta.id).collect();
+        // Frame 2 was in flight when the prompt changed before frame 3.
+        assert_eq!(changed, if policy == "all" { vec![2, 3, 4] } else { vec![3, 4] }, "{policy}");
+    }
+}
+
+#[test]
+fn guidance_and_delta_change_at_any_frame_in_every_mode() {
+    for cfg in ["none", "self", "initialize", "full"] {
+        for to in ["none", "self", "initialize", "full"] {
+            let unet = |x: f32, _: f32, _: usize, branch: Branch, _: f32| {
+                if branch == Branch::Negative { 0.2 * x } else { 0.4 * x }
+            };
+            let start = [("t-index", "10,25,40"), ("cfg", cfg), ("guidance", "1.0")];
+            let (mut engine, control) = engine(unet, &start);
+            let mut out = Vec::new();
+            for id in 0..12 {
+                if id % 3 == 2 {
+                    let mut new = parameters(&start);
+                    new.set("guidance", &(0.8 + 0.1 * id as f32).to_string()).unwrap();
+                    new.set("delta", &(0.1 * id as f32).to_string()).unwrap();
+                    new.set("cfg", if id % 2 == 0 { cfg } else { to }).unwrap();
+                    control.store(settings(new));
+                }
+                out.extend(collect(engine.step(meta(id), PictureView::packed(SIZE, &grey(100))).unwrap()));
+            }
+            out.extend(collect(engine.flush().unwrap()));
+            assert_eq!(out.len(), 12, "{cfg} to {to}");
+            assert!(out.iter().all(|out| out.latent.as_ref().unwrap().iter().all(|v| v.is_finite() && v.abs() < 50.0)));
+        }
+    }
+}
+
+#[test]
+fn settings_that_cannot_be_done_are_refused_and_the_stream_goes_on() {
+    let start = [("t-index", "16,32"), ("cfg", "none")];
+    for (name, value) in [("t-index", "16,60"), ("frame-buffer", "2"), ("size", "64x64"), ("order", "4")] {
+        let (mut engine, control) = engine(|x, _, _, _, _| 0.3 * x, &start);
+        let mut out = Vec::new();
+        for id in 0..6 {
+            if id == 3 {
+                let mut new = parameters(&start);
+                new.set(name, value).unwrap();
+                new.set("scheduler", "deis").unwrap();
+                control.store(settings(new));
+            }
+            out.extend(collect(engine.step(meta(id), PictureView::packed(SIZE, &grey(100))).unwrap()));
+        }
+        out.extend(collect(engine.flush().unwrap()));
+        assert!(out.windows(2).all(|pair| pair[0].latent == pair[1].latent), "{name}={value} took effect");
+        assert_eq!(out.len(), 6);
+    }
+}
