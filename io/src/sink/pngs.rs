@@ -1,0 +1,87 @@
+//! A folder of numbered PNG pictures.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::IoError;
+use crate::monitor::Monitor;
+
+use super::part::{PartFile, write_error};
+
+/// Where pictures are numbered from 0: `frame_000000.png`.
+#[derive(Debug)]
+pub(super) struct PngFolder {
+    folder: PathBuf,
+    created: bool,
+}
+
+impl PngFolder {
+    /// Makes the folder if need be. Frames of an earlier run are in the way unless `overwrite`, which removes them: a
+    /// shorter run would otherwise end in pictures of a longer one.
+    pub(super) fn create(folder: &Path, overwrite: bool) -> Result<Self, IoError> {
+        let unwritable = |e: std::io::Error| IoError::Unwritable { path: folder.to_path_buf(), detail: e.to_string() };
+        let created = !folder.is_dir();
+        if created {
+            std::fs::create_dir(folder).map_err(unwritable)?;
+        }
+        for entry in std::fs::read_dir(folder).map_err(unwritable)? {
+            let path = entry.map_err(unwritable)?.path();
+            if !is_frame(&path) {
+                continue;
+            }
+            if !overwrite {
+                return Err(IoError::OutputExists { path });
+            }
+            std::fs::remove_file(&path).map_err(unwritable)?;
+        }
+        // Notices a folder that cannot be written; the file is gone again at the end of this line.
+        PartFile::create(&folder.join("frame.png")).map(drop)?;
+        Ok(Self { folder: folder.to_path_buf(), created })
+    }
+
+    /// Writes every picture that comes out of `files`.
+    pub(super) fn receive(&self, files: &gst_app::AppSink, monitor: &Arc<Monitor>) {
+        let (folder, monitor) = (self.folder.clone(), Arc::clone(monitor));
+        let mut index = 0_u64;
+        let new_sample = move |sink: &gst_app::AppSink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Flushing)?;
+            let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
+            let png = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
+            write(&folder.join(format!("frame_{index:06}.png")), &png).map_err(|error| {
+                monitor.fail(error);
+                gst::FlowError::Error
+            })?;
+            index += 1;
+            Ok(gst::FlowSuccess::Ok)
+        };
+        files.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).build());
+    }
+
+    /// The folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.folder
+    }
+}
+
+impl Drop for PngFolder {
+    fn drop(&mut self) {
+        if self.created {
+            // Only succeeds where no picture came: an empty folder of our own is not worth leaving behind.
+            let _ = std::fs::remove_dir(&self.folder);
+        }
+    }
+}
+
+fn is_frame(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let number = name.strip_prefix("frame_").and_then(|rest| rest.strip_suffix(".png"));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
+    let part = PartFile::create(path)?;
+    let mut file = std::fs::File::create(part.part()).map_err(|e| write_error(path, &e))?;
+    file.write_all(bytes).map_err(|e| write_error(path, &e))?;
+    part.finish().map(drop)
+}

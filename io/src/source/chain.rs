@@ -1,0 +1,61 @@
+//! The fixed second half of every input: from decoded video to RGB pictures of the network's size.
+
+use gst::prelude::*;
+use livediffusion_pipeline::frame::Size;
+
+use crate::error::IoError;
+use crate::input::Fit;
+use crate::launch;
+
+/// Conversion, rotation, scaling and the sink that hands pictures out.
+#[derive(Clone)]
+pub(crate) struct Chain {
+    /// Has one pad, `sink`, for raw video.
+    pub(crate) bin: gst::Bin,
+    /// Where pictures come out.
+    pub(crate) pictures: gst_app::AppSink,
+    upright: gst::Pad,
+}
+
+impl Chain {
+    /// RGB pictures of exactly `size`, with square pixels.
+    pub(crate) fn new(size: Size, fit: Fit) -> Result<Self, IoError> {
+        let (width, height) = (size.width, size.height);
+        let crop = match fit {
+            Fit::Cover => format!("! aspectratiocrop aspect-ratio={width}/{height}"),
+            Fit::Contain | Fit::Stretch => String::new(),
+        };
+        let borders = fit == Fit::Contain;
+        // Scaling comes before the conversion to RGB: there are fewer bytes to convert. `bilinear2` averages over all
+        // source pixels; plain `bilinear` looks at four, and shrinking a large picture with it flickers.
+        let bin = launch::bin(
+            &format!(
+                "queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 \
+                 ! videoconvert ! videoflip name=upright video-direction=auto {crop} \
+                 ! videoscale method=bilinear2 add-borders={borders} ! videoconvert \
+                 ! video/x-raw,format=RGB,width={width},height={height},pixel-aspect-ratio=1/1 \
+                 ! appsink name=pictures sync=false max-buffers=2"
+            ),
+            true,
+        )?;
+        let pictures = launch::named(&bin, "pictures")?;
+        let upright = launch::named::<gst::Element>(&bin, "upright")?.static_pad("src");
+        let upright = upright.ok_or_else(|| launch::failed("videoflip", &"no pad"))?;
+        Ok(Self { bin, pictures, upright })
+    }
+
+    /// The pad that takes raw video.
+    pub(crate) fn entry(&self) -> Option<gst::Pad> {
+        self.bin.static_pad("sink")
+    }
+
+    /// Size, with pixels made square, and frame rate of what comes in, once a picture has passed.
+    pub(crate) fn natural(&self) -> Option<(Size, Option<(u32, u32)>)> {
+        let info = gst_video::VideoInfo::from_caps(self.upright.current_caps()?.as_ref()).ok()?;
+        let par = info.par();
+        let width = info.width() as u64 * par.numer().max(1) as u64 / par.denom().max(1) as u64;
+        let fps = info.fps();
+        let framerate = (fps.numer() > 0 && fps.denom() > 0).then_some((fps.numer() as u32, fps.denom() as u32));
+        Some((Size::new(width as usize, info.height() as usize), framerate))
+    }
+}

@@ -1,0 +1,213 @@
+//! The first half of every input: whatever turns the input into decoded video.
+
+use std::sync::{Arc, Mutex};
+
+use gst::glib;
+use gst::prelude::*;
+
+use super::chain::Chain;
+use crate::error::IoError;
+use crate::input::{Input, TestSource};
+use crate::monitor::Monitor;
+use crate::{devices, launch, lock};
+
+/// The sound of an input: where its packets come out, and their format.
+pub(crate) type Sound = (gst_app::AppSink, gst::Caps);
+
+/// Compressed sound that waits for its pictures: ten minutes and more of any usual codec. A badly interleaved file
+/// that runs further ahead is an error, since waiting there would be for ever.
+const SOUND_BYTES: u32 = 64 << 20;
+
+/// What the callbacks of a pipeline under construction share.
+#[derive(Clone)]
+struct Joint {
+    pipeline: glib::WeakRef<gst::Pipeline>,
+    entry: gst::Pad,
+    monitor: Arc<Monitor>,
+    sound: Option<Arc<Mutex<Option<Sound>>>>,
+}
+
+/// Adds to `pipeline` what `input` needs and links it to `chain`, now or as soon as it has video. The sound, if
+/// `keep_audio`, is found in what is returned once the first picture is there.
+pub(crate) fn attach(
+    input: &Input,
+    pipeline: &gst::Pipeline,
+    chain: &Chain,
+    monitor: &Arc<Monitor>,
+    keep_audio: bool,
+) -> Result<Arc<Mutex<Option<Sound>>>, IoError> {
+    let sound = Arc::new(Mutex::new(None));
+    let joint = Joint {
+        pipeline: pipeline.downgrade(),
+        entry: chain.entry().ok_or_else(|| launch::failed("input", &"no entry"))?,
+        monitor: Arc::clone(monitor),
+        sound: keep_audio.then(|| Arc::clone(&sound)),
+    };
+    forgive_decoders(pipeline);
+    match input {
+        Input::File(path) | Input::Images(path) => {
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            let uri = glib::filename_to_uri(&whole, None).map_err(|e| launch::failed(&monitor.what(), &e))?;
+            by_uri(&uri, pipeline, joint)?;
+        }
+        Input::Uri(uri) => by_uri(uri, pipeline, joint)?,
+        Input::Test(test) => direct(&test_source(test)?, pipeline, &joint)?,
+        Input::Camera => direct(&first_camera()?, pipeline, &joint)?,
+        Input::V4l2(path) => {
+            if !path.exists() {
+                let what = path.display().to_string();
+                return Err(IoError::Unavailable { what, detail: "no such device".into() });
+            }
+            let source = launch::element("v4l2src")?;
+            source.set_property("device", path.display().to_string());
+            direct(&source, pipeline, &joint)?;
+        }
+        Input::Screen => {
+            if std::env::var_os("DISPLAY").is_none() {
+                let detail = "DISPLAY is not set, and only X11 screens can be read".into();
+                return Err(IoError::Unavailable { what: "the screen".into(), detail });
+            }
+            let source = launch::element("ximagesrc")?;
+            // With damage reports on, a still screen gives no pictures at all.
+            source.set_property("use-damage", false);
+            direct(&source, pipeline, &joint)?;
+        }
+        Input::Fragment(text) => {
+            let bin = launch::user_bin("", text, "")?;
+            if bin.src_pads().is_empty() {
+                let detail = "it has no free end that gives pictures (does it end in a sink?)".into();
+                return Err(IoError::BadFragment { fragment: text.clone(), detail });
+            }
+            direct(bin.upcast_ref(), pipeline, &joint)?;
+        }
+    }
+    Ok(sound)
+}
+
+/// A picture that does not decode must not end the stream: decoders that count errors are told to go on.
+fn forgive_decoders(pipeline: &gst::Pipeline) {
+    pipeline.connect_deep_element_added(|_, _, element| {
+        if element.has_property_with_type("max-errors", i32::static_type()) {
+            element.set_property("max-errors", -1_i32);
+        }
+    });
+}
+
+fn add(pipeline: &gst::Pipeline, element: &gst::Element) -> Result<(), IoError> {
+    pipeline.add(element).map_err(|e| launch::failed("input", &e))
+}
+
+/// Reads a URI with video decoded and everything else as it is.
+fn by_uri(uri: &str, pipeline: &gst::Pipeline, joint: Joint) -> Result<(), IoError> {
+    let decoder = launch::element("uridecodebin")?;
+    decoder.set_property("uri", uri);
+    // Sound is copied, not decoded; subtitles are not wanted. Stopping here also means that a codec which is not
+    // installed is missed only if it is the video's.
+    decoder.connect("autoplug-continue", false, |values| {
+        let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
+        let go_on = caps.as_ref().and_then(|caps| caps.structure(0)).is_none_or(|s| {
+            !["audio/", "text/", "subpicture/", "closedcaption/"].iter().any(|kind| s.name().starts_with(kind))
+        });
+        Some(go_on.to_value())
+    });
+    join_when_decoded(&decoder, pipeline, joint)
+}
+
+/// Links the pads of a decoding bin as they appear.
+fn join_when_decoded(decoder: &gst::Element, pipeline: &gst::Pipeline, joint: Joint) -> Result<(), IoError> {
+    add(pipeline, decoder)?;
+    let pads = joint.clone();
+    decoder.connect_pad_added(move |_, pad| {
+        if let Err(error) = join(pad, &pads) {
+            pads.monitor.fail(error);
+        }
+    });
+    decoder.connect_no_more_pads(move |_| {
+        if !joint.entry.is_linked() {
+            joint.monitor.fail(IoError::NoVideo { what: joint.monitor.what() });
+        }
+    });
+    Ok(())
+}
+
+fn join(pad: &gst::Pad, joint: &Joint) -> Result<(), IoError> {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let kind = caps.structure(0).map(|s| s.name().to_string()).unwrap_or_default();
+    let failed = |e: &dyn std::fmt::Display| launch::failed(&joint.monitor.what(), e);
+    if kind.starts_with("video/x-raw") && !joint.entry.is_linked() {
+        pad.link(&joint.entry).map_err(|e| failed(&e))?;
+    } else if let (true, Some(sound)) = (kind.starts_with("audio/"), &joint.sound) {
+        if lock(sound).is_some() {
+            tracing::info!(input = joint.monitor.what(), "more than one sound track: the first is kept");
+            return Ok(());
+        }
+        let Some(pipeline) = joint.pipeline.upgrade() else {
+            return Ok(());
+        };
+        let bin = launch::bin(
+            &format!(
+                "queue name=waiting max-size-bytes={SOUND_BYTES} max-size-buffers=0 max-size-time=0 \
+                 ! appsink name=sound sync=false async=false max-buffers=1"
+            ),
+            true,
+        )?;
+        let monitor = Arc::clone(&joint.monitor);
+        launch::named::<gst::Element>(&bin, "waiting")?.connect("overrun", false, move |_| {
+            let detail = "its sound runs too far ahead of its pictures; remux it".into();
+            monitor.fail(IoError::Failed { what: monitor.what(), detail });
+            None
+        });
+        add(&pipeline, bin.upcast_ref())?;
+        bin.sync_state_with_parent().map_err(|e| failed(&e))?;
+        let entry = bin.static_pad("sink").ok_or_else(|| failed(&"no pad"))?;
+        pad.link(&entry).map_err(|e| failed(&e))?;
+        *lock(sound) = Some((launch::named(&bin, "sound")?, caps));
+    }
+    Ok(())
+}
+
+/// Links a source that may give raw video right away, or through a decoder if it does not.
+fn direct(source: &gst::Element, pipeline: &gst::Pipeline, joint: &Joint) -> Result<(), IoError> {
+    add(pipeline, source)?;
+    let failed = |e: &dyn std::fmt::Display| launch::failed(&joint.monitor.what(), e);
+    let pad = source.src_pads().into_iter().next().ok_or_else(|| failed(&"no source pad"))?;
+    if pad.link(&joint.entry).is_ok() {
+        return Ok(());
+    }
+    let decoder = launch::element("decodebin")?;
+    join_when_decoded(&decoder, pipeline, joint.clone())?;
+    let entry = decoder.static_pad("sink").ok_or_else(|| failed(&"no pad"))?;
+    pad.link(&entry).map(|_| ()).map_err(|e| failed(&e))
+}
+
+fn test_source(test: &TestSource) -> Result<gst::Element, IoError> {
+    let bin = launch::bin("videotestsrc name=test ! capsfilter name=caps", true)?;
+    let source = launch::named::<gst::Element>(&bin, "test")?;
+    let patterns = source.find_property("pattern").map(|spec| spec.value_type());
+    let patterns = patterns.and_then(glib::EnumClass::with_type);
+    let patterns = patterns.ok_or_else(|| launch::failed("videotestsrc", &"no patterns"))?;
+    let Some(pattern) = patterns.to_value_by_nick(&test.pattern) else {
+        let known: Vec<_> = patterns.values().iter().map(glib::EnumValue::nick).collect();
+        let why = format!("the patterns are {}", known.join(", "));
+        return Err(IoError::CannotParse { text: format!("test://{}", test.pattern), why });
+    };
+    source.set_property_from_value("pattern", &pattern);
+    source.set_property("is-live", test.live);
+    if let Some(frames) = test.frames {
+        source.set_property("num-buffers", i32::try_from(frames).unwrap_or(i32::MAX));
+    }
+    let (n, d) = test.framerate;
+    let caps = gst::Caps::builder("video/x-raw")
+        .field("width", test.size.width as i32)
+        .field("height", test.size.height as i32)
+        .field("framerate", gst::Fraction::new(n as i32, d as i32))
+        .build();
+    launch::named::<gst::Element>(&bin, "caps")?.set_property("caps", &caps);
+    Ok(bin.upcast())
+}
+
+fn first_camera() -> Result<gst::Element, IoError> {
+    let unavailable = |detail: &str| IoError::Unavailable { what: "the camera".into(), detail: detail.to_owned() };
+    let camera = devices::cameras().into_iter().next().ok_or_else(|| unavailable("none is connected"))?;
+    camera.create_element(None).map_err(|e| unavailable(&e.to_string()))
+}

@@ -1,0 +1,248 @@
+//! Opening an input and taking its pictures one by one.
+
+mod chain;
+mod frame;
+mod head;
+mod images;
+mod open;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use gst::prelude::*;
+use livediffusion_pipeline::frame::{FrameMeta, Size};
+
+pub use frame::SourceFrame;
+
+use crate::audio::AudioTrack;
+use crate::error::IoError;
+use crate::input::{Fit, Input};
+use crate::monitor::Monitor;
+use crate::queue::{Lossless, Newest, Received};
+
+/// How long a running input may be silent: network streams stall for some seconds without being lost.
+const STALL: Duration = Duration::from_secs(30);
+/// How long pictures may still come after an error: those on their way when it struck are good.
+const AFTER_ERROR: Duration = Duration::from_millis(250);
+/// How often a wait looks up for errors. Pictures wake it at once.
+const LOOK_UP: Duration = Duration::from_millis(50);
+
+/// What is wanted of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceOptions {
+    /// Pictures are handed out in exactly this size.
+    pub size: Size,
+    /// How they are brought to it.
+    pub fit: Fit,
+    /// End after so many frames.
+    pub max_frames: Option<u64>,
+    /// End before the first frame that starts this many nanoseconds after the first.
+    pub max_duration_ns: Option<u64>,
+    /// Overrides what the input says of itself. A file that is made live plays at its own speed and drops frames that
+    /// nobody takes in time; a camera that is made lossless waits.
+    pub live: Option<bool>,
+    /// Whether the sound is wanted.
+    pub keep_audio: bool,
+}
+
+impl SourceOptions {
+    /// Everything that the input has, in pictures of `size`.
+    pub const fn new(size: Size) -> Self {
+        Self { size, fit: Fit::Cover, max_frames: None, max_duration_ns: None, live: None, keep_audio: true }
+    }
+}
+
+/// What an input says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceInfo {
+    /// Size before fitting, upright and with square pixels.
+    pub natural: Size,
+    /// Frames per second as a fraction; `None` if they come irregularly or it is not known.
+    pub framerate: Option<(u32, u32)>,
+    /// Whether frames come in real time and late ones are dropped.
+    pub live: bool,
+    /// Length in nanoseconds, with the limits of [`SourceOptions`] applied where they are known to apply.
+    pub duration_ns: Option<u64>,
+    /// Number of frames to expect; for progress only.
+    pub frames_estimate: Option<u64>,
+    /// Format of the sound, such as `audio/mpeg, mpegversion=4`.
+    pub audio: Option<String>,
+}
+
+/// What [`VideoSource::next`] ended with.
+#[derive(Debug)]
+pub enum Next {
+    /// The next frame.
+    Frame(SourceFrame),
+    /// None came in the time given; ask again.
+    TimedOut,
+    /// There are no more.
+    End,
+}
+
+enum Queue {
+    Newest(Newest<gst::Sample>),
+    Lossless(Lossless<gst::Sample>),
+}
+
+/// What produces the samples.
+enum Producer {
+    Pipeline(gst::Pipeline),
+    Images(Option<JoinHandle<()>>),
+}
+
+/// An opened input.
+pub struct VideoSource {
+    info: SourceInfo,
+    options: SourceOptions,
+    picture: gst_video::VideoInfo,
+    producer: Producer,
+    /// `None` once stopped.
+    queue: Option<Queue>,
+    monitor: Arc<Monitor>,
+    /// The first sample, which opening waited for.
+    first: Option<gst::Sample>,
+    audio: Option<AudioTrack>,
+    frames: u64,
+    first_pts_ns: Option<u64>,
+    dropped: u64,
+    idle: Duration,
+    /// Whether the input came to its own end, rather than to a limit.
+    ended: Arc<AtomicBool>,
+    /// Whether there is nothing more to give, for any reason.
+    done: bool,
+    closed: Arc<AtomicBool>,
+}
+
+impl VideoSource {
+    /// Opens `input` and waits for its first picture, up to ten seconds.
+    pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, IoError> {
+        open::open(input, options)
+    }
+
+    /// What the input says of itself.
+    pub const fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    /// Waits up to `timeout` for the next picture. Pictures that were read before an error come before the error.
+    pub fn next(&mut self, timeout: Duration) -> Result<Next, IoError> {
+        if let Some(track) = self.audio.take() {
+            // Nobody asked for the sound before the first picture: it must not fill its queue.
+            track.discard();
+        }
+        if self.done || self.options.max_frames.is_some_and(|most| self.frames >= most) {
+            self.done = true;
+            return Ok(Next::End);
+        }
+        let received = self.first.take().map_or_else(|| self.wait(timeout), |sample| Ok(Received::Item(sample)))?;
+        let sample = match received {
+            Received::Item(sample) => sample,
+            Received::Empty => return Ok(Next::TimedOut),
+            Received::Closed => {
+                self.done = true;
+                self.monitor.check()?;
+                self.ended.store(true, Ordering::Release);
+                return Ok(Next::End);
+            }
+        };
+        let pts_ns = running_time(&sample);
+        let duration_ns = sample.buffer().and_then(gst::BufferRef::duration).map(gst::ClockTime::nseconds);
+        let first_pts_ns = *self.first_pts_ns.get_or_insert(pts_ns.unwrap_or_default());
+        let since_first = pts_ns.map(|pts| pts.saturating_sub(first_pts_ns));
+        if self.options.max_duration_ns.zip(since_first).is_some_and(|(most, since)| since >= most) {
+            self.done = true;
+            return Ok(Next::End);
+        }
+        let meta = FrameMeta { id: self.frames, pts_ns, duration_ns };
+        self.frames += 1;
+        Ok(Next::Frame(SourceFrame::new(meta, sample, self.picture.clone())))
+    }
+
+    /// Live frames that were replaced by newer ones before they were taken.
+    pub fn dropped(&self) -> u64 {
+        match &self.queue {
+            Some(Queue::Newest(queue)) => queue.dropped(),
+            _ => self.dropped,
+        }
+    }
+
+    /// Frames that decoded badly and were passed over, as far as the decoder tells.
+    pub fn corrupt(&self) -> u64 {
+        self.monitor.corrupt()
+    }
+
+    /// The sound, for [`SinkOptions::audio`](crate::SinkOptions::audio). Take it before the first [`next`](Self::next):
+    /// sound that nobody took by then is thrown away.
+    pub fn take_audio(&mut self) -> Option<AudioTrack> {
+        self.audio.take()
+    }
+
+    /// Ends the input. Dropping it does the same.
+    pub fn stop(&mut self) {
+        self.dropped = self.dropped();
+        self.done = true;
+        self.closed.store(true, Ordering::Release);
+        // First the queue: a producer that waits for room in it is let go.
+        self.queue = None;
+        self.first = None;
+        match &mut self.producer {
+            Producer::Pipeline(pipeline) => {
+                if let Err(error) = pipeline.set_state(gst::State::Null) {
+                    tracing::debug!("stopping {}: {error}", self.monitor.what());
+                }
+            }
+            Producer::Images(thread) => {
+                if thread.take().is_some_and(|thread| thread.join().is_err()) {
+                    tracing::error!("the thread that reads pictures panicked");
+                }
+            }
+        }
+    }
+
+    /// Waits for a sample, looking up for errors and silence now and then.
+    fn wait(&mut self, timeout: Duration) -> Result<Received<gst::Sample>, IoError> {
+        let mut left = timeout;
+        loop {
+            let slice = left.min(LOOK_UP);
+            let received = match &self.queue {
+                Some(Queue::Newest(queue)) => queue.receive(slice),
+                Some(Queue::Lossless(queue)) => queue.receive(slice),
+                None => Received::Closed,
+            };
+            if !matches!(received, Received::Empty) {
+                self.idle = Duration::ZERO;
+                return Ok(received);
+            }
+            left -= slice;
+            self.idle += slice;
+            if self.monitor.failed() && self.idle >= AFTER_ERROR {
+                self.done = true;
+                self.monitor.check()?;
+            }
+            if self.idle >= STALL {
+                self.done = true;
+                return Err(IoError::Stalled { what: self.monitor.what(), seconds: STALL.as_secs() });
+            }
+            if left.is_zero() {
+                return Ok(Received::Empty);
+            }
+        }
+    }
+}
+
+impl Drop for VideoSource {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// When a sample is shown, counted from the start of the stream: edit lists, seeks and streams that start late are
+/// accounted for, so that pictures and sound share one clock.
+pub(crate) fn running_time(sample: &gst::Sample) -> Option<u64> {
+    let pts = sample.buffer()?.pts()?;
+    let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
+    segment.to_running_time(pts).map(gst::ClockTime::nseconds)
+}

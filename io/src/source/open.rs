@@ -1,0 +1,207 @@
+//! Building the pipeline of an input and waiting for its first picture.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gst::prelude::*;
+
+use super::chain::Chain;
+use super::{LOOK_UP, Producer, Queue, SourceInfo, SourceOptions, VideoSource, head, images};
+use crate::audio::AudioTrack;
+use crate::error::IoError;
+use crate::input::Input;
+use crate::monitor::{Monitor, Side};
+use crate::queue::{LosslessSender, NewestSender, Received, lossless, newest};
+use crate::{launch, lock};
+
+/// How long an input may take to give its first picture.
+const FIRST_PICTURE: Duration = Duration::from_secs(10);
+
+/// Pictures read ahead of the engine: enough to hide the jitter of decoding. Each holds a whole picture in memory.
+const READ_AHEAD: usize = 4;
+
+/// Schemes whose sources deliver in real time but say so only once connected.
+const LIVE_SCHEMES: &[&str] =
+    &["rtsp", "rtsps", "rtspt", "rtmp", "rtmps", "rtmp2", "srt", "udp", "rtp", "rist", "whep"];
+
+pub(super) fn open(input: &Input, options: &SourceOptions) -> Result<VideoSource, IoError> {
+    crate::init()?;
+    match input {
+        Input::Images(folder) => open_images(input, &images::list(folder)?, options),
+        Input::File(path) => {
+            let missing = |_| IoError::MissingInput { path: path.clone() };
+            let size = std::fs::metadata(path).map_err(missing)?;
+            if size.is_file() && size.len() == 0 {
+                return Err(IoError::EmptyInput { what: path.display().to_string(), why: "it has no bytes".into() });
+            }
+            open_pipeline(input, options)
+        }
+        _ => open_pipeline(input, options),
+    }
+}
+
+fn source(
+    input: &Input,
+    options: &SourceOptions,
+    producer: Producer,
+    queue: Queue,
+    monitor: Arc<Monitor>,
+) -> Result<VideoSource, IoError> {
+    let (width, height) = (options.size.width as u32, options.size.height as u32);
+    let picture = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, width, height).build();
+    let live = matches!(queue, Queue::Newest(_));
+    Ok(VideoSource {
+        info: SourceInfo {
+            natural: options.size,
+            framerate: None,
+            live,
+            duration_ns: None,
+            frames_estimate: None,
+            audio: None,
+        },
+        options: options.clone(),
+        picture: picture.map_err(|e| launch::failed(&input.to_string(), &e))?,
+        producer,
+        queue: Some(queue),
+        monitor,
+        first: None,
+        audio: None,
+        frames: 0,
+        first_pts_ns: None,
+        dropped: 0,
+        idle: Duration::ZERO,
+        ended: Arc::default(),
+        done: false,
+        closed: Arc::default(),
+    })
+}
+
+fn open_images(input: &Input, paths: &[std::path::PathBuf], options: &SourceOptions) -> Result<VideoSource, IoError> {
+    let monitor = Monitor::new(Side::Input(input.to_string()));
+    let (sender, queue) = lossless(READ_AHEAD, Arc::default());
+    let mut source = source(input, options, Producer::Images(None), Queue::Lossless(queue), Arc::clone(&monitor))?;
+    let how = (options.size, options.fit);
+    let thread = images::spawn(paths.to_vec(), how, sender, monitor, Arc::clone(&source.closed))?;
+    source.producer = Producer::Images(Some(thread));
+    wait_for_first(&mut source)?;
+    let natural = paths.iter().find_map(|path| images::natural_size(path, options.size, options.fit));
+    source.info.natural = natural.unwrap_or(options.size);
+    source.info.framerate = Some(images::FRAMERATE);
+    let frame_ns = 1_000_000_000 * images::FRAMERATE.1 as u64 / images::FRAMERATE.0 as u64;
+    source.info.duration_ns = Some(paths.len() as u64 * frame_ns);
+    estimate(&mut source);
+    Ok(source)
+}
+
+fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, IoError> {
+    let what = input.to_string();
+    let monitor = Monitor::new(Side::Input(what.clone()));
+    let pipeline = gst::Pipeline::new();
+    monitor.watch(&pipeline);
+    let chain = Chain::new(options.size, options.fit)?;
+    pipeline.add(&chain.bin).map_err(|e| launch::failed(&what, &e))?;
+    let sound = head::attach(input, &pipeline, &chain, &monitor, options.keep_audio)?;
+
+    let paused = pipeline.set_state(gst::State::Paused);
+    let real_time = matches!(paused, Ok(gst::StateChangeSuccess::NoPreroll)) || is_live_uri(input);
+    let live = options.live.unwrap_or(real_time);
+    // A file that is to behave as a camera needs the clock to slow it down.
+    chain.pictures.set_sync(live && !real_time);
+    let discard = Arc::new(AtomicBool::new(false));
+    let queue = if live {
+        let (sender, queue) = newest();
+        deliver(&chain, &monitor, Sender::Newest(sender));
+        Queue::Newest(queue)
+    } else {
+        let (sender, queue) = lossless(READ_AHEAD, Arc::clone(&discard));
+        deliver(&chain, &monitor, Sender::Lossless(sender));
+        Queue::Lossless(queue)
+    };
+    // From here on dropping `source` takes the pipeline down.
+    let mut source = source(input, options, Producer::Pipeline(pipeline.clone()), queue, Arc::clone(&monitor))?;
+    if paused.and_then(|_| pipeline.set_state(gst::State::Playing)).is_err() {
+        monitor.check()?;
+        return Err(IoError::Failed { what, detail: "it does not start".into() });
+    }
+    wait_for_first(&mut source)?;
+
+    if let Some((natural, framerate)) = chain.natural() {
+        source.info.natural = natural;
+        source.info.framerate = framerate;
+    }
+    source.info.duration_ns = pipeline.query_duration::<gst::ClockTime>().map(gst::ClockTime::nseconds);
+    if let Some((packets, caps)) = lock(&sound).take() {
+        let track = AudioTrack::new(packets, caps, discard, Arc::clone(&source.ended), Arc::clone(&source.closed));
+        source.info.audio = Some(track.format());
+        source.audio = Some(track);
+    }
+    estimate(&mut source);
+    Ok(source)
+}
+
+enum Sender {
+    Newest(NewestSender<gst::Sample>),
+    Lossless(LosslessSender<gst::Sample>),
+}
+
+/// Sends pictures into the queue from GStreamer's thread, and closes the queue at the end of the stream.
+fn deliver(chain: &Chain, monitor: &Arc<Monitor>, sender: Sender) {
+    let sender = Arc::new(Mutex::new(Some(sender)));
+    let last = Arc::clone(&sender);
+    let monitor = Arc::clone(monitor);
+    let new_sample = move |sink: &gst_app::AppSink| {
+        let sample = sink.pull_sample().map_err(|_| gst::FlowError::Flushing)?;
+        if sample.buffer().is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::CORRUPTED)) {
+            monitor.count_corrupt();
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        let listened = match &*lock(&sender) {
+            Some(Sender::Newest(sender)) => {
+                sender.send(sample);
+                true
+            }
+            Some(Sender::Lossless(sender)) => sender.send(sample),
+            None => false,
+        };
+        if listened { Ok(gst::FlowSuccess::Ok) } else { Err(gst::FlowError::Flushing) }
+    };
+    let eos = move |_: &gst_app::AppSink| drop(lock(&last).take());
+    chain.pictures.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).eos(eos).build());
+}
+
+fn wait_for_first(source: &mut VideoSource) -> Result<(), IoError> {
+    let mut waited = Duration::ZERO;
+    while waited < FIRST_PICTURE {
+        match source.wait(LOOK_UP)? {
+            Received::Item(sample) => {
+                source.first = Some(sample);
+                return Ok(());
+            }
+            Received::Empty => waited += LOOK_UP,
+            Received::Closed => {
+                source.monitor.check()?;
+                let why = "no picture in it could be read".into();
+                return Err(IoError::EmptyInput { what: source.monitor.what(), why });
+            }
+        }
+    }
+    Err(IoError::Stalled { what: source.monitor.what(), seconds: FIRST_PICTURE.as_secs() })
+}
+
+/// Applies the limits to the length and works out how many frames to expect.
+fn estimate(source: &mut VideoSource) {
+    let info = &mut source.info;
+    let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+    info.duration_ns = least(info.duration_ns, source.options.max_duration_ns.filter(|_| !info.live));
+    let frames = info.duration_ns.zip(info.framerate).map(|(ns, (n, d))| {
+        let frames = u128::from(ns) * u128::from(n) + u128::from(d) * 500_000_000;
+        (frames / (u128::from(d) * 1_000_000_000)) as u64
+    });
+    info.frames_estimate = least(frames, source.options.max_frames);
+}
+
+fn is_live_uri(input: &Input) -> bool {
+    let scheme = |uri: &String| uri.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    matches!(input, Input::Uri(uri) if LIVE_SCHEMES.contains(&scheme(uri).as_str()))
+}
