@@ -1,1 +1,30 @@
 //! Model packs and their networks on ONNX Runtime: CPU, OpenVINO, CUDA, TensorRT.
+//!
+//! [`Runtime`] finds and loads the library, [`Pack`] reads and checks a model folder, [`load_networks`] turns the two
+//! into the networks that `livediffusion-pipeline` runs. What a pack holds (precisions, ranks, tensor names, which VAE,
+//! one or two text encoders) is read from its graphs, never configured.
+
+mod cpu;
+mod error;
+pub mod graph;
+mod names;
+mod networks;
+pub mod pack;
+mod provider;
+mod runtime;
+mod session;
+mod text;
+mod timestep;
+mod tokenizer;
+mod unet;
+mod vae;
+
+pub use self::error::{ErrorKind, OnnxError};
+pub use self::networks::{LoadedPack, load_networks};
+pub use self::pack::Pack;
+pub use self::provider::{
+    Chosen, Precision, Provider, ProviderChoice, SessionSettings, choose_provider, probe_provider,
+};
+pub use self::runtime::Runtime;
+pub use self::timestep::Timesteps;
+pub use self::tokenizer::PromptTokenizer;

@@ -1,0 +1,262 @@
+//! What an ONNX file says about itself: inputs, outputs, operator set; and small edits of it in memory.
+//!
+//! It is read before any session exists, so that a pack can be checked, listed and repaired without ONNX Runtime and
+//! without reading its weights.
+
+pub mod proto;
+mod rewrite;
+mod wire;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek};
+use std::path::Path;
+
+use prost::Message;
+
+use self::proto::{NodeProto, OperatorSetIdProto, ValueInfoProto};
+pub use self::rewrite::{Change, Part, rewrite};
+pub use self::wire::GraphError;
+use self::wire::{Payload, Source};
+
+/// Type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 16-bit float.
+    F16,
+    /// The upper half of a 32-bit float.
+    Bf16,
+    /// 64-bit integer.
+    I64,
+    /// 32-bit integer.
+    I32,
+    /// Anything else, by its number in `onnx.TensorProto.DataType`.
+    Other(i32),
+}
+
+impl DType {
+    fn from_onnx(number: i32) -> Self {
+        match number {
+            1 => Self::F32,
+            6 => Self::I32,
+            7 => Self::I64,
+            10 => Self::F16,
+            16 => Self::Bf16,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::F32 => f.write_str("f32"),
+            Self::F16 => f.write_str("f16"),
+            Self::Bf16 => f.write_str("bf16"),
+            Self::I64 => f.write_str("i64"),
+            Self::I32 => f.write_str("i32"),
+            Self::Other(number) => write!(f, "type{number}"),
+        }
+    }
+}
+
+/// One side of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dim {
+    /// Always that many.
+    Fixed(usize),
+    /// Chosen at run time; equal names mean equal sides.
+    Symbol(String),
+    /// Nothing is known.
+    Unknown,
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(side) => write!(f, "{side}"),
+            Self::Symbol(name) => f.write_str(name),
+            Self::Unknown => f.write_str("?"),
+        }
+    }
+}
+
+/// Name, type and shape of an input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name in the graph.
+    pub name: String,
+    /// Type of the elements.
+    pub dtype: DType,
+    /// The sides, outermost first; `None` where even the rank is unknown.
+    pub dims: Option<Vec<Dim>>,
+}
+
+impl TensorInfo {
+    /// Number of sides, where it is known.
+    pub fn rank(&self) -> Option<usize> {
+        self.dims.as_ref().map(Vec::len)
+    }
+
+    /// Side `axis`, where it is the same for every call.
+    pub fn fixed(&self, axis: usize) -> Option<usize> {
+        match self.dims.as_ref()?.get(axis)? {
+            Dim::Fixed(side) => Some(*side),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for TensorInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.dtype)?;
+        match &self.dims {
+            None => f.write_str("[..]"),
+            Some(dims) => {
+                let sides: Vec<String> = dims.iter().map(ToString::to_string).collect();
+                write!(f, "[{}]", sides.join(","))
+            }
+        }
+    }
+}
+
+impl From<ValueInfoProto> for TensorInfo {
+    fn from(value: ValueInfoProto) -> Self {
+        let tensor = value.r#type.and_then(|t| t.tensor_type);
+        let dtype = DType::from_onnx(tensor.as_ref().map_or(0, |t| t.elem_type));
+        let dims = tensor.and_then(|t| t.shape).map(|shape| {
+            shape
+                .dim
+                .into_iter()
+                .map(|dim| match (dim.dim_value, dim.dim_param) {
+                    (Some(side), _) if side > 0 => Dim::Fixed(side as usize),
+                    (_, Some(name)) if !name.is_empty() => Dim::Symbol(name),
+                    _ => Dim::Unknown,
+                })
+                .collect()
+        });
+        Self {
+            name: value.name,
+            dtype,
+            dims,
+        }
+    }
+}
+
+/// The description of a graph, without its weights.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    /// Inputs that a caller has to give.
+    pub inputs: Vec<TensorInfo>,
+    /// Outputs.
+    pub outputs: Vec<TensorInfo>,
+    /// The operators; small beside the weights.
+    pub nodes: Vec<NodeProto>,
+    /// Version of the standard operator set.
+    pub opset: i64,
+    /// Whether weights lie in files beside the model.
+    pub external_data: bool,
+}
+
+impl Graph {
+    /// Reads the description of a file; its weights are passed over, so that gigabytes cost milliseconds.
+    pub fn open(path: &Path) -> Result<Self, GraphError> {
+        let io = |e: std::io::Error| GraphError::Io(e.to_string());
+        let file = File::open(path).map_err(io)?;
+        let len = file.metadata().map_err(io)?.len();
+        Self::read(Source::new(BufReader::new(file), len), len)
+    }
+
+    /// Reads the description of a model in memory.
+    pub fn from_bytes(model: &[u8]) -> Result<Self, GraphError> {
+        Self::read(
+            Source::new(Cursor::new(model), model.len() as u64),
+            model.len() as u64,
+        )
+    }
+
+    /// The input of that name.
+    pub fn input(&self, name: &str) -> Option<&TensorInfo> {
+        self.inputs.iter().find(|t| t.name == name)
+    }
+
+    fn read<R: Read + Seek>(mut source: Source<R>, len: u64) -> Result<Self, GraphError> {
+        let mut graph = Self::default();
+        let mut has_graph = false;
+        // Field numbers of onnx.ModelProto: 7 graph, 8 opset_import.
+        while let Some((number, payload)) = source.field(len)? {
+            match (number, payload) {
+                (7, Payload::Bytes(bytes)) => {
+                    has_graph = true;
+                    let end = source.position() + bytes;
+                    graph.read_graph(&mut source, end)?;
+                }
+                (8, Payload::Bytes(_)) => {
+                    let opset = OperatorSetIdProto::decode(&source.bytes(payload)?[..])?;
+                    if opset.domain.is_empty() || opset.domain == "ai.onnx" {
+                        graph.opset = opset.version;
+                    }
+                }
+                _ => source.skip(payload)?,
+            }
+        }
+        if has_graph && !graph.outputs.is_empty() {
+            Ok(graph)
+        } else {
+            Err(GraphError::Malformed("it holds no graph".into()))
+        }
+    }
+
+    fn read_graph<R: Read + Seek>(
+        &mut self,
+        source: &mut Source<R>,
+        end: u64,
+    ) -> Result<(), GraphError> {
+        let mut weights = HashSet::new();
+        // Field numbers of onnx.GraphProto: 1 node, 5 initializer, 11 input, 12 output.
+        while let Some((number, payload)) = source.field(end)? {
+            match (number, payload) {
+                (1, _) => self
+                    .nodes
+                    .push(NodeProto::decode(&source.bytes(payload)?[..])?),
+                (5, Payload::Bytes(bytes)) => {
+                    let end = source.position() + bytes;
+                    self.external_data |= read_weight(source, end, &mut weights)?;
+                }
+                (11, _) => self
+                    .inputs
+                    .push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
+                (12, _) => self
+                    .outputs
+                    .push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
+                _ => source.skip(payload)?,
+            }
+        }
+        // Files older than version 4 of the format list their weights among the inputs.
+        self.inputs.retain(|input| !weights.contains(&input.name));
+        Ok(())
+    }
+}
+
+/// Notes the name of a weight and says whether its values lie in another file.
+fn read_weight<R: Read + Seek>(
+    source: &mut Source<R>,
+    end: u64,
+    names: &mut HashSet<String>,
+) -> Result<bool, GraphError> {
+    let mut external = false;
+    // Field numbers of onnx.TensorProto: 8 name, 14 data_location (1 is EXTERNAL).
+    while let Some((number, payload)) = source.field(end)? {
+        match (number, payload) {
+            (8, Payload::Bytes(_)) => {
+                names.insert(String::from_utf8_lossy(&source.bytes(payload)?).into_owned());
+            }
+            (14, Payload::Varint(location)) => external = location == 1,
+            _ => source.skip(payload)?,
+        }
+    }
+    Ok(external)
+}

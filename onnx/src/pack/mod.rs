@@ -1,0 +1,213 @@
+//! A model folder in the diffusers ONNX layout, read and checked without loading any weights.
+
+mod check;
+mod config;
+mod part;
+mod toml_file;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub(crate) use self::check::vae_ports;
+pub use self::check::{TextPorts, UnetPorts};
+pub(crate) use self::config::read_json;
+use self::config::{number, side_factor};
+pub use self::part::{Part, PartName};
+pub use self::toml_file::Preset;
+use crate::error::OnnxError;
+use crate::graph::{DType, TensorInfo};
+use crate::timestep::{Declared, declared};
+
+/// Which kind of VAE a pack has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VaeKind {
+    /// `AutoencoderKL`: the encoder gives mean and log-variance.
+    Kl,
+    /// `AutoencoderTiny` (TAESD) and others whose encoder gives the latent itself.
+    Deterministic,
+}
+
+/// A checked model folder.
+#[derive(Clone, Debug)]
+pub struct Pack {
+    /// The folder.
+    pub dir: PathBuf,
+    /// `_class_name` of model_index.json.
+    pub class_name: String,
+    /// The networks that are there.
+    pub parts: Vec<Part>,
+    /// Inputs and output of the U-Net.
+    pub unet: UnetPorts,
+    /// Inputs and outputs of the text encoders, in the order in which their outputs are joined.
+    pub text: Vec<TextPorts>,
+    /// Picture to latent side.
+    pub vae_factor: usize,
+    /// Latent sides have to be multiples of this; picture sides of this times `vae_factor`.
+    pub latent_multiple: usize,
+    /// Channels of a latent.
+    pub latent_channels: usize,
+    /// A latent as the VAE gives it is multiplied by this for the U-Net.
+    pub scaling_factor: f32,
+    /// Subtracted before that.
+    pub shift_factor: f32,
+    /// Which kind of VAE; `None` without an encoder.
+    pub vae_kind: Option<VaeKind>,
+    /// Tokens in a prompt, the padding included.
+    pub prompt_length: usize,
+    /// Values per token.
+    pub prompt_width: usize,
+    /// Whether the U-Net takes SDXL's pooled embedding and sizes.
+    pub sdxl: bool,
+    /// Whether diffusers takes zeros where no negative prompt is given (SDXL).
+    pub force_zeros_for_empty_prompt: bool,
+    /// Width of `timestep_cond`, where the U-Net takes one.
+    pub timestep_cond_width: Option<usize>,
+    /// `epsilon`, `v_prediction` or `sample`.
+    pub prediction_type: String,
+    /// scheduler_config.json as it is.
+    pub scheduler_json: Value,
+    /// `[defaults]` of pack.toml: parameters by name.
+    pub defaults: toml::Table,
+    /// `[[presets]]` of pack.toml.
+    pub presets: Vec<Preset>,
+    /// What else pack.toml says (a title, a licence).
+    pub about: toml::Table,
+    /// What can be done with the pack: `txt2img`, `img2img`, `stream batch`, `guidance embedding`.
+    pub can: Vec<String>,
+}
+
+impl Pack {
+    /// Reads and checks the folder. Weights are not read.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, OnnxError> {
+        let dir = dir.as_ref();
+        let index = dir.join("model_index.json");
+        if !index.is_file() || !dir.join("unet").is_dir() {
+            let missing = if index.is_file() {
+                "unet/"
+            } else {
+                "model_index.json"
+            };
+            return Err(OnnxError::invalid(format!(
+                "{} is not a model pack: no {missing}",
+                dir.display()
+            ))
+            .hint("a pack is a folder in the diffusers ONNX layout, as Optimum writes it"));
+        }
+        let index = read_json(&index)?;
+        let parts = part::find(dir)?;
+        let part = |name| part::need(&parts, dir, name);
+        let unet_part = part(PartName::Unet)?;
+        let decoder = part(PartName::VaeDecoder)?;
+        let first_text =
+            part(PartName::TextEncoder).or_else(|e| part(PartName::TextEncoder2).map_err(|_| e))?;
+        let encoder = parts.iter().find(|p| p.name == PartName::VaeEncoder);
+
+        let unet = check::unet(unet_part)?;
+        let text = check::text(&parts, unet.pooled.is_some())?;
+        let vae_kind = encoder
+            .map(|part| check::vae_encoder(part, unet.channels))
+            .transpose()?;
+        check::vae_decoder(decoder, unet.channels)?;
+
+        let unet_config = config::of_part(unet_part)?;
+        let decoder_config = config::of_part(decoder)?;
+        let is_kl =
+            vae_kind == Some(VaeKind::Kl) || decoder_config["_class_name"] == "AutoencoderKL";
+        let scheduler = dir.join("scheduler/scheduler_config.json");
+        let scheduler_json = if scheduler.is_file() {
+            read_json(&scheduler)?
+        } else {
+            Value::Null
+        };
+        let prediction_type = [&scheduler_json, &unet_config]
+            .iter()
+            .find_map(|c| c["prediction_type"].as_str());
+        let (prompt_length, prompt_width) = check::prompt(unet_part, &unet, &text, first_text)?;
+        let (defaults, presets, about) = toml_file::read(&dir.join("pack.toml"))?;
+        let mut pack = Self {
+            dir: dir.to_owned(),
+            class_name: index["_class_name"].as_str().unwrap_or_default().to_owned(),
+            vae_factor: number(&decoder_config, "spatial_scale_factor").map_or_else(
+                // Stable Diffusion's; a wrong factor shows at once as an error of the VAE's output shape.
+                || side_factor(&decoder_config).unwrap_or(8),
+                |n| n as usize,
+            ),
+            latent_multiple: number(&unet_config, "latent_multiple").map_or_else(
+                // Four levels, hence three halvings, as in SD 1.x; a smaller value admits sizes that do not fit.
+                || side_factor(&unet_config).unwrap_or(8),
+                |n| n as usize,
+            ),
+            latent_channels: unet.channels,
+            // Stable Diffusion's own where a KL VAE's config is silent; without it latents are 5.5 times too large.
+            scaling_factor: number(&decoder_config, "scaling_factor").unwrap_or(if is_kl {
+                0.18215
+            } else {
+                1.0
+            }) as f32,
+            shift_factor: number(&decoder_config, "shift_factor").unwrap_or(0.0) as f32,
+            vae_kind,
+            prompt_length,
+            prompt_width,
+            sdxl: unet.pooled.is_some(),
+            force_zeros_for_empty_prompt: index["force_zeros_for_empty_prompt"]
+                .as_bool()
+                .unwrap_or(false),
+            timestep_cond_width: unet.guidance.as_ref().and_then(|t| t.fixed(1)),
+            prediction_type: prediction_type.unwrap_or("epsilon").to_owned(),
+            scheduler_json,
+            defaults,
+            presets,
+            about,
+            can: Vec::new(),
+            parts,
+            unet,
+            text,
+        };
+        pack.can = pack.abilities();
+        Ok(pack)
+    }
+
+    /// The part of that name.
+    pub fn part(&self, name: PartName) -> Option<&Part> {
+        self.parts.iter().find(|p| p.name == name)
+    }
+
+    /// Type and rank of the time step input; the rank is `None` where the graph leaves it open.
+    pub fn timestep(&self) -> (DType, Option<usize>) {
+        (self.unet.timestep.dtype, self.unet.timestep.rank())
+    }
+
+    /// Size of the networks on disk.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|p| p.bytes).sum()
+    }
+
+    fn abilities(&self) -> Vec<String> {
+        let mut can = vec!["txt2img"];
+        if self.vae_kind.is_some() {
+            can.push("img2img");
+        }
+        if self.unet.sample.fixed(0) != Some(1) {
+            can.push(match declared(&self.unet.timestep, &self.unet.sample) {
+                Declared::PerRow => "stream batch",
+                Declared::Doubtful | Declared::Shared => {
+                    "stream batch (if its time step can be repaired)"
+                }
+            });
+        }
+        if self.unet.guidance.is_some() {
+            can.push("guidance embedding");
+        }
+        can.into_iter().map(str::to_owned).collect()
+    }
+}
+
+/// A short list of tensors for messages.
+fn list(tensors: &[TensorInfo]) -> String {
+    tensors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}

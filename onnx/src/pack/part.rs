@@ -1,0 +1,136 @@
+//! The networks of a pack: which files they are and what their graphs say.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::error::OnnxError;
+use crate::graph::{Graph, TensorInfo};
+
+/// Which network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartName {
+    /// The denoiser.
+    Unet,
+    /// Pictures to latents.
+    VaeEncoder,
+    /// Latents to pictures.
+    VaeDecoder,
+    /// Prompts.
+    TextEncoder,
+    /// Prompts, SDXL's second.
+    TextEncoder2,
+}
+
+impl PartName {
+    /// Every part, in the order in which they are listed.
+    pub const ALL: [Self; 5] = [
+        Self::Unet,
+        Self::VaeEncoder,
+        Self::VaeDecoder,
+        Self::TextEncoder,
+        Self::TextEncoder2,
+    ];
+
+    /// Name of the part's folder.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Unet => "unet",
+            Self::VaeEncoder => "vae_encoder",
+            Self::VaeDecoder => "vae_decoder",
+            Self::TextEncoder => "text_encoder",
+            Self::TextEncoder2 => "text_encoder_2",
+        }
+    }
+}
+
+impl fmt::Display for PartName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.folder())
+    }
+}
+
+/// One network.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Which one.
+    pub name: PartName,
+    /// Its .onnx file.
+    pub file: PathBuf,
+    /// Size of that file and of the weights beside it.
+    pub bytes: u64,
+    /// Inputs.
+    pub inputs: Vec<TensorInfo>,
+    /// Outputs.
+    pub outputs: Vec<TensorInfo>,
+    /// Version of the standard operator set.
+    pub opset: i64,
+    /// Whether weights lie in files beside the model.
+    pub external_data: bool,
+}
+
+/// Reads the description of every network in the folder.
+pub(super) fn find(dir: &Path) -> Result<Vec<Part>, OnnxError> {
+    let mut parts = Vec::new();
+    for name in PartName::ALL {
+        let folder = dir.join(name.folder());
+        if folder.is_dir() {
+            parts.push(read(name, &folder)?);
+        }
+    }
+    Ok(parts)
+}
+
+/// The part of that name, or an error that says what is missing.
+pub(super) fn need<'a>(
+    parts: &'a [Part],
+    dir: &Path,
+    name: PartName,
+) -> Result<&'a Part, OnnxError> {
+    parts.iter().find(|p| p.name == name).ok_or_else(|| {
+        OnnxError::invalid(format!("{} has no {name}/", dir.display()))
+            .hint("export that part and put it into the pack")
+    })
+}
+
+fn read(name: PartName, folder: &Path) -> Result<Part, OnnxError> {
+    let files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|e| Some(e.ok()?.path()))
+        .collect();
+    let is_model = |p: &&PathBuf| p.extension().is_some_and(|e| e == "onnx");
+    let default = folder.join("model.onnx");
+    let file = match files.iter().filter(is_model).collect::<Vec<_>>()[..] {
+        _ if default.is_file() => default,
+        [only] => only.clone(),
+        _ => {
+            return Err(
+                OnnxError::invalid(format!("{} has no model.onnx", folder.display()))
+                    .hint("export the pack to ONNX; PyTorch weights alone cannot be run"),
+            );
+        }
+    };
+    let graph = Graph::open(&file).map_err(|e| {
+        OnnxError::invalid(format!("{}: {e}", file.display()))
+            .hint("the file is damaged: copy or export it anew")
+    })?;
+    let size = |p: &Path| p.metadata().map_or(0, |m| m.len());
+    let beside = |p: &&PathBuf| {
+        let name = p.file_name().unwrap_or_default().to_string_lossy();
+        **p != file && !name.ends_with(".json") && !name.ends_with(".onnx")
+    };
+    let weights: u64 = if graph.external_data {
+        files.iter().filter(beside).map(|p| size(p)).sum()
+    } else {
+        0
+    };
+    Ok(Part {
+        name,
+        bytes: size(&file) + weights,
+        file,
+        inputs: graph.inputs,
+        outputs: graph.outputs,
+        opset: graph.opset,
+        external_data: graph.external_data,
+    })
+}

@@ -1,0 +1,341 @@
+//! Finding and loading the ONNX Runtime library.
+//!
+//! It is loaded at run time because its flavour (CPU, OpenVINO, CUDA) belongs to the user's machine. ONNX Runtime allows
+//! one environment per process, so the first library that loads stays.
+
+use std::ffi::{CStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use ort::environment::Environment;
+use ort::ep::ExecutionProvider as _;
+use ort::logging::LogLevel;
+
+use crate::error::OnnxError;
+use crate::provider::Provider;
+
+/// Flavours of the library in the cache, the one to prefer first.
+const FLAVOURS: [&str; 3] = ["openvino", "cuda", "cpu"];
+
+/// Names tried with the system's loader. The second is a link that only development packages have.
+const SYSTEM_NAMES: [&str; 2] = ["libonnxruntime.so.1", "libonnxruntime.so"];
+
+const HINT: &str =
+    "`make setup` fetches the library; or point --ort-lib or ORT_DYLIB_PATH at libonnxruntime.so";
+
+static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
+
+/// The loaded library and its environment. Cheap to clone; it lives as long as the process.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    environment: Environment,
+    path: PathBuf,
+    version: String,
+}
+
+impl Runtime {
+    /// Finds and loads the library, in this order:
+    ///
+    /// 1. `explicit`, a file or a folder;
+    /// 2. `ORT_DYLIB_PATH`, likewise;
+    /// 3. `$LIVEDIFFUSION_CACHE/ort/<flavour>-<version>/`, where `LIVEDIFFUSION_CACHE` is by default
+    ///    `${XDG_CACHE_HOME:-~/.cache}/livediffusion`: the highest version of the first flavour among openvino, cuda and
+    ///    cpu;
+    /// 4. the system's loader.
+    ///
+    /// What was asked for by 1 or 2 is never passed over for a later one. A second call gives the same library; it
+    /// fails if it asks for another one.
+    pub fn load(explicit: Option<&Path>) -> Result<Self, OnnxError> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = &*loaded {
+            return runtime.again(explicit);
+        }
+        let candidate = find(explicit, |name| std::env::var_os(name))?;
+        let runtime = match candidate {
+            Some(path) => Self::open(&path)?,
+            None => Self::open_system(&|name| std::env::var_os(name))?,
+        };
+        tracing::debug!(path = %runtime.path.display(), version = runtime.version, "ONNX Runtime loaded");
+        *loaded = Some(runtime.clone());
+        Ok(runtime)
+    }
+
+    /// Where the library lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The library's version, as it says itself.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// What the library was built for: `openvino`, `cuda` or `cpu`.
+    pub fn flavour(&self) -> &'static str {
+        let compiled = self.compiled_providers();
+        if compiled.contains(&Provider::OpenVino) {
+            "openvino"
+        } else if compiled.contains(&Provider::Cuda) {
+            "cuda"
+        } else {
+            "cpu"
+        }
+    }
+
+    /// Providers that the library was compiled with. That does not mean that they work here: a CUDA library lists CUDA
+    /// on a machine without a GPU. [`probe_provider`](crate::probe_provider) tells.
+    pub fn compiled_providers(&self) -> Vec<Provider> {
+        let has = |provider: &Provider| match provider {
+            Provider::Cpu => Ok(true),
+            Provider::OpenVino => ort::ep::OpenVINO::is_available(),
+            Provider::Cuda => ort::ep::CUDA::is_available(),
+            Provider::TensorRt => ort::ep::TensorRT::is_available(),
+        };
+        Provider::ALL
+            .into_iter()
+            .filter(|p| has(p).unwrap_or(false))
+            .collect()
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    fn again(&self, explicit: Option<&Path>) -> Result<Self, OnnxError> {
+        let Some(asked) = explicit else {
+            return Ok(self.clone());
+        };
+        let asked = resolve(asked)?;
+        if asked.canonicalize().ok() == self.path.canonicalize().ok() {
+            return Ok(self.clone());
+        }
+        let (here, there) = (self.path.display(), asked.display());
+        Err(OnnxError::invalid(format!(
+            "{here} is loaded already; {there} cannot be loaded beside it"
+        ))
+        .hint("one process can hold one ONNX Runtime: start another process for the other"))
+    }
+
+    fn open(path: &Path) -> Result<Self, OnnxError> {
+        let version = ask_version(path).map_err(|reason| {
+            OnnxError::missing(format!("{} cannot be loaded: {reason}", path.display())).hint(HINT)
+        })?;
+        let failed = |e: &dyn std::fmt::Display| {
+            OnnxError::missing(format!(
+                "ONNX Runtime {version} from {}: {e}",
+                path.display()
+            ))
+            .hint(format!(
+                "it has to be 1.{} or newer: {HINT}",
+                ort::MINOR_VERSION
+            ))
+        };
+        let environment = ort::init_from(path)
+            .map_err(|e| failed(&e))?
+            .with_name("livediffusion")
+            .with_telemetry(false)
+            .build()
+            .map_err(|e| failed(&e))?;
+        // At its own default the library formats thousands of messages a frame, only for them to be filtered out here.
+        environment.set_log_level(LogLevel::Warning);
+        Ok(Self {
+            environment,
+            path: mapped_path(path),
+            version,
+        })
+    }
+
+    fn open_system(env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, OnnxError> {
+        for name in SYSTEM_NAMES {
+            if ask_version(Path::new(name)).is_ok() {
+                return Self::open(Path::new(name));
+            }
+        }
+        let cache =
+            cache_folder(env).map_or_else(|| "no cache folder".into(), |c| c.display().to_string());
+        Err(OnnxError::missing(format!(
+            "no ONNX Runtime library: looked at --ort-lib and ORT_DYLIB_PATH (not given), in {cache} for {}, and asked \
+             the system for {}",
+            FLAVOURS.join("-*, ") + "-*",
+            SYSTEM_NAMES.join(" and "),
+        ))
+        .hint(HINT))
+    }
+}
+
+/// The library that the settings name or the cache holds; `None` leaves it to the system.
+fn find(
+    explicit: Option<&Path>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<PathBuf>, OnnxError> {
+    if let Some(path) = explicit {
+        return resolve(path).map(Some);
+    }
+    if let Some(path) = env("ORT_DYLIB_PATH").filter(|p| !p.is_empty()) {
+        return resolve(Path::new(&path)).map(Some).map_err(|e| OnnxError {
+            what: format!("ORT_DYLIB_PATH: {e}"),
+            ..e
+        });
+    }
+    let Some(cache) = cache_folder(&env) else {
+        return Ok(None);
+    };
+    for flavour in FLAVOURS {
+        let prefix = format!("{flavour}-");
+        let mut folders: Vec<PathBuf> = entries(&cache)
+            .filter(|p| {
+                p.file_name()
+                    .is_some_and(|n| n.to_string_lossy().starts_with(&prefix))
+            })
+            .collect();
+        folders.sort_by_key(|p| version_key(p));
+        if let Some(file) = folders.iter().rev().find_map(|folder| library_in(folder)) {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
+fn cache_folder(env: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let set = |name| env(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let base = set("LIVEDIFFUSION_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|p| p.join("livediffusion")))
+        .or_else(|| set("HOME").map(|p| p.join(".cache/livediffusion")))?;
+    Some(base.join("ort"))
+}
+
+/// An absolute path of the library that a file or folder names.
+fn resolve(path: &Path) -> Result<PathBuf, OnnxError> {
+    let none = |what: String| OnnxError::missing(what).hint(HINT);
+    // A relative path would be taken from the executable's folder first.
+    let path = path
+        .canonicalize()
+        .map_err(|e| none(format!("{}: {e}", path.display())))?;
+    if path.is_dir() {
+        library_in(&path)
+            .ok_or_else(|| none(format!("{} holds no libonnxruntime.so", path.display())))
+    } else {
+        Ok(path)
+    }
+}
+
+/// The library of the highest version in a folder.
+fn library_in(folder: &Path) -> Option<PathBuf> {
+    entries(folder)
+        .filter(|p| {
+            p.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("libonnxruntime.so"))
+        })
+        .max_by_key(|p| version_key(p))
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .map(|e| e.path())
+}
+
+/// Orders names by the numbers in them, so that 1.24 comes after 1.9.
+fn version_key(path: &Path) -> Vec<u64> {
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    name.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|n| n.parse().ok())
+        .collect()
+}
+
+/// Loads the library far enough to ask its version, or tells the loader's reason for refusing it.
+#[allow(
+    unsafe_code,
+    reason = "the C API's entry point; ort keeps its own handle of the library private"
+)]
+fn ask_version(path: &Path) -> Result<String, String> {
+    let reason = |e: libloading::Error| match std::error::Error::source(&e) {
+        Some(source) => source.to_string(),
+        None => e.to_string(),
+    };
+    // SAFETY: loading runs the library's initialisers; it is the one that the user or the system names as ONNX Runtime.
+    let library = unsafe { libloading::Library::new(path) }.map_err(reason)?;
+    // SAFETY: `OrtGetApiBase` has had this signature in every release of the C API.
+    let base = unsafe {
+        library.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase")
+    }
+    .map_err(|_| "it is not ONNX Runtime (no OrtGetApiBase)".to_owned())?;
+    // SAFETY: the entry point takes no arguments and returns a pointer to a static table, or null.
+    let table = unsafe { base().as_ref() }.ok_or("OrtGetApiBase returned nothing")?;
+    // SAFETY: the table's second entry returns a static string that ends in a zero.
+    let version = unsafe { CStr::from_ptr((table.GetVersionString)()) };
+    Ok(version.to_string_lossy().into_owned())
+}
+
+/// Where a library that was loaded by name alone really lies.
+fn mapped_path(path: &Path) -> PathBuf {
+    if path.is_absolute() {
+        return path.to_owned();
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    maps.lines()
+        .filter_map(|line| line.find('/').map(|at| &line[at..]))
+        .find(|file| file.contains("/libonnxruntime.so"))
+        .map_or_else(|| path.to_owned(), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Any crate that turned on a higher rung of ort's ladder would make it refuse the OpenVINO library (1.24.1).
+    #[test]
+    fn every_flavour_of_the_library_is_new_enough() {
+        assert_eq!(ort::MINOR_VERSION, 24);
+    }
+
+    fn touch(path: &Path) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"").unwrap();
+    }
+
+    #[test]
+    fn the_cache_prefers_the_flavour_and_then_the_version() {
+        let cache = tempfile::tempdir().unwrap();
+        let env = |name: &str| (name == "LIVEDIFFUSION_CACHE").then(|| cache.path().into());
+        assert_eq!(find(None, env).unwrap(), None);
+        touch(&cache.path().join("ort/cpu-1.32.0/libonnxruntime.so.1.32.0"));
+        touch(
+            &cache
+                .path()
+                .join("ort/openvino-1.9.0/libonnxruntime.so.1.9.0"),
+        );
+        let newest = cache
+            .path()
+            .join("ort/openvino-1.24.1/libonnxruntime.so.1.24.1");
+        touch(&newest);
+        touch(&newest.with_file_name("libonnxruntime_providers_openvino.so"));
+        assert_eq!(find(None, env).unwrap(), Some(newest));
+    }
+
+    #[test]
+    fn what_was_asked_for_comes_first_and_is_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder
+            .path()
+            .canonicalize()
+            .unwrap()
+            .join("libonnxruntime.so.1.24.1");
+        touch(&file);
+        let absent = |name: &str| {
+            (name == "ORT_DYLIB_PATH").then(|| OsString::from("/nowhere/libonnxruntime.so"))
+        };
+        assert_eq!(find(Some(folder.path()), absent).unwrap(), Some(file));
+        let error = find(None, absent).unwrap_err();
+        assert!(
+            error.what.contains("ORT_DYLIB_PATH") && error.hint.is_some(),
+            "{error:?}"
+        );
+    }
+}

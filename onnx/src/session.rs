@@ -1,0 +1,375 @@
+//! One network on ONNX Runtime, with fixed tensors per shape.
+//!
+//! A frame must not allocate: tensors are made when a shape is first seen and kept; afterwards a call writes into them,
+//! runs, and reads from them. Outside everything is f32; a network's own f16, bf16, i32 or i64 is converted at the edge.
+
+use std::ffi::CString;
+use std::path::Path;
+use std::ptr;
+
+use half::slice::HalfFloatSliceExt as _;
+use half::{bf16, f16};
+use livediffusion_pipeline::model::ModelError;
+use ort::AsPointer as _;
+use ort::memory::Allocator;
+use ort::session::Session;
+use ort::value::{DynTensor, TensorElementType};
+
+use crate::error::{OnnxError, run_error};
+use crate::graph::{DType, Dim, TensorInfo};
+use crate::provider::{Chosen, SessionSettings, builder};
+use crate::runtime::Runtime;
+
+/// Shapes kept per network. A stream needs one or two (a guidance change, a flush); each further one costs its tensors.
+pub(crate) const MAX_SHAPES: usize = 8;
+
+/// Inputs or outputs of one network; SDXL's U-Net takes six.
+const MAX_PORTS: usize = 8;
+
+/// Where a network's graph comes from.
+pub(crate) enum Model<'a> {
+    /// A file.
+    File(&'a Path),
+    /// An edited copy of the file at that path.
+    Edited(&'a Path, &'a [u8]),
+}
+
+/// A session, the inputs and outputs of it that are used, and their tensors.
+pub(crate) struct Network {
+    label: &'static str,
+    session: Session,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    shapes: Vec<Tensors>,
+    calls: u64,
+}
+
+struct Port {
+    name: CString,
+    info: TensorInfo,
+}
+
+struct Tensors {
+    input_dims: Vec<Vec<usize>>,
+    inputs: Vec<DynTensor>,
+    outputs: Vec<DynTensor>,
+    last_call: u64,
+}
+
+/// Tensors of one shape, as found by [`Network::bind`].
+#[derive(Clone, Copy)]
+pub(crate) struct Bound {
+    /// Below [`MAX_SHAPES`].
+    pub(crate) index: usize,
+    /// Whether the tensors were made just now: nothing written earlier is in them.
+    pub(crate) fresh: bool,
+}
+
+impl Network {
+    /// Makes the session. `inputs` are all inputs of the graph, `outputs` those wanted.
+    pub(crate) fn load(
+        runtime: &Runtime,
+        label: &'static str,
+        model: &Model<'_>,
+        (inputs, outputs): (&[&TensorInfo], &[&TensorInfo]),
+        chosen: &Chosen,
+        settings: &SessionSettings,
+    ) -> Result<Self, OnnxError> {
+        let (Model::File(path) | Model::Edited(path, _)) = *model;
+        let build = || -> ort::Result<Session> {
+            let mut builder = builder(runtime, chosen.provider, chosen.precision, settings)?;
+            match model {
+                Model::File(path) => builder.commit_from_file(path),
+                Model::Edited(path, bytes) => {
+                    // Weights in files of their own are found relative to the model, which has no place in memory.
+                    let folder = path.parent().unwrap_or(path).to_string_lossy();
+                    builder
+                        .with_config_entry(
+                            "session.model_external_initializers_file_folder_path",
+                            folder,
+                        )?
+                        .commit_from_memory(bytes)
+                }
+            }
+        };
+        let session = build().map_err(|e| {
+            let ModelError { what, hint } =
+                run_error(label, &format!("loading {}", path.display()), &e);
+            OnnxError {
+                hint,
+                ..OnnxError::failed(what)
+            }
+        })?;
+        let ports = |infos: &[&TensorInfo]| {
+            infos
+                .iter()
+                .map(|&info| Port::new(info))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let (inputs, outputs) = (ports(inputs)?, ports(outputs)?);
+        if inputs.len().max(outputs.len()) > MAX_PORTS {
+            return Err(OnnxError::invalid(format!(
+                "{}: more than {MAX_PORTS} inputs",
+                path.display()
+            )));
+        }
+        Ok(Self {
+            label,
+            session,
+            inputs,
+            outputs,
+            shapes: Vec::with_capacity(MAX_SHAPES),
+            calls: 0,
+        })
+    }
+
+    /// Finds or makes the tensors for a call with inputs of these shapes. The output shapes follow from them.
+    pub(crate) fn bind(
+        &mut self,
+        inputs: &[&[usize]],
+        outputs: &[&[usize]],
+    ) -> Result<Bound, ModelError> {
+        self.calls += 1;
+        let same = |t: &Tensors| {
+            t.input_dims
+                .iter()
+                .zip(inputs)
+                .all(|(have, want)| have == want)
+        };
+        if let Some(index) = self.shapes.iter().position(same) {
+            self.shapes[index].last_call = self.calls;
+            return Ok(Bound {
+                index,
+                fresh: false,
+            });
+        }
+        for (port, dims) in self.inputs.iter().zip(inputs) {
+            port.check(self.label, dims)?;
+        }
+        let tensors = Tensors {
+            input_dims: inputs.iter().map(|dims| dims.to_vec()).collect(),
+            inputs: self.tensors(&self.inputs, inputs)?,
+            outputs: self.tensors(&self.outputs, outputs)?,
+            last_call: self.calls,
+        };
+        if self.shapes.len() < MAX_SHAPES {
+            self.shapes.push(tensors);
+            return Ok(Bound {
+                index: self.shapes.len() - 1,
+                fresh: true,
+            });
+        }
+        let oldest = (0..MAX_SHAPES)
+            .min_by_key(|&i| self.shapes[i].last_call)
+            .unwrap_or(0);
+        self.shapes[oldest] = tensors;
+        Ok(Bound {
+            index: oldest,
+            fresh: true,
+        })
+    }
+
+    /// Writes `values` into input `port`, from element `at` on.
+    pub(crate) fn write(
+        &mut self,
+        bound: Bound,
+        port: usize,
+        at: usize,
+        values: &[f32],
+    ) -> Result<(), ModelError> {
+        let tensor = &mut self.shapes[bound.index].inputs[port];
+        write_values(tensor, at, values)
+            .map_err(|e| self.tensor_error("writing", &self.inputs[port], &e))
+    }
+
+    /// Writes token ids into input `port`.
+    pub(crate) fn write_ids(
+        &mut self,
+        bound: Bound,
+        port: usize,
+        ids: &[u32],
+    ) -> Result<(), ModelError> {
+        let tensor = &mut self.shapes[bound.index].inputs[port];
+        write_ids(tensor, ids).map_err(|e| self.tensor_error("writing", &self.inputs[port], &e))
+    }
+
+    /// Reads output `port`.
+    pub(crate) fn read(
+        &self,
+        bound: Bound,
+        port: usize,
+        values: &mut [f32],
+    ) -> Result<(), ModelError> {
+        let tensor = &self.shapes[bound.index].outputs[port];
+        read_values(tensor, values)
+            .map_err(|e| self.tensor_error("reading", &self.outputs[port], &e))
+    }
+
+    /// Runs the network on the tensors.
+    #[allow(
+        unsafe_code,
+        reason = "ort's own run allocates for every input and output of every call"
+    )]
+    pub(crate) fn run(&mut self, bound: Bound) -> Result<(), ModelError> {
+        let tensors = &mut self.shapes[bound.index];
+        let mut input_names = [ptr::null(); MAX_PORTS];
+        let mut inputs = [ptr::null(); MAX_PORTS];
+        let mut output_names = [ptr::null(); MAX_PORTS];
+        let mut outputs = [ptr::null_mut(); MAX_PORTS];
+        for (i, (port, tensor)) in self.inputs.iter().zip(&tensors.inputs).enumerate() {
+            (input_names[i], inputs[i]) = (port.name.as_ptr(), tensor.ptr());
+        }
+        for (i, (port, tensor)) in self.outputs.iter().zip(&mut tensors.outputs).enumerate() {
+            (output_names[i], outputs[i]) = (port.name.as_ptr(), tensor.ptr_mut());
+        }
+        // SAFETY: the session and the tensors are alive and borrowed by `&mut self`, so nobody else uses them during the
+        // call; names and tensors are as many as told (at most MAX_PORTS, checked on load); no run options is allowed;
+        // every output tensor exists, so that ONNX Runtime makes none that somebody would have to free.
+        let status = unsafe {
+            (ort::api().Run)(
+                self.session.ptr().cast_mut(),
+                ptr::null(),
+                input_names.as_ptr(),
+                inputs.as_ptr(),
+                self.inputs.len(),
+                output_names.as_ptr(),
+                self.outputs.len(),
+                outputs.as_mut_ptr(),
+            )
+        };
+        // SAFETY: `status` was returned just now and is owned by nobody else.
+        unsafe { ort::Error::result_from_status(status) }
+            .map_err(|e| run_error(self.label, "running", &e))
+    }
+
+    fn tensors(&self, ports: &[Port], dims: &[&[usize]]) -> Result<Vec<DynTensor>, ModelError> {
+        let make = |(port, dims): (&Port, &&[usize])| {
+            let dims: Vec<i64> = dims.iter().map(|&d| d as i64).collect();
+            DynTensor::new(&Allocator::default(), element(port.info.dtype), dims)
+                .map_err(|e| self.tensor_error("making", port, &e))
+        };
+        ports.iter().zip(dims).map(make).collect()
+    }
+
+    fn tensor_error(&self, doing: &str, port: &Port, error: &ort::Error) -> ModelError {
+        run_error(self.label, &format!("{doing} {}", port.info), error)
+    }
+}
+
+impl Port {
+    fn new(info: &TensorInfo) -> Result<Self, OnnxError> {
+        let known = !matches!(info.dtype, DType::Other(_));
+        let name = CString::new(info.name.as_str()).ok().filter(|_| known);
+        name.map(|name| Self {
+            name,
+            info: info.clone(),
+        })
+        .ok_or_else(|| {
+            OnnxError::invalid(format!(
+                "the tensor {info} has a type that is not supported"
+            ))
+        })
+    }
+
+    /// Compares a shape with what the graph fixes, since ONNX Runtime's own message names neither size nor network.
+    fn check(&self, label: &str, dims: &[usize]) -> Result<(), ModelError> {
+        let Some(known) = &self.info.dims else {
+            return Ok(());
+        };
+        let fits =
+            |(known, have): (&Dim, &usize)| !matches!(known, Dim::Fixed(side) if side != have);
+        if known.len() == dims.len() && known.iter().zip(dims).all(fits) {
+            return Ok(());
+        }
+        Err(
+            ModelError::new(format!("{label}: it takes {}, not {dims:?}", self.info)).with_hint(
+                "the pack was exported for fixed sizes: use that size, or export with dynamic axes",
+            ),
+        )
+    }
+}
+
+fn element(dtype: DType) -> TensorElementType {
+    match dtype {
+        DType::F16 => TensorElementType::Float16,
+        DType::Bf16 => TensorElementType::Bfloat16,
+        DType::I64 => TensorElementType::Int64,
+        DType::I32 => TensorElementType::Int32,
+        DType::F32 | DType::Other(_) => TensorElementType::Float32,
+    }
+}
+
+fn write_values(tensor: &mut DynTensor, at: usize, values: &[f32]) -> ort::Result<()> {
+    match *tensor.data_type() {
+        TensorElementType::Float16 => {
+            part(tensor.try_extract_tensor_mut::<f16>()?.1, at, values.len())?
+                .convert_from_f32_slice(values);
+        }
+        TensorElementType::Bfloat16 => {
+            part(tensor.try_extract_tensor_mut::<bf16>()?.1, at, values.len())?
+                .convert_from_f32_slice(values);
+        }
+        TensorElementType::Int64 => {
+            let out = part(tensor.try_extract_tensor_mut::<i64>()?.1, at, values.len())?;
+            out.iter_mut()
+                .zip(values)
+                .for_each(|(out, &v)| *out = v.round() as i64);
+        }
+        TensorElementType::Int32 => {
+            let out = part(tensor.try_extract_tensor_mut::<i32>()?.1, at, values.len())?;
+            out.iter_mut()
+                .zip(values)
+                .for_each(|(out, &v)| *out = v.round() as i32);
+        }
+        _ => part(tensor.try_extract_tensor_mut::<f32>()?.1, at, values.len())?
+            .copy_from_slice(values),
+    }
+    Ok(())
+}
+
+fn write_ids(tensor: &mut DynTensor, ids: &[u32]) -> ort::Result<()> {
+    if *tensor.data_type() == TensorElementType::Int32 {
+        let out = part(tensor.try_extract_tensor_mut::<i32>()?.1, 0, ids.len())?;
+        out.iter_mut()
+            .zip(ids)
+            .for_each(|(out, &id)| *out = id as i32);
+    } else {
+        let out = part(tensor.try_extract_tensor_mut::<i64>()?.1, 0, ids.len())?;
+        out.iter_mut()
+            .zip(ids)
+            .for_each(|(out, &id)| *out = i64::from(id));
+    }
+    Ok(())
+}
+
+fn read_values(tensor: &DynTensor, values: &mut [f32]) -> ort::Result<()> {
+    let short = || ort::Error::new("the tensor has another length");
+    match *tensor.data_type() {
+        TensorElementType::Float16 => {
+            let have = tensor.try_extract_tensor::<f16>()?.1;
+            have.get(..values.len())
+                .ok_or_else(short)?
+                .convert_to_f32_slice(values);
+        }
+        TensorElementType::Bfloat16 => {
+            let have = tensor.try_extract_tensor::<bf16>()?.1;
+            have.get(..values.len())
+                .ok_or_else(short)?
+                .convert_to_f32_slice(values);
+        }
+        _ => {
+            let have = tensor.try_extract_tensor::<f32>()?.1;
+            values.copy_from_slice(have.get(..values.len()).ok_or_else(short)?);
+        }
+    }
+    Ok(())
+}
+
+fn part<T>(all: &mut [T], at: usize, len: usize) -> ort::Result<&mut [T]> {
+    let size = all.len();
+    all.get_mut(at..at + len).ok_or_else(|| {
+        ort::Error::new(format!(
+            "{len} values at {at} do not fit into a tensor of {size}"
+        ))
+    })
+}

@@ -1,0 +1,303 @@
+//! The U-Net: one call for all rows of the stream batch, or one per row where its time step cannot be a vector.
+
+use std::sync::Arc;
+
+use livediffusion_pipeline::frame::LatentShape;
+use livediffusion_pipeline::model::{
+    Branch, Conditioning, DenoiseBatch, Denoiser, ModelError, Row,
+};
+
+use crate::error::OnnxError;
+use crate::graph::GraphError;
+use crate::pack::{Pack, Part, PartName, UnetPorts};
+use crate::provider::{Chosen, SessionSettings};
+use crate::runtime::Runtime;
+use crate::session::{Bound, MAX_SHAPES, Model, Network};
+use crate::timestep::{Declared, Timesteps, declared, repair};
+use crate::vae::check_length;
+
+/// Input numbers, in the order of [`UnetPorts::inputs`].
+const SAMPLE: usize = 0;
+const TIMESTEP: usize = 1;
+const TOKENS: usize = 2;
+
+/// A U-Net that cannot tell its rows apart is off by as much as the prediction itself; bf16 is off by about 1 %.
+const SAME_ROW: f32 = 0.1;
+
+/// The U-Net of a pack.
+pub(crate) struct OnnxUnet {
+    network: Network,
+    ports: UnetPorts,
+    timesteps: Timesteps,
+    guidance_width: Option<usize>,
+    /// Per shape of the network, the conditioning that each row of its tensors holds.
+    resident: Vec<Vec<Option<Arc<Conditioning>>>>,
+    /// Time steps of a call.
+    times: Vec<f32>,
+}
+
+impl OnnxUnet {
+    pub(crate) fn load(
+        runtime: &Runtime,
+        pack: &Pack,
+        chosen: &Chosen,
+        settings: &SessionSettings,
+    ) -> Result<Self, OnnxError> {
+        let part = pack
+            .part(PartName::Unet)
+            .ok_or_else(|| OnnxError::invalid("the pack has no unet"))?;
+        let make = |model: &Model<'_>, timesteps| {
+            let io = (&pack.unet.inputs()[..], &[&pack.unet.out][..]);
+            let mut ports = pack.unet.clone();
+            if timesteps == Timesteps::Repaired {
+                ports.timestep.dims = ports.sample.dims.as_ref().map(|d| d[..1].to_vec());
+            }
+            let inputs = ports.inputs();
+            let network =
+                Network::load(runtime, "U-Net", model, (&inputs, io.1), chosen, settings)?;
+            let resident = vec![Vec::new(); MAX_SHAPES];
+            let guidance_width = pack.timestep_cond_width;
+            Ok::<_, OnnxError>(Self {
+                network,
+                ports,
+                timesteps,
+                guidance_width,
+                resident,
+                times: Vec::new(),
+            })
+        };
+        let file = Model::File(&part.file);
+        let state = declared(&pack.unet.timestep, &pack.unet.sample);
+        if pack.unet.sample.fixed(0) == Some(1) {
+            warn_slow(part, "its batch size is fixed to 1");
+            return make(&file, Timesteps::SlotBySlot);
+        }
+        let (unet, why) = match state {
+            Declared::PerRow => return make(&file, Timesteps::PerRow),
+            Declared::Doubtful => (
+                make(&file, Timesteps::PerRow),
+                "its time step has a length of its own",
+            ),
+            Declared::Shared => match repaired(part, &pack.unet) {
+                Ok(Some(bytes)) => (
+                    make(&Model::Edited(&part.file, &bytes), Timesteps::Repaired),
+                    "the repaired graph does not run",
+                ),
+                Ok(None) => (
+                    Err(OnnxError::failed("")),
+                    "its time step is a scalar, used in a way that is not known",
+                ),
+                Err(e) => return Err(OnnxError::invalid(format!("{}: {e}", part.file.display()))),
+            },
+        };
+        if let Ok(mut unet) = unet
+            && unet.tells_rows_apart(pack)
+        {
+            if unet.timesteps == Timesteps::Repaired {
+                tracing::info!(file = %part.file.display(), "the U-Net's scalar time step was made one per row");
+            }
+            return Ok(unet);
+        }
+        warn_slow(part, why);
+        make(&file, Timesteps::SlotBySlot)
+    }
+
+    /// How this U-Net gets its time steps.
+    pub(crate) fn timesteps(&self) -> Timesteps {
+        self.timesteps
+    }
+
+    /// Runs rows of different time steps together and alone, at the smallest size, and compares.
+    fn tells_rows_apart(&mut self, pack: &Pack) -> bool {
+        let side = |axis| {
+            self.ports
+                .sample
+                .fixed(axis)
+                .unwrap_or(pack.latent_multiple.max(8))
+        };
+        let shape = LatentShape {
+            channels: pack.latent_channels,
+            height: side(2),
+            width: side(3),
+        };
+        let pooled = self.ports.pooled.as_ref().and_then(|t| t.fixed(1));
+        let conditioning = Arc::new(Conditioning {
+            tokens: vec![0.1; pack.prompt_length * pack.prompt_width],
+            length: pack.prompt_length,
+            width: pack.prompt_width,
+            pooled: pooled.map(|width| vec![0.1; width]),
+            time_ids: pooled.map(|_| [512.0, 512.0, 0.0, 0.0, 512.0, 512.0]),
+            timestep_cond: self.guidance_width.map(|width| vec![0.1; width]),
+        });
+        let row = |timestep| Row {
+            frame: 0,
+            step: 0,
+            timestep,
+            branch: Branch::Prompt,
+            conditioning: Arc::clone(&conditioning),
+        };
+        let rows = [row(900.0), row(100.0)];
+        let latent: Vec<f32> = (0..shape.len()).map(|i| (i as f32 * 0.7).sin()).collect();
+        let mut both = vec![0.0; 2 * shape.len()];
+        let mut alone = vec![0.0; shape.len()];
+        let two = DenoiseBatch {
+            sample: &latent.repeat(2),
+            shape,
+            rows: &rows,
+        };
+        let one = DenoiseBatch {
+            sample: &latent,
+            shape,
+            rows: &rows[1..],
+        };
+        if self.denoise(&two, &mut both).is_err() || self.denoise(&one, &mut alone).is_err() {
+            return false;
+        }
+        let peak = alone.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        alone
+            .iter()
+            .zip(&both[shape.len()..])
+            .all(|(a, b)| (a - b).abs() <= SAME_ROW * peak)
+    }
+
+    fn call(
+        &mut self,
+        sample: &[f32],
+        shape: LatentShape,
+        rows: &[Row],
+        out: &mut [f32],
+    ) -> Result<(), ModelError> {
+        let count = rows.len();
+        let Some(first) = rows.first().map(|r| &*r.conditioning) else {
+            return Ok(());
+        };
+        let sample_dims = [count, shape.channels, shape.height, shape.width];
+        let token_dims = [count, first.length, first.width];
+        let pooled_dims = [count, first.pooled.as_ref().map_or(0, Vec::len)];
+        let guidance_dims = [count, self.guidance_width.unwrap_or(0)];
+        let time_dims: &[usize] = match self.timesteps {
+            // As the export has it: a scalar or a vector of one.
+            Timesteps::SlotBySlot if self.ports.timestep.rank() == Some(0) => &[],
+            _ => &[count],
+        };
+        let mut dims: [&[usize]; 6] = [&sample_dims, time_dims, &token_dims, &[], &[], &[]];
+        let mut used = 3;
+        let optional: [(bool, &[usize]); 3] = [
+            (self.ports.pooled.is_some(), &pooled_dims),
+            (self.ports.time_ids.is_some(), &[count, 6]),
+            (self.ports.guidance.is_some(), &guidance_dims),
+        ];
+        for (_, its_dims) in optional.into_iter().filter(|(is_there, _)| *is_there) {
+            dims[used] = its_dims;
+            used += 1;
+        }
+        let bound = self.network.bind(&dims[..used], &[&sample_dims])?;
+        self.network.write(bound, SAMPLE, 0, sample)?;
+        self.times.clear();
+        self.times.extend(rows.iter().map(|r| r.timestep));
+        self.network.write(bound, TIMESTEP, 0, &self.times)?;
+        self.write_conditionings(bound, rows)?;
+        self.network.run(bound)?;
+        self.network.read(bound, 0, out)
+    }
+
+    /// Writes the conditionings of the rows that hold another one since the last call of this shape.
+    fn write_conditionings(&mut self, bound: Bound, rows: &[Row]) -> Result<(), ModelError> {
+        let resident = &mut self.resident[bound.index];
+        if bound.fresh {
+            resident.clear();
+        }
+        resident.resize(rows.len(), None);
+        for (i, (row, resident)) in rows.iter().zip(resident).enumerate() {
+            // It is kept alive here, so that an equal address is the same conditioning.
+            if resident
+                .as_ref()
+                .is_some_and(|r| Arc::ptr_eq(r, &row.conditioning))
+            {
+                continue;
+            }
+            // If writing fails half-way, the row holds neither.
+            *resident = None;
+            write_conditioning(&mut self.network, &self.ports, bound, i, &row.conditioning)?;
+            *resident = Some(Arc::clone(&row.conditioning));
+        }
+        Ok(())
+    }
+}
+
+fn write_conditioning(
+    network: &mut Network,
+    ports: &UnetPorts,
+    bound: Bound,
+    row: usize,
+    conditioning: &Conditioning,
+) -> Result<(), ModelError> {
+    let c = conditioning;
+    check_length("U-Net: prompt", c.tokens.len(), c.length * c.width)?;
+    network.write(bound, TOKENS, row * c.tokens.len(), &c.tokens)?;
+    let optional = [
+        (&ports.pooled, c.pooled.as_deref()),
+        (&ports.time_ids, c.time_ids.as_ref().map(|ids| &ids[..])),
+        (&ports.guidance, c.timestep_cond.as_deref()),
+    ];
+    let mut port = TOKENS + 1;
+    for (info, values) in optional {
+        let Some(info) = info else { continue };
+        let values = values.ok_or_else(|| {
+            ModelError::new(format!("U-Net: the conditioning has no {}", info.name))
+        })?;
+        network.write(bound, port, row * values.len(), values)?;
+        port += 1;
+    }
+    Ok(())
+}
+
+impl Denoiser for OnnxUnet {
+    fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
+        let DenoiseBatch {
+            sample,
+            shape,
+            rows,
+        } = *batch;
+        check_length("U-Net: sample", sample.len(), rows.len() * shape.len())?;
+        check_length("U-Net: prediction", out.len(), sample.len())?;
+        if let Some(first) = rows.first() {
+            let (length, width) = (first.conditioning.length, first.conditioning.width);
+            if rows
+                .iter()
+                .any(|r| (r.conditioning.length, r.conditioning.width) != (length, width))
+            {
+                return Err(ModelError::new(
+                    "U-Net: the prompts of one call have different lengths",
+                ));
+            }
+        }
+        if self.timesteps != Timesteps::SlotBySlot {
+            return self.call(sample, shape, rows, out);
+        }
+        let latents = sample
+            .chunks_exact(shape.len())
+            .zip(out.chunks_exact_mut(shape.len()));
+        for (row, (sample, out)) in rows.chunks_exact(1).zip(latents) {
+            self.call(sample, shape, row, out)?;
+        }
+        Ok(())
+    }
+
+    fn timestep_cond_width(&self) -> Option<usize> {
+        self.guidance_width
+    }
+}
+
+fn repaired(part: &Part, ports: &UnetPorts) -> Result<Option<Vec<u8>>, GraphError> {
+    let bytes = std::fs::read(&part.file).map_err(|e| GraphError::Io(e.to_string()))?;
+    repair(&bytes, &ports.timestep.name, &ports.sample.name)
+}
+
+fn warn_slow(part: &Part, why: &str) {
+    tracing::warn!(
+        file = %part.file.display(),
+        "the U-Net cannot take rows at different time steps ({why}): it is called once per row, which is slower; export \
+         it with a `timestep` of shape [batch]"
+    );
+}

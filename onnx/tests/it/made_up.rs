@@ -1,0 +1,173 @@
+//! A pack of a few nodes in f16, with unusual names and i32 token ids: what no golden pack has.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use livediffusion_onnx::Timesteps;
+use livediffusion_onnx::graph::proto::{ModelProto, NodeProto, ValueInfoProto};
+use livediffusion_onnx::graph::{DType, Graph};
+use livediffusion_pipeline::frame::{LatentShape, Size};
+use livediffusion_pipeline::model::{Conditioning, DenoiseBatch};
+
+use crate::support::{
+    assert_close, constant, load, noise, pack_dir, row, runtime, with_int, with_ints,
+};
+
+/// f16 and i32 in `onnx.TensorProto.DataType`.
+const F16: i32 = 10;
+const I32: i32 = 6;
+
+fn write(dir: &Path, part: &str, config: &str, model: &[u8]) {
+    std::fs::create_dir_all(dir.join(part)).unwrap();
+    std::fs::write(dir.join(part).join("model.onnx"), model).unwrap();
+    std::fs::write(dir.join(part).join("config.json"), config).unwrap();
+}
+
+/// prediction = sample · t + mean(prompt), and a VAE that changes nothing, with 3 channels and factor 1.
+fn f16_pack() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = ["batch", "3", "h", "w"];
+    let node = NodeProto::new;
+    let unet = ModelProto::bytes(
+        vec![
+            constant("spread", &[1, 2, 3]),
+            constant("last", &[3]),
+            node("Unsqueeze", &["timesteps", "spread"], &["t"]),
+            with_ints(
+                node("ReduceMean", &["text_embeddings"], &["mean"]),
+                "axes",
+                &[1, 2],
+            ),
+            node("Unsqueeze", &["mean", "last"], &["mean4"]),
+            node("Mul", &["latents", "t"], &["scaled"]),
+            node("Add", &["scaled", "mean4"], &["noise_pred"]),
+        ],
+        vec![
+            ValueInfoProto::tensor("timesteps", F16, &["batch"]),
+            ValueInfoProto::tensor("latents", F16, &picture),
+            ValueInfoProto::tensor("text_embeddings", F16, &["batch", "77", "2"]),
+        ],
+        vec![ValueInfoProto::tensor("noise_pred", F16, &picture)],
+    );
+    write(dir.path(), "unet", r#"{"block_out_channels": [1]}"#, &unet);
+    let vae = |from, to| {
+        let tensor = |name| vec![ValueInfoProto::tensor(name, F16, &picture)];
+        ModelProto::bytes(vec![node("Neg", &[from], &[to])], tensor(from), tensor(to))
+    };
+    let config = r#"{"block_out_channels": [1], "scaling_factor": 2.0, "shift_factor": 0.5}"#;
+    write(dir.path(), "vae_encoder", config, &vae("images", "latent"));
+    write(dir.path(), "vae_decoder", config, &vae("latent", "images"));
+    let text = ModelProto::bytes(
+        vec![
+            constant("last", &[2]),
+            with_int(node("Cast", &["tokens"], &["values"]), "to", i64::from(F16)),
+            node("Unsqueeze", &["values", "last"], &["column"]),
+            with_int(
+                node("Concat", &["column", "column"], &["text_embeddings"]),
+                "axis",
+                2,
+            ),
+        ],
+        vec![ValueInfoProto::tensor("tokens", I32, &["batch", "77"])],
+        vec![ValueInfoProto::tensor(
+            "text_embeddings",
+            F16,
+            &["batch", "77", "2"],
+        )],
+    );
+    write(dir.path(), "text_encoder", "{}", &text);
+    std::fs::create_dir(dir.path().join("tokenizer")).unwrap();
+    let tokenizer = pack_dir("tiny-sd15/tokenizer/tokenizer.json");
+    std::fs::copy(tokenizer, dir.path().join("tokenizer/tokenizer.json")).unwrap();
+    std::fs::write(dir.path().join("model_index.json"), "{}").unwrap();
+    dir
+}
+
+#[test]
+fn f16_networks_with_unusual_names_run() {
+    let Some(runtime) = runtime() else { return };
+    let dir = f16_pack();
+    let (pack, mut loaded) = load(&runtime, dir.path());
+    assert_eq!(
+        (pack.vae_factor, pack.latent_channels, pack.prompt_width),
+        (1, 3, 2)
+    );
+    assert_eq!(
+        (pack.timestep(), loaded.timesteps),
+        ((DType::F16, Some(1)), Timesteps::PerRow)
+    );
+    let size = Size::new(5, 4);
+    let shape = LatentShape {
+        channels: 3,
+        height: 4,
+        width: 5,
+    };
+
+    let prompt = loaded.text.encode("a photo", size).unwrap();
+    assert_eq!(prompt.tokens[..4], [1512.0, 1512.0, 320.0, 320.0]);
+
+    let flat = |value: f32| {
+        Arc::new(Conditioning {
+            tokens: vec![value; 77 * 2],
+            length: 77,
+            width: 2,
+            ..Conditioning::default()
+        })
+    };
+    let sample = noise(2 * shape.len(), 0.0);
+    let mut out = vec![0.0; sample.len()];
+    let rows = [row(3.0, &flat(0.5)), row(7.0, &flat(-1.0))];
+    loaded
+        .networks
+        .denoiser
+        .denoise(
+            &DenoiseBatch {
+                sample: &sample,
+                shape,
+                rows: &rows,
+            },
+            &mut out,
+        )
+        .unwrap();
+    let (first, second) = sample.split_at(shape.len());
+    let want: Vec<f32> = first
+        .iter()
+        .map(|v| 3.0 * v + 0.5)
+        .chain(second.iter().map(|v| 7.0 * v - 1.0))
+        .collect();
+    assert_close("f16 unet", &out, &want, 2e-3);
+
+    let picture = noise(3 * size.pixels(), 9.0);
+    let mut latent = vec![0.0; shape.len()];
+    loaded
+        .networks
+        .encoder
+        .as_mut()
+        .unwrap()
+        .encode(&picture, 1, size, None, &mut latent)
+        .unwrap();
+    let want: Vec<f32> = picture.iter().map(|v| (-v - 0.5) * 2.0).collect();
+    assert_close("shift and scale", &latent, &want, 2e-3);
+    let mut back = vec![0.0; picture.len()];
+    loaded
+        .networks
+        .decoder
+        .decode(&latent, 1, shape, &mut back)
+        .unwrap();
+    assert_close("there and back", &back, &picture, 2e-3);
+}
+
+#[test]
+fn a_graph_tells_its_inputs_without_its_weights() {
+    let graph = Graph::open(&pack_dir("tiny-sdxlturbo/unet/model.onnx")).unwrap();
+    let inputs: Vec<String> = graph.inputs.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        inputs[..3],
+        [
+            "sample f32[batch_size,4,height,width]",
+            "timestep i64[batch_size]",
+            "encoder_hidden_states f32[batch_size,sequence_length,72]",
+        ]
+    );
+    assert!(!graph.external_data && graph.opset == 17 && graph.nodes.len() > 1000);
+}

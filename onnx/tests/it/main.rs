@@ -1,0 +1,11 @@
+//! The crate against golden numbers of the Python reference, damaged packs, and graphs made up for the purpose.
+//!
+//! What needs the ONNX Runtime library is skipped, with the reason printed, where there is none.
+
+mod allocation;
+mod errors;
+mod made_up;
+mod packs;
+mod support;
+mod timestep;
+mod tokens;

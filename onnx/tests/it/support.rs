@@ -1,0 +1,178 @@
+//! Golden packs, the library, comparisons, and small graphs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use livediffusion_onnx::graph::proto::NodeProto;
+use livediffusion_onnx::{
+    LoadedPack, Pack, Provider, ProviderChoice, Runtime, SessionSettings, load_networks,
+};
+use livediffusion_pipeline::model::{Branch, Conditioning, Row};
+use prost::Message;
+
+/// The golden packs.
+pub(crate) const PACKS: [&str; 4] = [
+    "tiny-sd15",
+    "tiny-sd15-kl",
+    "tiny-sdturbo",
+    "tiny-sdxlturbo",
+];
+
+/// What networks of the reference and of ONNX Runtime may differ by, relative to the larger of peak and 1.
+pub(crate) const TOLERANCE: f32 = 1e-4;
+
+/// Folder of a golden pack.
+pub(crate) fn pack_dir(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../assets/goldens/models")
+        .join(name)
+}
+
+/// A file of this crate's tests.
+pub(crate) fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
+}
+
+/// The library, or `None` and a printed reason.
+pub(crate) fn runtime() -> Option<Runtime> {
+    match Runtime::load(None) {
+        Ok(runtime) => Some(runtime),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+/// The library, if it has the OpenVINO provider.
+pub(crate) fn openvino() -> Option<Runtime> {
+    let runtime = runtime()?;
+    if runtime.compiled_providers().contains(&Provider::OpenVino) {
+        return Some(runtime);
+    }
+    eprintln!("skipped: this library has no OpenVINO provider");
+    None
+}
+
+/// Settings of that provider.
+pub(crate) fn on(provider: Provider) -> SessionSettings {
+    SessionSettings {
+        provider: ProviderChoice::Fixed(provider),
+        ..SessionSettings::default()
+    }
+}
+
+/// A pack on the CPU provider.
+pub(crate) fn load(runtime: &Runtime, dir: &Path) -> (Pack, LoadedPack) {
+    let pack = Pack::open(dir).unwrap();
+    let loaded = load_networks(runtime, &pack, &on(Provider::Cpu)).unwrap();
+    (pack, loaded)
+}
+
+/// Copies a pack so that a test can damage it.
+pub(crate) fn copy_of(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(&pack_dir(name), copy.path());
+    copy
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::write(target, std::fs::read(entry.path()).unwrap()).unwrap();
+        }
+    }
+}
+
+/// Largest difference, relative to the larger of the expected peak and 1.
+pub(crate) fn error(have: &[f32], want: &[f32]) -> f32 {
+    assert_eq!(have.len(), want.len());
+    let peak = want.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+    have.iter()
+        .zip(want)
+        .map(|(a, b)| (a - b).abs() / peak)
+        .fold(0.0, |m, e| if e.is_nan() { e } else { m.max(e) })
+}
+
+/// Fails with the error in the message.
+#[track_caller]
+pub(crate) fn assert_close(what: &str, have: &[f32], want: &[f32], tolerance: f32) {
+    let error = error(have, want);
+    assert!(error <= tolerance, "{what}: off by {error}");
+    eprintln!("{what}: off by {error:e}");
+}
+
+/// A row of a U-Net call.
+pub(crate) fn row(timestep: f32, conditioning: &Arc<Conditioning>) -> Row {
+    Row {
+        frame: 0,
+        step: 0,
+        timestep,
+        branch: Branch::Prompt,
+        conditioning: Arc::clone(conditioning),
+    }
+}
+
+/// Numbers without a pattern, in about [-1.5, 1.5].
+pub(crate) fn noise(count: usize, seed: f32) -> Vec<f32> {
+    (0..count)
+        .map(|i| 1.5 * ((i as f32 + seed) * 12.9898).sin())
+        .collect()
+}
+
+/// `onnx.AttributeProto`, integers only.
+#[derive(Clone, PartialEq, Message)]
+struct Attribute {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int64, tag = "3")]
+    i: i64,
+    #[prost(int64, repeated, tag = "8")]
+    ints: Vec<i64>,
+    #[prost(int32, tag = "20")]
+    kind: i32,
+}
+
+/// A node with a list of integers as its attribute.
+pub(crate) fn with_ints(mut node: NodeProto, name: &str, ints: &[i64]) -> NodeProto {
+    // 7 is AttributeProto.AttributeType.INTS.
+    let attribute = Attribute {
+        name: name.to_owned(),
+        i: 0,
+        ints: ints.to_vec(),
+        kind: 7,
+    };
+    node.attribute.push(attribute.encode_to_vec());
+    node
+}
+
+/// A node with an integer as its attribute.
+pub(crate) fn with_int(mut node: NodeProto, name: &str, i: i64) -> NodeProto {
+    // 2 is AttributeProto.AttributeType.INT.
+    node.attribute.push(
+        Attribute {
+            name: name.to_owned(),
+            i,
+            ints: Vec::new(),
+            kind: 2,
+        }
+        .encode_to_vec(),
+    );
+    node
+}
+
+/// A constant vector of integers.
+pub(crate) fn constant(name: &str, values: &[i64]) -> NodeProto {
+    with_ints(
+        NodeProto::new("Constant", &[], &[name]),
+        "value_ints",
+        values,
+    )
+}
