@@ -1,2 +1,36 @@
-//! The livediffusion binary.
-fn main() {}
+//! The livediffusion binary: parses the command line, runs the command, prints an error once.
+
+mod args;
+mod bench;
+mod config;
+mod demo;
+mod devices;
+mod doctor;
+mod failure;
+mod locate;
+mod models;
+mod parameter_args;
+mod run;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let started = livediffusion_pipeline::stats::MonotonicClock::start();
+    let cli = args::Cli::parse();
+    args::init_logging(&cli);
+    let result = match cli.command {
+        args::Command::Run(args) => run::command(&args, started),
+        args::Command::Demo(args) => demo::command(&args, started),
+        args::Command::Bench(args) => bench::command(&args),
+        args::Command::Doctor(args) => doctor::command(&args),
+        args::Command::Devices(args) => devices::command(&args),
+        args::Command::Models(args) => models::command(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

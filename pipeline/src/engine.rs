@@ -232,6 +232,11 @@ impl Engine {
         &self.admission.plan
     }
 
+    /// Ends the stream and gives its networks back.
+    pub fn into_networks(self) -> Networks {
+        self.networks
+    }
+
     /// Takes up new settings, if there are any, at this frame boundary. Frames in flight keep their plan and noise.
     /// Settings that the model cannot do are refused with a warning: the stream goes on under the old ones.
     fn adopt_settings(&mut self) {

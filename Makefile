@@ -1,0 +1,40 @@
+# Everything that a newcomer needs: make demo, make test. Each target sets up what it needs and is quiet when nothing is
+# to be done.
+
+CARGO ?= cargo
+BINARY := target/release/livediffusion
+
+.PHONY: help setup build demo webcam test bench lint clean
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+setup: ## install the Debian packages and the ONNX Runtime library
+	@tools/setup/packages.sh
+	@tools/setup/ort.sh
+
+build: setup ## build the binary
+	@$(CARGO) build --release --locked --quiet
+
+demo: build ## repaint the bundled clip: out/demo.mp4 and out/demo.png
+	@$(BINARY) demo
+
+webcam: build ## repaint the first camera, in a window
+	@$(BINARY) run --input camera:// --output window --prompt "oil painting"
+
+test: setup ## run all tests
+	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked --quiet cargo-nextest --version 0.9.143
+	@$(CARGO) nextest run --workspace --locked --no-fail-fast
+
+bench: build ## measure the pipeline's overhead over its bare networks
+	@$(BINARY) bench overhead
+
+lint: setup ## check formatting, clippy and the documentation
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --workspace --all-targets --locked --quiet -- --deny warnings
+	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
+
+clean: ## remove what was built; the ONNX Runtime library stays in the user's cache
+	@$(CARGO) clean --quiet
+	@rm -rf out

@@ -1,0 +1,220 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use livediffusion_io::Fit;
+use livediffusion_onnx::{Precision, ProviderChoice};
+use tracing_subscriber::EnvFilter;
+
+use crate::parameter_args::ParameterArgs;
+
+const EXAMPLES: &str = "Examples:
+  livediffusion run --input clip.mp4 --output painted.mp4 --prompt \"oil painting\"
+  livediffusion run --input camera:// --output window --prompt \"pencil sketch\"
+  livediffusion run --input test://ball --output frames/ --frames 30 --prompt \"watercolor\"
+  livediffusion run --input \"v4l2src ! jpegdec\" --output fakesink --json
+  livediffusion doctor";
+
+/// A live video filter: repaints every frame of a camera, screen, file or stream under a prompt.
+#[derive(Debug, Parser)]
+#[command(name = "livediffusion", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Say nothing on stderr but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Repaint a video: file, camera, screen or stream in; file, window or stream out
+    Run(Box<RunArgs>),
+    /// Repaint a clip in several styles: a video and a contact sheet
+    Demo(DemoArgs),
+    /// Measure speed
+    Bench(BenchArgs),
+    /// Check what this machine has and how to mend what it lacks
+    Doctor(DoctorArgs),
+    /// List cameras and screens
+    Devices(DevicesArgs),
+    /// List and inspect model packs
+    Models(ModelsArgs),
+}
+
+/// Which model runs on what.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Model pack: a folder in the diffusers ONNX layout, or the name of one that `models list` shows
+    #[arg(short, long, value_name = "DIR", help_heading = "Model")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// What executes the networks: auto, cpu, openvino, cuda or tensorrt
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub(crate) provider: Option<ProviderChoice>,
+
+    /// Arithmetic of the networks: auto (bf16 where the processor has it), f32 or bf16
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub(crate) precision: Option<Precision>,
+
+    /// Threads of the networks [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
+    pub(crate) threads: Option<u16>,
+
+    /// The ONNX Runtime library, or the folder that holds it [default: found as `doctor` shows]
+    #[arg(long, value_name = "PATH", help_heading = "Model")]
+    pub(crate) ort_lib: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    /// What to repaint: a file, URI, folder of images, camera://, screen://, /dev/videoN, test://PATTERN, noise:// (txt2img)
+    /// or a gst-launch fragment
+    #[arg(short, long, value_name = "URI")]
+    pub(crate) input: Option<String>,
+
+    /// Where it goes: .mp4, .mkv or .webm file, a folder for PNGs, window, or a gst-launch fragment
+    #[arg(short, long, value_name = "URI")]
+    pub(crate) output: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// How a picture of another shape is brought to the size: cover (crop), contain (borders) or stretch
+    #[arg(long, value_name = "NAME")]
+    pub(crate) fit: Option<Fit>,
+
+    /// Stop after N frames
+    #[arg(long, value_name = "N")]
+    pub(crate) frames: Option<u64>,
+
+    /// Stop after S seconds of video
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(crate) duration: Option<f64>,
+
+    /// Settings from a TOML file; flags win over it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print the summary as one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) parameters: ParameterArgs,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        // A year of video: more is a typing mistake, and would overflow nanoseconds in the end.
+        Ok(value) if value > 0.0 && value < 31_536_000.0 => Ok(value),
+        _ => Err("a number of seconds over 0 is needed".into()),
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// The clip to repaint
+    #[arg(short, long, value_name = "FILE", default_value = "assets/bigbuckbunny.mp4")]
+    pub(crate) input: String,
+
+    /// Folder for demo.mp4 and demo.png
+    #[arg(short, long, value_name = "DIR", default_value = "out")]
+    pub(crate) output: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) command: BenchCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Frames per second of `run` on a file over those of the bare networks called back to back, in one process
+    Overhead(OverheadArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OverheadArgs {
+    /// The clip to run on
+    #[arg(short, long, value_name = "FILE", default_value = "assets/bigbuckbunny.mp4")]
+    pub(crate) input: String,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// Rounds of both measurements, alternating; the median counts
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) rounds: u16,
+
+    /// Print the result as one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) parameters: ParameterArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// Print the checks as one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DevicesArgs {
+    /// Print the devices as one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ModelsArgs {
+    #[command(subcommand)]
+    pub(crate) command: ModelsCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// List the model packs that --model takes by name
+    List {
+        /// Print them as one JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a model pack is made of and what it can do
+    Inspect {
+        /// Folder or name of the pack
+        #[arg(value_name = "DIR", default_value = "default")]
+        model: PathBuf,
+        /// Print it as one JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Logs go to stderr; `RUST_LOG` has the last word.
+pub(crate) fn init_logging(cli: &Cli) {
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn",
+        (_, 1) => "info,ort=warn",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

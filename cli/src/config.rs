@@ -1,0 +1,144 @@
+//! Parameters and options from all their sources: the table's defaults, the pack, the config file, the flags.
+
+use std::path::{Path, PathBuf};
+
+use livediffusion_pipeline::params::{PARAMETERS, Parameters, spec};
+use serde::Deserialize;
+
+use crate::args::{ModelArgs, RunArgs};
+use crate::failure::{Failure, Outcome, USAGE};
+use crate::parameter_args::ParameterArgs;
+
+/// Options of a config file that are not parameters; they have the names of their flags.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Options {
+    input: Option<String>,
+    output: Option<String>,
+    model: Option<PathBuf>,
+    provider: Option<String>,
+    precision: Option<String>,
+    threads: Option<u16>,
+    ort_lib: Option<PathBuf>,
+    fit: Option<String>,
+    frames: Option<u64>,
+    duration: Option<f64>,
+}
+
+const OPTIONS: [&str; 10] =
+    ["input", "output", "model", "provider", "precision", "threads", "ort-lib", "fit", "frames", "duration"];
+
+/// A config file, split into options and parameters.
+#[derive(Debug, Default)]
+pub(crate) struct ConfigFile {
+    options: Options,
+    parameters: Vec<(String, String)>,
+    path: PathBuf,
+}
+
+impl ConfigFile {
+    /// Reads a file, naming what it does not know.
+    pub(crate) fn read(path: &Path) -> Outcome<Self> {
+        let bad = |what: String| {
+            let hint = "its keys are the names of the flags of livediffusion run".to_owned();
+            Failure::usage(format!("config file {}: {what}", path.display()), hint)
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+        let (mut options, mut parameters) = (toml::Table::new(), Vec::new());
+        for (key, value) in table {
+            let name = key.replace('_', "-");
+            if OPTIONS.contains(&name.as_str()) {
+                options.insert(name, value);
+            } else if spec(&name).is_some() {
+                parameters.push((name, text_of(&value)));
+            } else {
+                return Err(bad(format!("there is no setting {key:?}")));
+            }
+        }
+        let options = options.try_into().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+        Ok(Self { options, parameters, path: path.to_path_buf() })
+    }
+
+    /// Fills in what the flags left open.
+    pub(crate) fn complete(&self, args: &mut RunArgs) -> Outcome<()> {
+        let Options { input, output, model, provider, precision, threads, ort_lib, fit, frames, duration } =
+            &self.options;
+        fill(&mut args.input, input.as_ref());
+        fill(&mut args.output, output.as_ref());
+        fill(&mut args.model.model, model.as_ref());
+        fill(&mut args.model.threads, threads.as_ref());
+        fill(&mut args.model.ort_lib, ort_lib.as_ref());
+        fill(&mut args.frames, frames.as_ref());
+        fill(&mut args.duration, duration.as_ref());
+        fill(&mut args.model.provider, self.parse("provider", provider.as_deref())?.as_ref());
+        fill(&mut args.model.precision, self.parse("precision", precision.as_deref())?.as_ref());
+        fill(&mut args.fit, self.parse("fit", fit.as_deref())?.as_ref());
+        Ok(())
+    }
+
+    fn parse<T: std::str::FromStr>(&self, name: &str, text: Option<&str>) -> Outcome<Option<T>>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let parsed = text.map(str::parse).transpose();
+        parsed.map_err(|error: T::Err| {
+            Failure::new(USAGE, format!("config file {}: {name}: {error}", self.path.display()))
+        })
+    }
+}
+
+fn fill<T: Clone>(flag: &mut Option<T>, file: Option<&T>) {
+    if flag.is_none() {
+        *flag = file.cloned();
+    }
+}
+
+/// A TOML value as the text that a flag would have: lists joined by commas.
+fn text_of(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Array(values) => values.iter().map(text_of).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+/// The parameters: the table's defaults, then the pack's, then the config file's, then the flags'.
+pub(crate) fn parameters(
+    pack_defaults: &toml::Table,
+    pack: &Path,
+    file: &ConfigFile,
+    flags: &ParameterArgs,
+) -> Outcome<Parameters> {
+    let mut parameters = Parameters::default();
+    for (key, value) in pack_defaults {
+        parameters.set(&key.replace('_', "-"), &text_of(value)).map_err(|error| {
+            Failure::usage(format!("{}: {error}", pack.join("pack.toml").display()), error.hint.clone())
+        })?;
+    }
+    for (name, text) in &file.parameters {
+        parameters.set(name, text).map_err(|error| {
+            Failure::usage(format!("config file {}: {error}", file.path.display()), error.hint.clone())
+        })?;
+    }
+    for (name, text) in &flags.given {
+        parameters.set(name, text)?;
+    }
+    debug_assert!(PARAMETERS.iter().all(|spec| !OPTIONS.contains(&spec.name)), "a flag would mean two things");
+    Ok(parameters)
+}
+
+/// Reads the config file if one was named.
+pub(crate) fn config_file(path: Option<&Path>) -> Outcome<ConfigFile> {
+    path.map_or_else(|| Ok(ConfigFile::default()), ConfigFile::read)
+}
+
+/// Where the pack is and what runs it.
+pub(crate) fn session_settings(model: &ModelArgs) -> livediffusion_onnx::SessionSettings {
+    livediffusion_onnx::SessionSettings {
+        provider: model.provider.unwrap_or_default(),
+        precision: model.precision.unwrap_or_default(),
+        threads: model.threads.map(usize::from),
+        ..livediffusion_onnx::SessionSettings::default()
+    }
+}

@@ -1,0 +1,186 @@
+//! `livediffusion doctor`: what this machine has, and the command that mends what it lacks.
+
+use std::path::Path;
+
+use livediffusion_io::{element_available, gstreamer_version, required_elements};
+use livediffusion_onnx::{Pack, Precision, Provider, Runtime, choose_provider, probe_provider};
+use serde_json::{Value, json};
+
+use crate::args::DoctorArgs;
+use crate::config;
+use crate::failure::{Failure, MISSING, Outcome};
+use crate::locate;
+
+/// Disk space under which a recording would soon fail.
+const LEAST_FREE_MB: u64 = 500;
+
+/// How a check came out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    /// Not needed by everybody: said, but no failure.
+    Absent,
+    Bad,
+}
+
+struct Check {
+    name: String,
+    verdict: Verdict,
+    found: String,
+    fix: Option<String>,
+}
+
+pub(crate) fn command(args: &DoctorArgs) -> Outcome<()> {
+    let mut checks = Vec::new();
+    onnx_runtime(args, &mut checks);
+    gstreamer(&mut checks);
+    cameras(&mut checks);
+    model(args, &mut checks);
+    gpu(&mut checks);
+    disk(&mut checks);
+
+    if args.json {
+        println!("{:#}", json!({ "checks": checks.iter().map(Check::to_json).collect::<Vec<_>>() }));
+    } else {
+        for check in &checks {
+            check.print();
+        }
+    }
+    let bad = checks.iter().filter(|check| check.verdict == Verdict::Bad).count();
+    if bad > 0 {
+        return Err(Failure::new(MISSING, format!("{bad} of {} checks failed", checks.len()))
+            .with_hint(Some("run the command after each failing line".into())));
+    }
+    Ok(())
+}
+
+impl Check {
+    fn new(name: impl Into<String>, verdict: Verdict, found: impl Into<String>) -> Self {
+        Self { name: name.into(), verdict, found: found.into(), fix: None }
+    }
+
+    fn fix(mut self, fix: Option<String>) -> Self {
+        self.fix = fix;
+        self
+    }
+
+    fn word(&self) -> &'static str {
+        match self.verdict {
+            Verdict::Good => "ok",
+            Verdict::Absent => "absent",
+            Verdict::Bad => "FAIL",
+        }
+    }
+
+    fn print(&self) {
+        println!("{:<7} {:<22} {}", self.word(), self.name, self.found);
+        if let Some(fix) = &self.fix {
+            println!("{:<30} -> {fix}", "");
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({ "name": self.name, "verdict": self.word().to_lowercase(), "found": self.found, "fix": self.fix })
+    }
+}
+
+fn onnx_runtime(args: &DoctorArgs, checks: &mut Vec<Check>) {
+    let runtime = match Runtime::load(args.model.ort_lib.as_deref()) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let fix = error.hint.clone();
+            checks.push(Check::new("ONNX Runtime", Verdict::Bad, error.to_string()).fix(fix));
+            return;
+        }
+    };
+    let found = format!("{} ({}) {}", runtime.version(), runtime.flavour(), runtime.path().display());
+    checks.push(Check::new("ONNX Runtime", Verdict::Good, found));
+    for provider in Provider::ALL {
+        let name = format!("provider {provider}");
+        checks.push(match probe_provider(&runtime, provider) {
+            Ok(()) => Check::new(name, Verdict::Good, "registers and runs"),
+            // Only the CPU is needed by everybody.
+            Err(error) => {
+                let verdict = if provider == Provider::Cpu { Verdict::Bad } else { Verdict::Absent };
+                Check::new(name, verdict, error.to_string()).fix(error.hint.clone())
+            }
+        });
+    }
+    let choice = choose_provider(&runtime, &config::session_settings(&args.model));
+    checks.push(match choice {
+        Ok(chosen) => {
+            let precision =
+                if chosen.precision == Precision::Auto { String::new() } else { chosen.precision.to_string() };
+            Check::new("chosen", Verdict::Good, format!("{} {precision}: {}", chosen.provider, chosen.why))
+        }
+        Err(error) => Check::new("chosen", Verdict::Bad, error.to_string()).fix(error.hint.clone()),
+    });
+}
+
+fn gstreamer(checks: &mut Vec<Check>) {
+    checks.push(Check::new("GStreamer", Verdict::Good, gstreamer_version()));
+    let needs = required_elements();
+    let missing: Vec<_> = needs.iter().filter(|need| !element_available(need.element)).collect();
+    let present = needs.len() - missing.len();
+    checks.push(Check::new(
+        "GStreamer elements",
+        if missing.is_empty() { Verdict::Good } else { Verdict::Bad },
+        format!("{present} of {} that this program uses", needs.len()),
+    ));
+    for need in missing {
+        checks.push(
+            Check::new(format!("  {}", need.element), Verdict::Bad, format!("missing: {}", need.what_for))
+                .fix(Some(format!("apt-get install {}", need.debian_package))),
+        );
+    }
+}
+
+fn cameras(checks: &mut Vec<Check>) {
+    checks.push(match livediffusion_io::devices() {
+        Ok(devices) if devices.is_empty() => Check::new("cameras and screens", Verdict::Absent, "none")
+            .fix(Some("plug a camera in; files and test:// work without".into())),
+        Ok(devices) => {
+            let names: Vec<String> =
+                devices.iter().map(|device| format!("{} ({})", device.name, device.input)).collect();
+            Check::new("cameras and screens", Verdict::Good, names.join(", "))
+        }
+        Err(error) => Check::new("cameras and screens", Verdict::Bad, error.to_string()).fix(error.hint()),
+    });
+}
+
+fn model(args: &DoctorArgs, checks: &mut Vec<Check>) {
+    let opened = locate::pack(args.model.model.as_deref())
+        .map_err(|failure| (failure.message().to_owned(), failure.hint().map(str::to_owned)))
+        .and_then(|folder| Pack::open(folder).map_err(|error| (error.to_string(), error.hint.clone())));
+    checks.push(match opened {
+        Ok(pack) => Check::new("model pack", Verdict::Good, format!("{}: {}", pack.dir.display(), pack.can.join(", "))),
+        Err((what, hint)) => Check::new("model pack", Verdict::Bad, what).fix(hint),
+    });
+}
+
+/// The NVIDIA driver as the kernel tells it: no library is needed to ask.
+fn gpu(checks: &mut Vec<Check>) {
+    let version = std::fs::read_to_string("/proc/driver/nvidia/version");
+    let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
+    checks.push(match version {
+        Ok(version) => {
+            let line = version.lines().next().unwrap_or_default().trim().to_owned();
+            Check::new("NVIDIA driver", Verdict::Good, format!("{gpus} GPU: {line}"))
+        }
+        Err(_) => Check::new("NVIDIA driver", Verdict::Absent, "not loaded; the CPU is used"),
+    });
+}
+
+fn disk(checks: &mut Vec<Check>) {
+    checks.push(match free_mb(Path::new(".")) {
+        Some(free) if free < LEAST_FREE_MB => Check::new("disk space here", Verdict::Bad, format!("{free} MB free"))
+            .fix(Some("free some disk space".into())),
+        Some(free) => Check::new("disk space here", Verdict::Good, format!("{free} MB free")),
+        None => Check::new("disk space here", Verdict::Absent, "unknown"),
+    });
+}
+
+fn free_mb(folder: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(folder).ok()?;
+    Some(stat.f_bavail * stat.f_frsize / 1_000_000)
+}

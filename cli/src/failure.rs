@@ -1,0 +1,105 @@
+//! How a command fails: one line that says what, one that says what to do, and an exit code.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use livediffusion_io::IoError;
+use livediffusion_onnx::OnnxError;
+use livediffusion_pipeline::EngineError;
+use livediffusion_pipeline::model::ModelError;
+use livediffusion_pipeline::params::ParseError;
+
+/// Failed while running.
+pub(crate) const RUNNING: u8 = 1;
+/// Usage or configuration.
+pub(crate) const USAGE: u8 = 2;
+/// Something is missing that `livediffusion doctor` explains.
+pub(crate) const MISSING: u8 = 3;
+
+/// A failed command.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+pub(crate) type Outcome<T> = Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn new(code: u8, message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), hint: None, code }
+    }
+
+    pub(crate) fn usage(message: impl fmt::Display, hint: impl Into<String>) -> Self {
+        Self::new(USAGE, message).with_hint(Some(hint.into()))
+    }
+
+    pub(crate) fn with_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.or(self.hint);
+        self
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Prints the error and its hint, once, and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        // One line each: whatever a library put into its message.
+        let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        eprintln!("error: {}", line(&self.message));
+        if let Some(hint) = &self.hint {
+            eprintln!("hint: {}", line(hint));
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<IoError> for Failure {
+    fn from(error: IoError) -> Self {
+        let code = match error.kind() {
+            livediffusion_io::ErrorKind::Usage => USAGE,
+            livediffusion_io::ErrorKind::Runtime => RUNNING,
+            livediffusion_io::ErrorKind::Missing => MISSING,
+        };
+        Self::new(code, &error).with_hint(error.hint())
+    }
+}
+
+impl From<OnnxError> for Failure {
+    fn from(error: OnnxError) -> Self {
+        let code = match error.kind {
+            livediffusion_onnx::ErrorKind::Invalid => USAGE,
+            livediffusion_onnx::ErrorKind::Failed => RUNNING,
+            livediffusion_onnx::ErrorKind::Missing => MISSING,
+        };
+        Self::new(code, &error).with_hint(error.hint)
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let code = match error {
+            EngineError::Model(_) | EngineError::NotFinite { .. } | EngineError::Picture { .. } => RUNNING,
+            _ => USAGE,
+        };
+        Self::new(code, &error).with_hint(error.hint())
+    }
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        Self::new(RUNNING, error.what).with_hint(error.hint)
+    }
+}
+
+impl From<ParseError> for Failure {
+    fn from(error: ParseError) -> Self {
+        Self::usage(&error, error.hint.clone())
+    }
+}

@@ -1,0 +1,123 @@
+//! `livediffusion models`: which packs there are, and what one is made of.
+
+use std::path::Path;
+
+use livediffusion_onnx::Pack;
+use serde_json::{Value, json};
+
+use crate::args::{ModelsArgs, ModelsCommand};
+use crate::failure::Outcome;
+use crate::locate;
+use crate::session::facts;
+
+pub(crate) fn command(args: &ModelsArgs) -> Outcome<()> {
+    match &args.command {
+        ModelsCommand::List { json } => {
+            list(*json);
+            Ok(())
+        }
+        ModelsCommand::Inspect { model, json } => inspect(model, *json),
+    }
+}
+
+fn list(as_json: bool) {
+    let packs = locate::packs();
+    let name = |path: &Path| path.file_name().map_or_else(String::new, |name| name.display().to_string());
+    if as_json {
+        let list: Vec<Value> = packs
+            .iter()
+            .map(|path| match Pack::open(path) {
+                Ok(pack) => json!({ "name": name(path), "folder": path, "bytes": bytes(&pack), "can": pack.can }),
+                Err(error) => json!({ "name": name(path), "folder": path, "error": error.to_string() }),
+            })
+            .collect();
+        println!("{:#}", json!({ "models": list }));
+        return;
+    }
+    if packs.is_empty() {
+        println!(
+            "no model pack was found in {}",
+            locate::folders().iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")
+        );
+    }
+    for path in packs {
+        match Pack::open(&path) {
+            Ok(pack) => println!(
+                "{:<20} {:>8.1} MB  {}  ({})",
+                name(&path),
+                bytes(&pack) as f64 / 1e6,
+                pack.can.join(", "),
+                path.display()
+            ),
+            Err(error) => println!("{:<20} unusable: {error}  ({})", name(&path), path.display()),
+        }
+    }
+}
+
+fn bytes(pack: &Pack) -> u64 {
+    pack.parts.iter().map(|part| part.bytes).sum()
+}
+
+fn inspect(model: &Path, as_json: bool) -> Outcome<()> {
+    let pack = Pack::open(locate::pack(Some(model))?)?;
+    let facts = facts(&pack)?;
+    if as_json {
+        println!("{:#}", to_json(&pack, facts.granularity()));
+        return Ok(());
+    }
+    println!("{} ({})", pack.dir.display(), pack.class_name);
+    println!("can         {}", pack.can.join(", "));
+    println!("sizes       multiples of {} pixels", facts.granularity());
+    println!("latents     {} channels, {} pixels a side each", pack.latent_channels, pack.vae_factor);
+    println!("prompts     {} tokens of {} values", pack.prompt_length, pack.prompt_width);
+    println!("scheduler   {} ({})", facts.scheduler.class_name, pack.prediction_type);
+    if !pack.defaults.is_empty() {
+        let defaults: Vec<String> = pack.defaults.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        println!("defaults    {}", defaults.join(", "));
+    }
+    for part in &pack.parts {
+        println!("\n{:<16}{:>8.1} MB  {}", part.name.to_string(), part.bytes as f64 / 1e6, part.file.display());
+        for (arrow, tensors) in [("<-", &part.inputs), ("->", &part.outputs)] {
+            for tensor in tensors {
+                println!("  {arrow} {tensor}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn to_json(pack: &Pack, granularity: usize) -> Value {
+    let parts: Vec<Value> = pack
+        .parts
+        .iter()
+        .map(|part| {
+            let tensors = |list: &[livediffusion_onnx::graph::TensorInfo]| -> Vec<Value> {
+                list.iter().map(|t| json!({ "name": t.name, "dtype": t.dtype.to_string(), "dims": dims(t) })).collect()
+            };
+            json!({
+                "name": part.name.to_string(),
+                "file": part.file,
+                "bytes": part.bytes,
+                "inputs": tensors(&part.inputs),
+                "outputs": tensors(&part.outputs),
+            })
+        })
+        .collect();
+    json!({
+        "folder": pack.dir,
+        "class": pack.class_name,
+        "can": pack.can,
+        "granularity": granularity,
+        "vae_factor": pack.vae_factor,
+        "latent_channels": pack.latent_channels,
+        "prompt_length": pack.prompt_length,
+        "prompt_width": pack.prompt_width,
+        "prediction_type": pack.prediction_type,
+        "defaults": pack.defaults,
+        "parts": parts,
+    })
+}
+
+fn dims(tensor: &livediffusion_onnx::graph::TensorInfo) -> Vec<String> {
+    tensor.dims.iter().flatten().map(ToString::to_string).collect()
+}

@@ -1,0 +1,55 @@
+//! Command line flags made from the parameter table: `--prompt`, `--t-index`, `--guidance` and all the others.
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command, Error, FromArgMatches};
+use livediffusion_pipeline::params::{Kind, PARAMETERS};
+
+/// The parameters that were given on the command line, as (name, text).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ParameterArgs {
+    pub(crate) given: Vec<(&'static str, String)>,
+}
+
+impl clap::Args for ParameterArgs {
+    fn augment_args(command: Command) -> Command {
+        PARAMETERS.iter().fold(command, |command, spec| {
+            let default = if spec.default.is_empty() { "empty" } else { spec.default };
+            let unit = if spec.unit.is_empty() { String::new() } else { format!(" {}", spec.unit) };
+            let words = match spec.kind {
+                Kind::Choice(words) => format!(" ({})", words.join(", ")),
+                _ => String::new(),
+            };
+            let mut arg = Arg::new(spec.name)
+                .long(spec.name)
+                .value_name(spec.kind.placeholder())
+                .help(format!("{}{words} [default: {default}{unit}]", spec.doc))
+                .help_heading("Parameters (the model may have other defaults: livediffusion models inspect)")
+                .allow_hyphen_values(true);
+            if spec.kind == Kind::Switch {
+                arg = arg.num_args(0..=1).default_missing_value("true");
+            }
+            command.arg(arg)
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ParameterArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let mut args = Self::default();
+        args.update_from_arg_matches(matches)?;
+        Ok(args)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        self.given = PARAMETERS
+            .iter()
+            .filter(|spec| matches.value_source(spec.name) == Some(ValueSource::CommandLine))
+            .filter_map(|spec| Some((spec.name, matches.get_one::<String>(spec.name)?.clone())))
+            .collect();
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! `livediffusion run`: a video in, the repainted video out.
+
+pub(crate) mod progress;
+pub(crate) mod report;
+pub(crate) mod stream;
+
+use livediffusion_io::{Fit, Input, Output, SinkOptions, SourceOptions, VideoSink, VideoSource};
+use livediffusion_pipeline::Control;
+use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::stats::{Clock, MonotonicClock};
+
+use self::progress::Progress;
+use self::report::Report;
+use self::stream::{Frames, Stream};
+use crate::args::RunArgs;
+use crate::config;
+use crate::failure::{Failure, Outcome};
+use crate::session::{OpenPack, Session};
+
+/// The input that is no input: txt2img.
+const NOISE: &str = "noise://";
+
+/// Frame rate of pictures that were made from noise and go to a file.
+const NOISE_RATE: (u32, u32) = (25, 1);
+
+pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
+    let mut args = args.clone();
+    let file = config::config_file(args.config.as_deref())?;
+    file.complete(&mut args)?;
+    // What can be refused without opening anything is refused first.
+    let input_text = args.input.clone().ok_or_else(|| {
+        Failure::usage("no input was given", "add --input FILE, or --input test:// to try without one")
+    })?;
+    let output_text = args.output.clone().ok_or_else(|| {
+        Failure::usage("no output was given", "add --output FILE.mp4, --output window, or --output fakesink")
+    })?;
+    let output = Output::parse(&output_text)?;
+    let input = if input_text == NOISE { None } else { Some(Input::parse(&input_text)?) };
+    let open = OpenPack::open(&args.model)?;
+    let parameters = config::parameters(&open.pack.defaults, &open.folder, &file, &args.parameters)?;
+    let size = open.size(&parameters);
+    open.facts.latent_shape(size)?;
+    if input.is_none() && args.frames.is_none() && args.duration.is_none() {
+        return Err(Failure::usage("noise:// never ends", "say how much with --frames N or --duration S"));
+    }
+
+    let limits = Limits { frames: args.frames, duration: args.duration };
+    let source = input.map(|input| open_source(&input, size, args.fit, limits)).transpose()?;
+    let mut session = Session::load(&args.model, open)?;
+    let settings = session.settings(parameters, size)?;
+    let (provider, precision) = (session.loaded.provider.to_string(), session.loaded.precision.to_string());
+    let model = session.open.folder.display().to_string();
+    let mut engine = session.into_engine(size, Control::new(settings))?;
+
+    let (frames, sink, estimate) = match source {
+        Some(mut source) => {
+            let sink = open_sink(&output, size, &mut source)?;
+            let estimate = source.info().frames_estimate;
+            (Frames::Video(source), sink, estimate)
+        }
+        None => {
+            let duration = args.duration.map(|s| (s * f64::from(NOISE_RATE.0)).ceil() as u64);
+            let count = args.frames.into_iter().chain(duration).min().unwrap_or(0);
+            let framerate = Some(NOISE_RATE);
+            let options = SinkOptions { size, framerate, live: false, audio: None, overwrite: true };
+            (Frames::noise(count, NOISE_RATE), VideoSink::open(&output, options)?, Some(count))
+        }
+    };
+    let estimate = match (estimate, args.frames) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    let progress = Progress::start(estimate);
+    let stop = stream::stop_on_ctrl_c()?;
+    let mut stream = Stream { clock: &started, stop: &stop, progress: &progress, before_frame: &mut |_| {} };
+    let counts = stream.run(&mut engine, frames, sink)?;
+    progress.finish();
+
+    let report = Report {
+        size,
+        input: input_text,
+        output: output_text,
+        model,
+        provider,
+        precision,
+        elapsed: started.now(),
+        ..Report::of(engine.stats(), &counts)
+    };
+    if args.json {
+        report::print_json(&report);
+    } else {
+        report.print_table();
+    }
+    Ok(())
+}
+
+/// The limits that a source ends at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Limits {
+    frames: Option<u64>,
+    duration: Option<f64>,
+}
+
+fn open_source(input: &Input, size: Size, fit: Option<Fit>, limits: Limits) -> Outcome<VideoSource> {
+    let options = SourceOptions {
+        size,
+        fit: fit.unwrap_or(Fit::Cover),
+        max_frames: limits.frames,
+        max_duration_ns: limits.duration.map(|seconds| (seconds * 1e9) as u64),
+        live: None,
+        keep_audio: true,
+    };
+    Ok(VideoSource::open(input, &options)?)
+}
+
+/// A whole file as a source, for the demo and the benchmarks.
+pub(crate) fn open_file(input: &Input, size: Size) -> Outcome<VideoSource> {
+    open_source(input, size, None, Limits::default())
+}
+
+/// A sink that takes the pictures of `source`, and its sound.
+pub(crate) fn open_sink(output: &Output, size: Size, source: &mut VideoSource) -> Outcome<VideoSink> {
+    let (framerate, live) = (source.info().framerate, source.info().live);
+    let options = SinkOptions { size, framerate, live, audio: source.take_audio(), overwrite: true };
+    Ok(VideoSink::open(output, options)?)
+}

@@ -1,0 +1,41 @@
+//! The progress bar: frames, frames a second and time left, on stderr when that is a terminal.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar, or a counter where the number of frames is not known, or nothing where nobody looks.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    pub(crate) fn start(frames: Option<u64>) -> Self {
+        let quiet = !tracing::enabled!(tracing::Level::WARN);
+        if quiet || !std::io::stderr().is_terminal() {
+            return Self::hidden();
+        }
+        let template = match frames {
+            Some(_) => "{wide_bar} {pos}/{len} frames  {per_sec}  {eta} left",
+            None => "{spinner} {pos} frames  {per_sec}  {elapsed}",
+        };
+        let bar = frames.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+        bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(250));
+        Self(bar)
+    }
+
+    pub(crate) fn hidden() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
+    pub(crate) fn advance(&self) {
+        self.0.inc(1);
+    }
+
+    pub(crate) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,137 @@
+//! The summary at the end of a run.
+
+use std::time::Duration;
+
+use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::stats::{STAGES, Stage, Stats};
+use serde_json::{Value, json};
+
+use super::stream::Counts;
+
+/// What a run did.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) input: String,
+    pub(crate) output: String,
+    pub(crate) model: String,
+    pub(crate) provider: String,
+    pub(crate) precision: String,
+    pub(crate) size: Size,
+    pub(crate) elapsed: Duration,
+    pub(crate) stats: Stats,
+    pub(crate) counts: Counts,
+}
+
+impl Report {
+    pub(crate) fn of(stats: &Stats, counts: &Counts) -> Self {
+        Self {
+            input: String::new(),
+            output: String::new(),
+            model: String::new(),
+            provider: String::new(),
+            precision: String::new(),
+            size: Size::new(0, 0),
+            elapsed: Duration::ZERO,
+            stats: stats.clone(),
+            counts: *counts,
+        }
+    }
+
+    /// Pictures a second while the stream ran, start-up not counted.
+    pub(crate) fn fps(&self) -> f64 {
+        let seconds = self.counts.streaming.as_secs_f64();
+        if seconds > 0.0 { self.stats.frames_out as f64 / seconds } else { 0.0 }
+    }
+
+    pub(crate) fn time_to_first_frame_ms(&self) -> Option<f64> {
+        self.counts.time_to_first_frame.map(milliseconds)
+    }
+
+    /// One object; the names are the interface of scripts.
+    pub(crate) fn to_json(&self) -> Value {
+        let stage = |stage: Stage| {
+            json!({
+                "count": self.stats.count(stage),
+                "mean_ms": round(milliseconds(self.stats.mean(stage))),
+                "p50_ms": round(milliseconds(self.stats.quantile(stage, 0.50))),
+                "p95_ms": round(milliseconds(self.stats.quantile(stage, 0.95))),
+                "p99_ms": round(milliseconds(self.stats.quantile(stage, 0.99))),
+            })
+        };
+        let stages: serde_json::Map<String, Value> =
+            STAGES.iter().map(|(which, name)| ((*name).to_owned(), stage(*which))).collect();
+        json!({
+            "input": self.input,
+            "output": self.output,
+            "model": self.model,
+            "size": self.size.to_string(),
+            "provider": self.provider,
+            "precision": self.precision,
+            "fps": round(self.fps()),
+            "frames_in": self.stats.frames_in,
+            "frames_out": self.stats.frames_out,
+            "frames_skipped": self.stats.frames_skipped,
+            "frames_dropped": self.counts.dropped,
+            "frames_corrupt": self.counts.corrupt,
+            "frames_failed": self.stats.frames_failed,
+            "time_to_first_frame_ms": self.time_to_first_frame_ms().map(round),
+            "saved_by_skipping_ms": round(self.saved_by_skipping_ms()),
+            "elapsed_ms": round(milliseconds(self.elapsed)),
+            "peak_rss_mb": peak_rss_mb().map(round),
+            "stopped": self.counts.stopped,
+            "stages": stages,
+        })
+    }
+
+    /// Time that the skipped frames would have taken in the networks, at the mean of those that were not skipped.
+    fn saved_by_skipping_ms(&self) -> f64 {
+        let networks = [Stage::Encode, Stage::Denoise, Stage::Advance, Stage::Decode, Stage::Postprocess];
+        let each: f64 = networks.iter().map(|stage| milliseconds(self.stats.mean(*stage))).sum();
+        each * self.stats.frames_skipped as f64
+    }
+
+    pub(crate) fn print_table(&self) {
+        let Counts { dropped, corrupt, .. } = self.counts;
+        let Stats { frames_in, frames_out, frames_skipped, frames_failed, .. } = self.stats;
+        println!("{} -> {}", self.input, self.output);
+        println!("model     {} at {} on {} {}", self.model, self.size, self.provider, self.precision);
+        println!("frames    {frames_in} in, {frames_out} out, {frames_skipped} skipped, {dropped} dropped");
+        if corrupt + frames_failed > 0 {
+            println!("losses    {corrupt} frames decoded badly, {frames_failed} came broken out of the networks");
+        }
+        if frames_skipped > 0 {
+            println!("saved     {:.1} s of network time by skipping", self.saved_by_skipping_ms() / 1e3);
+        }
+        let first = self.time_to_first_frame_ms().map_or("none".into(), |ms| format!("{ms:.0} ms"));
+        let memory = peak_rss_mb().map_or("unknown".into(), |mb| format!("{mb:.0} MB"));
+        println!("speed     {:.1} fps, first frame after {first}, peak memory {memory}", self.fps());
+        println!("{:<10}{:>9}{:>9}{:>9} ms", "stage", "p50", "p95", "p99");
+        for (stage, name) in STAGES {
+            if self.stats.count(stage) > 0 {
+                let quantile = |q| milliseconds(self.stats.quantile(stage, q));
+                println!("{name:<10}{:>9.2}{:>9.2}{:>9.2}", quantile(0.50), quantile(0.95), quantile(0.99));
+            }
+        }
+    }
+}
+
+pub(crate) fn print_json(report: &Report) {
+    println!("{:#}", report.to_json());
+}
+
+pub(crate) fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Three digits after the point: more is noise.
+pub(crate) fn round(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+/// Largest resident memory of this process so far, where the system tells.
+pub(crate) fn peak_rss_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kilobytes: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes / 1024.0)
+}

@@ -1,0 +1,104 @@
+//! From the flags to an engine: the library, the pack, its networks, the encoded prompts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use livediffusion_onnx::{LoadedPack, Pack, Runtime, load_networks};
+use livediffusion_pipeline::engine::{Engine, ModelFacts};
+use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::params::Parameters;
+use livediffusion_pipeline::schedule::SchedulerConfig;
+use livediffusion_pipeline::stats::MonotonicClock;
+use livediffusion_pipeline::{Control, PromptPair, Settings};
+use serde_json::json;
+
+use crate::args::ModelArgs;
+use crate::config;
+use crate::failure::{Failure, Outcome, USAGE};
+use crate::locate;
+
+/// A pack that was opened: its graphs are read, its networks not yet loaded.
+pub(crate) struct OpenPack {
+    pub(crate) folder: PathBuf,
+    pub(crate) pack: Pack,
+    pub(crate) facts: ModelFacts,
+}
+
+impl OpenPack {
+    pub(crate) fn open(model: &ModelArgs) -> Outcome<Self> {
+        let folder = locate::pack(model.model.as_deref())?;
+        let pack = Pack::open(&folder)?;
+        let facts = facts(&pack)?;
+        Ok(Self { folder, pack, facts })
+    }
+
+    /// The size to work at: the parameters', else the pack's own.
+    pub(crate) fn size(&self, parameters: &Parameters) -> Size {
+        parameters.size.unwrap_or_else(|| default_size(&self.pack))
+    }
+}
+
+/// The size that a pack's U-Net was trained at (`sample_size`), in pixels; Stable Diffusion's where it does not say.
+fn default_size(pack: &Pack) -> Size {
+    let side = || -> Option<usize> {
+        let text = std::fs::read_to_string(pack.dir.join("unet/config.json")).ok()?;
+        let config: serde_json::Value = serde_json::from_str(&text).ok()?;
+        let sample = config.get("sample_size")?.as_u64()? as usize;
+        Some(sample * pack.vae_factor)
+    };
+    let side = side().unwrap_or(512);
+    Size::new(side, side)
+}
+
+/// What the engine must know of a pack.
+pub(crate) fn facts(pack: &Pack) -> Outcome<ModelFacts> {
+    let json = if pack.scheduler_json.is_null() { json!({}) } else { pack.scheduler_json.clone() };
+    let scheduler: SchedulerConfig = serde_json::from_value(json).map_err(|error| {
+        Failure::new(USAGE, format!("{}: scheduler/scheduler_config.json: {error}", pack.dir.display()))
+            .with_hint(Some("take the file from the model's diffusers repository".into()))
+    })?;
+    Ok(ModelFacts {
+        vae_factor: pack.vae_factor,
+        latent_multiple: pack.latent_multiple,
+        latent_channels: pack.latent_channels,
+        scheduler,
+    })
+}
+
+/// Networks in memory, ready to make engines of.
+pub(crate) struct Session {
+    pub(crate) open: OpenPack,
+    pub(crate) loaded: LoadedPack,
+}
+
+impl Session {
+    pub(crate) fn load(model: &ModelArgs, open: OpenPack) -> Outcome<Self> {
+        let runtime = Runtime::load(model.ort_lib.as_deref())?;
+        let loaded = load_networks(&runtime, &open.pack, &config::session_settings(model))?;
+        tracing::info!(
+            library = %runtime.path().display(),
+            version = runtime.version(),
+            provider = %loaded.provider,
+            precision = %loaded.precision,
+            "{}", loaded.why
+        );
+        Ok(Self { open, loaded })
+    }
+
+    /// The parameters as a snapshot with their prompts encoded.
+    pub(crate) fn settings(&mut self, parameters: Parameters, size: Size) -> Outcome<Settings> {
+        let prompt = Arc::new(self.loaded.text.encode(&parameters.prompt, size)?);
+        let negative = if parameters.negative_prompt == parameters.prompt {
+            Arc::clone(&prompt)
+        } else {
+            Arc::new(self.loaded.text.encode(&parameters.negative_prompt, size)?)
+        };
+        Ok(Settings { parameters, prompts: Arc::new(PromptPair { prompt, negative }) })
+    }
+
+    /// Makes the engine; the session is used up, as a stream owns its networks.
+    pub(crate) fn into_engine(self, size: Size, control: Control) -> Outcome<Engine> {
+        let clock = Box::new(MonotonicClock::start());
+        Ok(Engine::new(self.loaded.networks, self.open.facts, size, control, clock)?)
+    }
+}
