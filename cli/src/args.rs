@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Measure speed
     Bench(BenchArgs),
+    /// Run a recorded case of the Python reference and compare every tensor
+    Replay(ReplayArgs),
     /// Check what this machine has and how to mend what it lacks
     Doctor(DoctorArgs),
     /// List cameras and screens
@@ -163,6 +165,50 @@ pub(crate) struct OverheadArgs {
 
     #[command(flatten)]
     pub(crate) parameters: ParameterArgs,
+}
+
+/// How much of a recorded case is computed anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Level {
+    /// The arithmetic between the networks, on the recorded outputs of the U-Net
+    Arithmetic,
+    /// The U-Net too, on recorded latents and embeddings
+    Networks,
+    /// Everything, from the case's pictures and texts
+    EndToEnd,
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Arithmetic => "arithmetic",
+            Self::Networks => "networks",
+            Self::EndToEnd => "end-to-end",
+        })
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// NAME.json of the case; NAME.safetensors lies beside it
+    #[arg(value_name = "CASE.json")]
+    pub(crate) case: PathBuf,
+
+    /// Folder with the packs that cases name
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: PathBuf,
+
+    /// How much is computed anew; noise always comes from the case
+    #[arg(long, value_enum, default_value_t = Level::EndToEnd)]
+    pub(crate) level: Level,
+
+    /// The ONNX Runtime library, or the folder that holds it [default: found as `doctor` shows]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ort_lib: Option<PathBuf>,
+
+    /// Print the result as one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Debug, Args)]

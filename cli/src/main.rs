@@ -10,6 +10,7 @@ mod failure;
 mod locate;
 mod models;
 mod parameter_args;
+mod replay;
 mod run;
 mod session;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         args::Command::Run(args) => run::command(&args, started),
         args::Command::Demo(args) => demo::command(&args, started),
         args::Command::Bench(args) => bench::command(&args),
+        args::Command::Replay(args) => replay::command(&args),
         args::Command::Doctor(args) => doctor::command(&args),
         args::Command::Devices(args) => devices::command(&args),
         args::Command::Models(args) => models::command(&args),

@@ -18,7 +18,8 @@ pub(super) struct Ledger {
     pub(super) bytes: Bytes,
     pub(super) decisions_differ: u64,
     pub(super) decisions: u64,
-    pub(super) notes: Vec<String>,
+    /// Outputs that a defect of the reference reaches, ours and the recorded one.
+    pub(super) deviating: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
 impl Ledger {
