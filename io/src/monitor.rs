@@ -72,9 +72,6 @@ impl Monitor {
             gst::MessageView::Warning(warning) => {
                 let text = warning.error();
                 tracing::debug!(what = self.what(), "{text} ({})", warning.debug().unwrap_or_default());
-                if text.matches(gst::StreamError::Decode) {
-                    self.count_corrupt();
-                }
             }
             gst::MessageView::Eos(_) => {
                 self.eos.store(true, Ordering::Release);
@@ -119,9 +116,9 @@ impl Monitor {
         Err(lock(&self.error).take().unwrap_or_else(again))
     }
 
-    /// Notes a picture that decoded badly.
-    pub(crate) fn count_corrupt(&self) {
-        self.corrupt.fetch_add(1, Ordering::Relaxed);
+    /// Notes pictures that decoded badly.
+    pub(crate) fn count_corrupt(&self, pictures: u64) {
+        self.corrupt.fetch_add(pictures, Ordering::Relaxed);
     }
 
     /// Pictures that decoded badly.
