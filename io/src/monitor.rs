@@ -152,19 +152,15 @@ impl Monitor {
         {
             return IoError::MissingPlugin { what, needed };
         }
-        if error.matches(ResourceError::NoSpaceLeft) {
-            if let Side::OutputFile(path) = &self.side {
-                return IoError::DiskFull { path: path.clone() };
-            }
-        }
         match &self.side {
+            Side::OutputFile(path) if error.matches(ResourceError::NoSpaceLeft) => {
+                IoError::DiskFull { path: path.clone() }
+            }
             Side::OutputFile(path) => IoError::Write { path: path.clone(), detail },
             Side::Output(_) if detail.contains("window was closed") => IoError::WindowClosed,
-            Side::Output(_) if is_device(&error) => IoError::Unavailable { what, detail },
-            Side::Output(_) => IoError::Failed { what, detail },
             Side::Input(_) if error.kind::<StreamError>().is_some() => IoError::Corrupt { what, detail },
-            Side::Input(_) if is_device(&error) => IoError::Unavailable { what, detail },
-            Side::Input(_) => IoError::Failed { what, detail },
+            Side::Input(_) | Side::Output(_) if is_device(&error) => IoError::Unavailable { what, detail },
+            Side::Input(_) | Side::Output(_) => IoError::Failed { what, detail },
         }
     }
 }

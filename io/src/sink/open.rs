@@ -22,7 +22,7 @@ const PICTURES: u64 = 3;
 const PACKETS: u64 = 256;
 
 /// How long an output may take no picture before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) fn open(output: &Output, mut options: SinkOptions) -> Result<VideoSink, IoError> {
     crate::init()?;
@@ -49,11 +49,9 @@ pub(super) fn open(output: &Output, mut options: SinkOptions) -> Result<VideoSin
         Output::Window => (window(options.live)?, Target::Nothing),
         Output::Fragment(text) => (fragment(text)?, Target::Nothing),
     };
-    if !matches!(target, Target::File(_)) {
-        if let Some(track) = audio.take() {
-            tracing::info!(output = monitor.what(), "the sound is left out: only video files take it");
-            track.discard();
-        }
+    if let Some(track) = audio.take_if(|_| !matches!(target, Target::File(_))) {
+        tracing::info!(output = monitor.what(), "the sound is left out: only video files take it");
+        track.discard();
     }
     monitor.watch(&pipeline);
     start(pipeline, target, monitor, &options, audio)
