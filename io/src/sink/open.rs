@@ -146,7 +146,7 @@ fn window(live: bool) -> Result<gst::Pipeline, IoError> {
     if ["DISPLAY", "WAYLAND_DISPLAY"].iter().all(|name| std::env::var_os(name).is_none()) {
         // GStreamer would quietly show the pictures to nobody.
         let detail = "neither DISPLAY nor WAYLAND_DISPLAY is set".into();
-        return Err(IoError::Unavailable { what: "a window".into(), detail });
+        return Err(IoError::NoDisplay { what: "a window".into(), detail });
     }
     let sync = !live;
     let pipeline = launch::pipeline(&format!(

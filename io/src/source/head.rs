@@ -65,7 +65,7 @@ pub(crate) fn attach(
         Input::Screen => {
             if std::env::var_os("DISPLAY").is_none() {
                 let detail = "DISPLAY is not set, and only X11 screens can be read".into();
-                return Err(IoError::Unavailable { what: "the screen".into(), detail });
+                return Err(IoError::NoDisplay { what: "the screen".into(), detail });
             }
             let source = launch::element("ximagesrc")?;
             // With damage reports on, a still screen gives no pictures at all.

@@ -49,6 +49,17 @@ fn a_file_that_goes_away_after_parsing_is_missing() {
 }
 
 #[test]
+fn an_address_that_does_not_answer_is_unreachable() {
+    for uri in ["http://127.0.0.1:1/clip.mp4", "rtsp://127.0.0.1:1/clip"] {
+        let error = support::open(uri, &support::options(8, 8)).err().unwrap();
+        println!("{error} / {:?}", error.hint());
+        assert!(matches!(error, IoError::Unreachable { .. } | IoError::MissingPlugin { .. }), "{error:?}");
+    }
+    let error = support::open("foo://bar", &support::options(8, 8)).err().unwrap();
+    assert!(matches!(error, IoError::MissingPlugin { .. }), "{error:?}");
+}
+
+#[test]
 fn a_truncated_file_gives_what_it_has_or_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = std::fs::read(support::mp4(folder.path())).unwrap();
