@@ -46,7 +46,8 @@ impl AudioTrack {
 
     /// The format without what differs from file to file.
     pub(crate) fn media(&self) -> gst::Caps {
-        let keep = ["mpegversion", "layer"];
+        // Muxers take some sample formats of uncompressed sound and not others.
+        let keep = ["mpegversion", "layer", "format"];
         let Some(full) = self.caps.structure(0) else {
             return gst::Caps::new_empty();
         };

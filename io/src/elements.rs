@@ -59,7 +59,7 @@ const NEEDS: &[ElementNeed] = &[
     need("webpdec", BAD, "reading webp pictures"),
     need("h264parse", BAD, "reading H.264"),
     need("avdec_h264", LIBAV, "reading H.264"),
-    need("avdec_bmp", LIBAV, "reading bmp pictures"),
+    need("gdkpixbufdec", GOOD, "reading bmp pictures"),
     need("avenc_aac", LIBAV, "sound in mp4 that must be re-encoded"),
     need("ximagesink", X, "the window output under X11"),
 ];

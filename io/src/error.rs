@@ -18,7 +18,7 @@ pub enum ErrorKind {
 }
 
 /// An input or output that could not be opened, read or written.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum IoError {
     /// GStreamer itself did not start.
     #[error("GStreamer did not start: {detail}")]
@@ -90,6 +90,22 @@ pub enum IoError {
         /// The device.
         what: String,
         /// Why.
+        detail: String,
+    },
+    /// A network address that does not answer, or has no such stream.
+    #[error("{uri} cannot be reached: {detail}")]
+    Unreachable {
+        /// The address.
+        uri: String,
+        /// GStreamer's own words.
+        detail: String,
+    },
+    /// There is no display to show a window on or to read the screen of.
+    #[error("{what} needs a display: {detail}")]
+    NoDisplay {
+        /// The window or the screen.
+        what: String,
+        /// What was looked for.
         detail: String,
     },
     /// Nothing arrived for too long.
@@ -171,11 +187,14 @@ impl IoError {
             | Self::UnknownExtension { .. }
             | Self::OutputExists { .. }
             | Self::Unwritable { .. } => ErrorKind::Usage,
-            Self::Init { .. } | Self::MissingElement { .. } | Self::MissingPlugin { .. } | Self::Unavailable { .. } => {
-                ErrorKind::Missing
-            }
+            Self::Init { .. }
+            | Self::MissingElement { .. }
+            | Self::MissingPlugin { .. }
+            | Self::NoDisplay { .. }
+            | Self::Unavailable { .. } => ErrorKind::Missing,
             Self::Corrupt { .. }
             | Self::Stalled { .. }
+            | Self::Unreachable { .. }
             | Self::DiskFull { .. }
             | Self::Write { .. }
             | Self::WrongSize { .. }
@@ -211,6 +230,8 @@ impl IoError {
             }
             Self::BadFragment { fragment, .. } => format!("try it alone: gst-launch-1.0 {fragment}"),
             Self::Unavailable { .. } => "`livediffusion devices` lists cameras and screens".into(),
+            Self::Unreachable { .. } => "check the address; a browser or `gst-discoverer-1.0 URI` may say more".into(),
+            Self::NoDisplay { .. } => "run it in a graphical session, or set DISPLAY".into(),
             Self::Stalled { .. } => "check that the device or the network address still answers".into(),
             Self::UnknownExtension { .. } => "give one of these extensions, or a folder (ending in `/`) for PNG pictures".into(),
             Self::OutputExists { path } => format!("give another name, or remove it: rm -r {}", path.display()),

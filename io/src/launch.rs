@@ -28,20 +28,28 @@ pub(crate) fn without_appsrc(text: &str) -> &str {
     }
 }
 
-/// Builds the user's `fragment` as a bin whose free ends are its pads. `before` and `after` are put around it.
-pub(crate) fn user_bin(before: &str, fragment: &str, after: &str) -> Result<gst::Bin, IoError> {
+/// Builds the user's `fragment` as a bin whose free ends are its pads.
+pub(crate) fn user_bin(fragment: &str) -> Result<gst::Bin, IoError> {
+    // A fragment may end in caps, as in `v4l2src ! video/x-raw,width=640`; to the parser caps stand between elements.
+    let last = fragment.rsplit('!').next().unwrap_or_default().split_whitespace().next().unwrap_or_default();
+    let ends_in_caps = last.split(['=', '"']).next().unwrap_or_default().contains('/');
+    let whole = if ends_in_caps { format!("{fragment} ! identity") } else { fragment.to_owned() };
+    let bad = |detail: &str| IoError::BadFragment { fragment: fragment.to_owned(), detail: detail.to_owned() };
+    let element = parse(&whole, true).map_err(|error| error.unwrap_or_else(|e| bad(e.message())))?;
+    element.downcast::<gst::Bin>().map_err(|_| bad("it is not a chain of elements"))
+}
+
+/// The parsed description; where an element is missing, an error that names it.
+fn parse(text: &str, ghosts: bool) -> Result<gst::Element, Result<IoError, gst::glib::Error>> {
+    tracing::debug!(pipeline = text, "building");
     let mut context = gst::ParseContext::new();
-    let text = format!("{before}{fragment}{after}");
-    let built = gst::parse::bin_from_description_full(&text, true, Some(&mut context), gst::ParseFlags::FATAL_ERRORS);
-    if let Some(element) = context.missing_elements().into_iter().next() {
-        return Err(IoError::MissingElement { element });
-    }
-    let element =
-        built.map_err(|e| IoError::BadFragment { fragment: fragment.to_owned(), detail: e.message().to_owned() })?;
-    element.downcast::<gst::Bin>().map_err(|_| IoError::BadFragment {
-        fragment: fragment.to_owned(),
-        detail: "it is not a chain of elements".into(),
-    })
+    gst::parse::bin_from_description_full(text, ghosts, Some(&mut context), gst::ParseFlags::FATAL_ERRORS).map_err(
+        |error| {
+            // The list also has elements that exist but were refused a property.
+            let missing = context.missing_elements().into_iter().find(|name| gst::ElementFactory::find(name).is_none());
+            missing.map(|element| IoError::MissingElement { element }).ok_or(error)
+        },
+    )
 }
 
 /// Builds a pipeline of our own.
@@ -56,13 +64,8 @@ pub(crate) fn pipeline(text: &str) -> Result<gst::Pipeline, IoError> {
 
 /// Builds a bin of our own; with `ghosts`, its free ends become its pads.
 pub(crate) fn bin(text: &str, ghosts: bool) -> Result<gst::Bin, IoError> {
-    tracing::debug!(pipeline = text, "building");
-    let mut context = gst::ParseContext::new();
-    let built = gst::parse::bin_from_description_full(text, ghosts, Some(&mut context), gst::ParseFlags::FATAL_ERRORS);
-    if let Some(element) = context.missing_elements().into_iter().next() {
-        return Err(IoError::MissingElement { element });
-    }
-    built.map_err(|e| failed(text, &e))?.downcast().map_err(|_| failed(text, &"not a bin"))
+    let element = parse(text, ghosts).map_err(|error| error.unwrap_or_else(|e| failed(text, &e)))?;
+    element.downcast().map_err(|_| failed(text, &"not a bin"))
 }
 
 /// An element by its factory's name.

@@ -72,9 +72,6 @@ impl Monitor {
             gst::MessageView::Warning(warning) => {
                 let text = warning.error();
                 tracing::debug!(what = self.what(), "{text} ({})", warning.debug().unwrap_or_default());
-                if text.matches(gst::StreamError::Decode) {
-                    self.count_corrupt();
-                }
             }
             gst::MessageView::Eos(_) => {
                 self.eos.store(true, Ordering::Release);
@@ -110,18 +107,17 @@ impl Monitor {
         self.eos.load(Ordering::Acquire)
     }
 
-    /// The error that came, if one did.
+    /// The error that came, if one did. Everyone who asks is told: the thread for sound may ask before the caller.
     pub(crate) fn check(&self) -> Result<(), IoError> {
         if !self.failed() {
             return Ok(());
         }
-        let again = || IoError::Failed { what: self.what(), detail: "failed before".into() };
-        Err(lock(&self.error).take().unwrap_or_else(again))
+        lock(&self.error).clone().map_or(Ok(()), Err)
     }
 
-    /// Notes a picture that decoded badly.
-    pub(crate) fn count_corrupt(&self) {
-        self.corrupt.fetch_add(1, Ordering::Relaxed);
+    /// Notes pictures that decoded badly.
+    pub(crate) fn count_corrupt(&self, pictures: u64) {
+        self.corrupt.fetch_add(pictures, Ordering::Relaxed);
     }
 
     /// Pictures that decoded badly.
@@ -155,21 +151,26 @@ impl Monitor {
         {
             return IoError::MissingPlugin { what, needed };
         }
-        if error.matches(ResourceError::NoSpaceLeft) {
-            if let Side::OutputFile(path) = &self.side {
-                return IoError::DiskFull { path: path.clone() };
-            }
-        }
         match &self.side {
+            Side::OutputFile(path) if error.matches(ResourceError::NoSpaceLeft) => {
+                IoError::DiskFull { path: path.clone() }
+            }
             Side::OutputFile(path) => IoError::Write { path: path.clone(), detail },
             Side::Output(_) if detail.contains("window was closed") => IoError::WindowClosed,
-            Side::Output(_) if is_device(&error) => IoError::Unavailable { what, detail },
-            Side::Output(_) => IoError::Failed { what, detail },
+            Side::Input(_) if what.contains("://") && is_from_source(message) => {
+                IoError::Unreachable { uri: what, detail }
+            }
             Side::Input(_) if error.kind::<StreamError>().is_some() => IoError::Corrupt { what, detail },
-            Side::Input(_) if is_device(&error) => IoError::Unavailable { what, detail },
-            Side::Input(_) => IoError::Failed { what, detail },
+            Side::Input(_) | Side::Output(_) if is_device(&error) => IoError::Unavailable { what, detail },
+            Side::Input(_) | Side::Output(_) => IoError::Failed { what, detail },
         }
     }
+}
+
+/// Whether the element that reads from the network complains, rather than one that takes its bytes apart.
+fn is_from_source(message: &gst::message::Error) -> bool {
+    let factory = message.src().and_then(|src| src.downcast_ref::<gst::Element>()).and_then(ElementExt::factory);
+    factory.is_some_and(|factory| factory.has_type(gst::ElementFactoryType::SRC))
 }
 
 /// Whether a resource could not be had at all.

@@ -67,13 +67,11 @@ impl Output {
         let Some(extension) = path.extension().map(|extension| extension.to_string_lossy().into_owned()) else {
             return Ok(Self::Pngs(path.to_path_buf()));
         };
-        match Container::of(&extension) {
-            Some(container) => Ok(Self::File(path.to_path_buf(), container)),
-            None => {
-                let known: Vec<_> = Container::KNOWN.iter().map(|(name, _)| *name).collect();
-                Err(IoError::UnknownExtension { path: path.to_path_buf(), extension, known: known.join(", ") })
-            }
+        if let Some(container) = Container::of(&extension) {
+            return Ok(Self::File(path.to_path_buf(), container));
         }
+        let known: Vec<_> = Container::KNOWN.iter().map(|(name, _)| *name).collect();
+        Err(IoError::UnknownExtension { path: path.to_path_buf(), extension, known: known.join(", ") })
     }
 
     /// The file or folder that is written, where there is one.

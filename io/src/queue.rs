@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn newest_wakes_a_waiting_receiver() {
         let (sender, queue) = newest();
-        let thread = std::thread::spawn(move || queue.receive(Duration::from_secs(60)));
+        let thread = std::thread::spawn(move || queue.receive(Duration::from_mins(1)));
         sender.send(1);
         assert_eq!(thread.join().unwrap(), Received::Item(1));
     }
@@ -168,7 +168,7 @@ mod tests {
         let (sender, queue) = lossless(2, Arc::default());
         let thread = std::thread::spawn(move || (0..100).all(|i| sender.send(i)));
         let mut got = Vec::new();
-        while let Received::Item(i) = queue.receive(Duration::from_secs(60)) {
+        while let Received::Item(i) = queue.receive(Duration::from_mins(1)) {
             got.push(i);
         }
         assert_eq!(got, (0..100).collect::<Vec<_>>());

@@ -35,25 +35,23 @@ pub(super) fn describe(
             vp8_bitrate(size, framerate)
         ),
     };
-    let mut text = format!(
+    let pictures = format!(
         "appsrc name=pictures ! queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 ! videoconvert \
          ! {video} ! {BEFORE_MUXER} ! muxer. {muxer} name=muxer ! filesink location={}",
         launch::quoted(path)
     );
-    if let Some(track) = audio {
-        let through = if accepts(muxer, track)? {
-            parser(track).to_owned()
-        } else {
-            tracing::info!("{path}: the container does not take {}: the sound is re-encoded", track.format());
-            let encoder = match container {
-                Container::Mp4 | Container::Mov => "avenc_aac bitrate=192000 ! aacparse",
-                Container::Mkv | Container::Webm => "opusenc bitrate=160000",
-            };
-            format!("decodebin ! audioconvert ! audioresample ! {encoder}")
+    let Some(track) = audio else { return Ok(pictures) };
+    let through = if accepts(muxer, track)? {
+        parser(track).to_owned()
+    } else {
+        tracing::info!("{path}: the container does not take {}: the sound is re-encoded", track.format());
+        let encoder = match container {
+            Container::Mp4 | Container::Mov => "avenc_aac bitrate=192000 ! aacparse",
+            Container::Mkv | Container::Webm => "opusenc bitrate=160000",
         };
-        text += &format!(" appsrc name=sound ! {through} ! {BEFORE_MUXER} ! muxer.");
-    }
-    Ok(text)
+        format!("decodebin ! audioconvert ! audioresample ! {encoder}")
+    };
+    Ok(format!("{pictures} appsrc name=sound ! {through} ! {BEFORE_MUXER} ! muxer."))
 }
 
 /// Ticks a second of an mp4's video track that hold `framerate` exactly; 90 kHz where frames come irregularly.
@@ -77,7 +75,7 @@ const fn muxer(container: Container) -> &'static str {
     }
 }
 
-/// A tenth of a bit a pixel is plenty for VP8; the quality level keeps it below where less will do.
+/// A fifth of a bit a pixel is plenty for VP8; the quality level keeps it below where less will do.
 fn vp8_bitrate(size: Size, framerate: Option<(u32, u32)>) -> u64 {
     let (n, d) = framerate.filter(|(_, d)| *d > 0).unwrap_or((30, 1));
     (size.pixels() as u64 * u64::from(n) / u64::from(d) / 5).clamp(500_000, 100_000_000)

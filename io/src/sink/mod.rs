@@ -83,6 +83,9 @@ pub struct VideoSink {
     frames: u64,
     /// Nanoseconds that a picture is shown if it does not say.
     frame_ns: u64,
+    /// Whether the frame rate was not told.
+    irregular: bool,
+    last_pts_ns: Option<u64>,
     /// Subtracted from all time stamps.
     offset_ns: Arc<Mutex<u64>>,
     /// Whether `offset_ns` is the first picture's time stamp.
@@ -101,6 +104,11 @@ impl VideoSink {
             return Err(IoError::WrongSize { expected: self.size, got: rgb.len() });
         }
         let pts_ns = meta.pts_ns.unwrap_or(self.frames * self.frame_ns);
+        // A frame that does not say how long it is shown is shown as long as the one before.
+        if let Some(step_ns) = self.last_pts_ns.and_then(|last| pts_ns.checked_sub(last)).filter(|ns| *ns > 0) {
+            self.frame_ns = if self.irregular { step_ns } else { self.frame_ns };
+        }
+        self.last_pts_ns = Some(pts_ns);
         let duration_ns = meta.duration_ns.unwrap_or(self.frame_ns);
         if self.frames == 0 && self.starts_at_first {
             *lock(&self.offset_ns) = pts_ns;

@@ -22,7 +22,7 @@ const PICTURES: u64 = 3;
 const PACKETS: u64 = 256;
 
 /// How long an output may take no picture before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) fn open(output: &Output, mut options: SinkOptions) -> Result<VideoSink, IoError> {
     crate::init()?;
@@ -49,11 +49,9 @@ pub(super) fn open(output: &Output, mut options: SinkOptions) -> Result<VideoSin
         Output::Window => (window(options.live)?, Target::Nothing),
         Output::Fragment(text) => (fragment(text)?, Target::Nothing),
     };
-    if !matches!(target, Target::File(_)) {
-        if let Some(track) = audio.take() {
-            tracing::info!(output = monitor.what(), "the sound is left out: only video files take it");
-            track.discard();
-        }
+    if let Some(track) = audio.take_if(|_| !matches!(target, Target::File(_))) {
+        tracing::info!(output = monitor.what(), "the sound is left out: only video files take it");
+        track.discard();
     }
     monitor.watch(&pipeline);
     start(pipeline, target, monitor, &options, audio)
@@ -110,6 +108,8 @@ fn start(
         target,
         frames: 0,
         frame_ns,
+        irregular: n == 0,
+        last_pts_ns: None,
         offset_ns,
         starts_at_first: options.live && is_file,
     };
@@ -146,7 +146,7 @@ fn window(live: bool) -> Result<gst::Pipeline, IoError> {
     if ["DISPLAY", "WAYLAND_DISPLAY"].iter().all(|name| std::env::var_os(name).is_none()) {
         // GStreamer would quietly show the pictures to nobody.
         let detail = "neither DISPLAY nor WAYLAND_DISPLAY is set".into();
-        return Err(IoError::Unavailable { what: "a window".into(), detail });
+        return Err(IoError::NoDisplay { what: "a window".into(), detail });
     }
     let sync = !live;
     let pipeline = launch::pipeline(&format!(
@@ -165,7 +165,7 @@ fn fragment(text: &str) -> Result<gst::Pipeline, IoError> {
     let bad = |detail: &str| IoError::BadFragment { fragment: text.to_owned(), detail: detail.to_owned() };
     let pipeline = gst::Pipeline::new();
     let head = launch::bin("appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert", true)?;
-    let tail = launch::user_bin("", text, "")?;
+    let tail = launch::user_bin(text)?;
     if tail.sink_pads().is_empty() {
         return Err(bad("it has no free end that takes pictures"));
     }

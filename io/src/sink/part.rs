@@ -51,10 +51,11 @@ impl PartFile {
 
 impl Drop for PartFile {
     fn drop(&mut self) {
-        if !self.finished {
-            if let Err(error) = std::fs::remove_file(&self.part) {
-                tracing::debug!("removing {}: {error}", self.part.display());
-            }
+        if self.finished {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&self.part) {
+            tracing::debug!("removing {}: {error}", self.part.display());
         }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) fn attach(
         monitor: Arc::clone(monitor),
         sound: keep_audio.then(|| Arc::clone(&sound)),
     };
-    forgive_decoders(pipeline);
+    forgive_decoders(pipeline, monitor);
     match input {
         Input::File(path) | Input::Images(path) => {
             let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -65,7 +65,7 @@ pub(crate) fn attach(
         Input::Screen => {
             if std::env::var_os("DISPLAY").is_none() {
                 let detail = "DISPLAY is not set, and only X11 screens can be read".into();
-                return Err(IoError::Unavailable { what: "the screen".into(), detail });
+                return Err(IoError::NoDisplay { what: "the screen".into(), detail });
             }
             let source = launch::element("ximagesrc")?;
             // With damage reports on, a still screen gives no pictures at all.
@@ -73,7 +73,7 @@ pub(crate) fn attach(
             direct(&source, pipeline, &joint)?;
         }
         Input::Fragment(text) => {
-            let bin = launch::user_bin("", text, "")?;
+            let bin = launch::user_bin(text)?;
             if bin.src_pads().is_empty() {
                 let detail = "it has no free end that gives pictures (does it end in a sink?)".into();
                 return Err(IoError::BadFragment { fragment: text.clone(), detail });
@@ -84,13 +84,38 @@ pub(crate) fn attach(
     Ok(sound)
 }
 
-/// A picture that does not decode must not end the stream: decoders that count errors are told to go on.
-fn forgive_decoders(pipeline: &gst::Pipeline) {
-    pipeline.connect_deep_element_added(|_, _, element| {
+/// A picture that does not decode must not end the stream: decoders that count errors are told to go on, and what they
+/// leave out is counted. Pictures that libav patched up are not told from good ones.
+fn forgive_decoders(pipeline: &gst::Pipeline, monitor: &Arc<Monitor>) {
+    let monitor = Arc::clone(monitor);
+    pipeline.connect_deep_element_added(move |_, _, element| {
         if element.has_property_with_type("max-errors", i32::static_type()) {
             element.set_property("max-errors", -1_i32);
         }
+        let is_decoder = |f: &gst::ElementFactory| {
+            f.has_type(gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO)
+        };
+        let Some(pad) = element.factory().filter(is_decoder).and_then(|_| element.static_pad("src")) else { return };
+        let monitor = Arc::clone(&monitor);
+        let last = Mutex::new(None);
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            if let Some(buffer) = info.buffer() {
+                let before = lock(&last).replace((buffer.pts(), buffer.duration()));
+                // After an error a decoder marks the next picture as not following the one before.
+                if let Some(before) = before.filter(|_| buffer.flags().contains(gst::BufferFlags::DISCONT)) {
+                    monitor.count_corrupt(left_out(before, buffer.pts()));
+                }
+            }
+            gst::PadProbeReturn::Ok
+        });
     });
+}
+
+/// How many pictures are missing between one (its time and duration) and the next; one if that is not known.
+fn left_out((time, duration): (Option<gst::ClockTime>, Option<gst::ClockTime>), next: Option<gst::ClockTime>) -> u64 {
+    let step = time.zip(next).and_then(|(time, next)| next.checked_sub(time)).map_or(0, gst::ClockTime::nseconds);
+    let one = duration.map_or(0, gst::ClockTime::nseconds);
+    if one < 1_000 { 1 } else { ((step + one / 2) / one).saturating_sub(1).max(1) }
 }
 
 fn add(pipeline: &gst::Pipeline, element: &gst::Element) -> Result<(), IoError> {

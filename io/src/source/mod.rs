@@ -149,7 +149,9 @@ impl VideoSource {
             }
         };
         let pts_ns = running_time(&sample);
-        let duration_ns = sample.buffer().and_then(gst::BufferRef::duration).map(gst::ClockTime::nseconds);
+        // Where frames come irregularly, some decoders say that each is shown for a nanosecond: they do not know.
+        let told_ns = sample.buffer().and_then(gst::BufferRef::duration).map(gst::ClockTime::nseconds);
+        let duration_ns = told_ns.filter(|ns| *ns > 1_000);
         let first_pts_ns = *self.first_pts_ns.get_or_insert(pts_ns.unwrap_or_default());
         let since_first = pts_ns.map(|pts| pts.saturating_sub(first_pts_ns));
         if self.options.max_duration_ns.zip(since_first).is_some_and(|(most, since)| since >= most) {

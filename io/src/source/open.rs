@@ -153,7 +153,7 @@ fn deliver(chain: &Chain, monitor: &Arc<Monitor>, sender: Sender) {
     let new_sample = move |sink: &gst_app::AppSink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Flushing)?;
         if sample.buffer().is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::CORRUPTED)) {
-            monitor.count_corrupt();
+            monitor.count_corrupt(1);
             return Ok(gst::FlowSuccess::Ok);
         }
         let listened = match &*lock(&sender) {

@@ -1,1 +1,10 @@
-fn main() {}
+//! Real pipelines from end to end: clips are generated, read, written and read again.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails, in its helpers too")]
+
+mod errors;
+mod fit;
+mod live;
+mod pictures;
+mod round_trip;
+mod support;

@@ -1,0 +1,85 @@
+use livediffusion_io::{Next, Output, SinkOptions, VideoSink};
+use livediffusion_pipeline::frame::Size;
+
+use crate::support::{self, LONG};
+
+#[test]
+fn a_test_source_gives_every_frame() {
+    let mut source = support::open("test://snow?frames=40&size=64x64", &support::options(32, 32)).unwrap();
+    assert!(!source.info().live);
+    assert_eq!(source.info().framerate, Some((30, 1)));
+    let (read, error) = support::drain(&mut source);
+    assert!(error.is_none());
+    assert_eq!((read.metas.len(), source.dropped()), (40, 0));
+    assert_eq!(read.metas[30].pts_ns, Some(1_000_000_000));
+}
+
+#[test]
+fn an_endless_test_source_ends_at_its_limit() {
+    let mut options = support::options(32, 32);
+    options.max_frames = Some(7);
+    let mut source = support::open("test://", &options).unwrap();
+    assert_eq!(support::drain(&mut source).0.metas.len(), 7);
+}
+
+#[test]
+fn a_slow_consumer_of_a_live_source_gets_the_newest_and_counts_the_rest() {
+    let input = "test://ball?live&frames=60&fps=60&size=64x64";
+    let mut source = support::open(input, &support::options(32, 32)).unwrap();
+    assert!(source.info().live);
+    let mut metas = Vec::new();
+    let (_keep, never) = crossbeam_channel::bounded::<()>(1);
+    while let Next::Frame(frame) = source.next(LONG).unwrap() {
+        metas.push(frame.meta());
+        // Slower than the source by far.
+        let _ = never.recv_timeout(std::time::Duration::from_millis(150));
+    }
+    assert!(source.dropped() > 0);
+    assert_eq!(metas.len() as u64 + source.dropped(), 60);
+    assert!(metas.iter().enumerate().all(|(i, meta)| meta.id == i as u64));
+    assert!(metas.windows(2).all(|pair| pair[0].pts_ns < pair[1].pts_ns));
+}
+
+#[test]
+fn live_fragments_are_noticed_and_may_be_overridden() {
+    let input = "videotestsrc is-live=true num-buffers=5 ! video/x-raw,width=64,height=64,framerate=50/1";
+    let mut options = support::options(32, 32);
+    assert!(support::open(input, &options).unwrap().info().live);
+    options.live = Some(false);
+    let mut source = support::open(input, &options).unwrap();
+    assert!(!source.info().live);
+    assert_eq!(support::drain(&mut source).0.metas.len(), 5);
+}
+
+#[test]
+fn fragments_take_pictures_live_or_not() {
+    for live in [false, true] {
+        let output = Output::parse("appsrc ! videoconvert ! fakesink sync=false").unwrap();
+        let mut options = SinkOptions::new(Size::new(32, 32), Some((30, 1)));
+        options.live = live;
+        let mut sink = VideoSink::open(&output, options).unwrap();
+        let mut source = support::open("test://?frames=10", &support::options(32, 32)).unwrap();
+        while let Next::Frame(frame) = source.next(LONG).unwrap() {
+            sink.push(frame.meta(), &support::packed(&frame)).unwrap();
+        }
+        let report = sink.finish().unwrap();
+        assert_eq!((report.frames, report.path), (10, None));
+    }
+}
+
+#[test]
+fn a_live_recording_starts_at_its_first_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.mp4");
+    let mut options = SinkOptions::new(Size::new(32, 32), Some((30, 1)));
+    options.live = true;
+    let mut sink = VideoSink::open(&Output::parse(out.to_str().unwrap()).unwrap(), options).unwrap();
+    for i in 0..10_u64 {
+        let pts_ns = Some(7_000_000_000 + i * 33_333_333);
+        let meta = livediffusion_pipeline::frame::FrameMeta { id: i, pts_ns, duration_ns: Some(33_333_333) };
+        sink.push(meta, &[128; 32 * 32 * 3]).unwrap();
+    }
+    sink.finish().unwrap();
+    let read = support::read(&out, 32, 32);
+    assert_eq!((read.metas.len(), read.metas[0].pts_ns), (10, Some(0)));
+}
