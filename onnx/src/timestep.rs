@@ -119,7 +119,7 @@ fn vectorising(graph: &Graph, timestep: &str) -> Option<Path> {
         match (node.op_type.as_str(), reads_as_data) {
             ("Cast" | "Identity", true) => path.scalars.extend(node.output.iter().cloned()),
             ("Unsqueeze" | "Reshape" | "Expand", true) => {
-                path.bypassed.extend(node.output.iter().cloned())
+                path.bypassed.extend(node.output.iter().cloned());
             }
             ("Shape", _) => {}
             _ => return None,

@@ -137,7 +137,9 @@ impl OnnxEncoder {
         } else {
             network.read(bound, 0, latents)?;
         }
-        latents.iter_mut().for_each(|z| *z = (*z - shift) * scale);
+        for z in latents {
+            *z = (*z - shift) * scale;
+        }
         Ok(())
     }
 }
@@ -152,7 +154,7 @@ impl Encoder for OnnxEncoder {
         latents: &mut [f32],
     ) -> Result<(), ModelError> {
         let factor = self.half.factor;
-        if size.width % factor != 0 || size.height % factor != 0 {
+        if !size.width.is_multiple_of(factor) || !size.height.is_multiple_of(factor) {
             return Err(ModelError::new(format!(
                 "VAE encoder: {size} is not a multiple of {factor}"
             ))

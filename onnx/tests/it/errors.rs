@@ -91,7 +91,7 @@ fn a_damaged_file_is_named() {
     assert!(message(cut("vae_decoder", 1000)).contains("vae_decoder/model.onnx"));
     assert!(message(cut("text_encoder", 0)).contains("text_encoder/model.onnx"));
     let text = message(|dir| {
-        std::fs::write(dir.join("unet/model.onnx"), "version https://git-lfs").unwrap()
+        std::fs::write(dir.join("unet/model.onnx"), "version https://git-lfs").unwrap();
     });
     assert!(text.contains("unet/model.onnx"), "{text}");
     assert!(
@@ -227,7 +227,7 @@ fn wrong_sizes_are_errors_and_not_panics() {
     let encoder = loaded.networks.encoder.as_mut().unwrap();
     let error = encoder
         .encode(
-            &[0.0; 3 * 60 * 60],
+            &vec![0.0; 3 * 60 * 60],
             1,
             Size::new(60, 60),
             None,
@@ -260,7 +260,7 @@ fn wrong_sizes_are_errors_and_not_panics() {
     let error = loaded
         .networks
         .decoder
-        .decode(&[0.0; 192], 1, shape, &mut [0.0; 3 * 64 * 64])
+        .decode(&[0.0; 192], 1, shape, &mut vec![0.0; 3 * 64 * 64])
         .unwrap_err();
     assert!(error.what.contains("VAE decoder"), "{error}");
 }

@@ -100,8 +100,8 @@ fn check_unet(name: &str, golden: &Golden, loaded: &mut LoadedPack, tolerance: f
     let [prompt, negative] = golden.conditionings(loaded);
     let times = golden.get("unet_timestep");
     // With guidance the reference puts the negative rows first.
-    let has_negative =
-        golden.tensors.contains_key("negative_prompt_embeds") && times[0] == times[times.len() / 2];
+    let has_negative = golden.tensors.contains_key("negative_prompt_embeds")
+        && times.starts_with(&times[times.len() / 2..]);
     let negatives = if has_negative { times.len() / 2 } else { 0 };
     let rows: Vec<_> = times
         .iter()
@@ -170,25 +170,54 @@ fn every_golden_pack_computes_what_the_reference_computes() {
 }
 
 #[test]
-fn openvino_computes_the_same_in_f32_and_nearly_in_bf16() {
+fn openvino_computes_what_the_reference_computes() {
     let Some(runtime) = openvino() else { return };
-    for (precision, tolerance) in [(Precision::F32, TOLERANCE), (Precision::Bf16, 0.05)] {
-        for name in PACKS {
-            let golden = Golden::of(name);
-            let pack = Pack::open(pack_dir(name)).unwrap();
-            let settings = SessionSettings {
-                precision,
-                ..on(Provider::OpenVino)
-            };
-            let mut loaded = load_networks(&runtime, &pack, &settings).unwrap();
-            assert_eq!(
-                (loaded.provider, loaded.precision),
-                (Provider::OpenVino, precision)
-            );
-            check_text(name, &golden, &mut loaded);
-            check_unet(name, &golden, &mut loaded, tolerance);
-            check_vae(name, &golden, &mut loaded, tolerance);
-        }
+    for name in PACKS {
+        let golden = Golden::of(name);
+        let pack = Pack::open(pack_dir(name)).unwrap();
+        let settings = SessionSettings {
+            precision: Precision::F32,
+            ..on(Provider::OpenVino)
+        };
+        let mut loaded = load_networks(&runtime, &pack, &settings).unwrap();
+        assert_eq!(
+            (loaded.provider, loaded.precision),
+            (Provider::OpenVino, Precision::F32)
+        );
+        check_text(name, &golden, &mut loaded);
+        check_unet(name, &golden, &mut loaded, TOLERANCE);
+        check_vae(name, &golden, &mut loaded, TOLERANCE);
+    }
+}
+
+/// These networks have random weights and answer to a time step one off with another picture, so that only time steps
+/// of 8 bits can be compared.
+#[test]
+fn openvino_in_bf16_is_near() {
+    let Some(runtime) = openvino() else { return };
+    for name in PACKS {
+        let golden = Golden::of(name);
+        let (pack, mut exact) = load(&runtime, &pack_dir(name));
+        let settings = SessionSettings {
+            precision: Precision::Bf16,
+            ..on(Provider::OpenVino)
+        };
+        let mut loaded = load_networks(&runtime, &pack, &settings).unwrap();
+        assert_eq!(loaded.precision, Precision::Bf16);
+        check_text(name, &golden, &mut loaded);
+        check_vae(name, &golden, &mut loaded, 0.05);
+        let [prompt, _] = golden.conditionings(&mut loaded);
+        let rows = [row(992.0, &prompt), row(320.0, &prompt), row(96.0, &prompt)];
+        let sample = noise(3 * LATENT.len(), 0.0);
+        let batch = DenoiseBatch {
+            sample: &sample,
+            shape: LATENT,
+            rows: &rows,
+        };
+        let [mut near, mut want] = [(); 2].map(|()| vec![0.0; sample.len()]);
+        loaded.networks.denoiser.denoise(&batch, &mut near).unwrap();
+        exact.networks.denoiser.denoise(&batch, &mut want).unwrap();
+        assert_close(&format!("{name} unet, bf16"), &near, &want, 0.15);
     }
 }
 

@@ -85,7 +85,8 @@ fn a_scalar_time_step_is_repaired_whichever_node_spreads_it() {
     );
     let unsqueeze_cast = NodeProto::new("Unsqueeze", &["whole", "axes"], &["t1"]);
     let f32_scalar = [axes.clone(), cast, unsqueeze_cast];
-    let cases: [(&str, i32, &[&str], &[NodeProto], &str); 5] = [
+    type Case<'a> = (&'a str, i32, &'a [&'a str], &'a [NodeProto], &'a str);
+    let cases: [Case<'_>; 5] = [
         ("expand", I64, &[], &[], "timestep"),
         ("unsqueeze", I64, &[], &[axes, unsqueeze], "t1"),
         ("reshape", I64, &[], &[shape, reshape], "t1"),
