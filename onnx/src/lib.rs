@@ -9,6 +9,7 @@
     reason = "OpenVINO, TensorRT and StreamDiffusion are names, not code"
 )]
 
+mod clock;
 mod cpu;
 mod error;
 pub mod graph;

@@ -23,8 +23,8 @@ use crate::runtime::Runtime;
 /// Shapes kept per network. A stream needs one or two (a guidance change, a flush); each further one costs its tensors.
 pub(crate) const MAX_SHAPES: usize = 8;
 
-/// Inputs or outputs of one network; SDXL's U-Net takes six.
-const MAX_PORTS: usize = 8;
+/// Inputs or outputs of one network; SDXL's U-Net takes six, and as many sinusoids at most.
+const MAX_PORTS: usize = 12;
 
 /// Where a network's graph comes from.
 pub(crate) enum Model<'a> {
@@ -121,6 +121,14 @@ impl Network {
             shapes: Vec::with_capacity(MAX_SHAPES),
             calls: 0,
         })
+    }
+
+    /// Width of a [rows, width] output as ONNX Runtime infers it.
+    pub(crate) fn output_width(&self, port: usize) -> Option<usize> {
+        match self.session.outputs().get(port)?.dtype().tensor_shape()?[..] {
+            [_, width] => usize::try_from(width).ok(),
+            _ => None,
+        }
     }
 
     /// Finds or makes the tensors for a call with inputs of these shapes. The output shapes follow from them.

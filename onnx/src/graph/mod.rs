@@ -16,6 +16,7 @@ use std::path::Path;
 use prost::Message;
 
 use self::proto::{NodeProto, OperatorSetIdProto, ValueInfoProto};
+pub(crate) use self::rewrite::weights;
 pub use self::rewrite::{Change, Part, rewrite};
 pub use self::wire::GraphError;
 use self::wire::{Payload, Source};
@@ -46,6 +47,19 @@ impl DType {
             10 => Self::F16,
             16 => Self::Bf16,
             other => Self::Other(other),
+        }
+    }
+}
+
+impl DType {
+    fn to_onnx(self) -> i32 {
+        match self {
+            Self::F32 => 1,
+            Self::I32 => 6,
+            Self::I64 => 7,
+            Self::F16 => 10,
+            Self::Bf16 => 16,
+            Self::Other(number) => number,
         }
     }
 }
@@ -107,6 +121,25 @@ impl TensorInfo {
             Dim::Fixed(side) => Some(*side),
             _ => None,
         }
+    }
+}
+
+impl TensorInfo {
+    pub(crate) fn to_proto(&self) -> ValueInfoProto {
+        let number = self.dtype.to_onnx();
+        let Some(dims) = &self.dims else {
+            return ValueInfoProto::unshaped(&self.name, number);
+        };
+        let side = |(axis, dim): (usize, &Dim)| match dim {
+            Dim::Unknown => format!("{}_{axis}", self.name),
+            known => known.to_string(),
+        };
+        let sides: Vec<String> = dims.iter().enumerate().map(side).collect();
+        ValueInfoProto::tensor(
+            &self.name,
+            number,
+            &sides.iter().map(String::as_str).collect::<Vec<_>>(),
+        )
     }
 }
 

@@ -158,6 +158,20 @@ impl ValueInfoProto {
     }
 }
 
+impl ValueInfoProto {
+    /// A tensor of `elem_type` whose shape is left to be inferred.
+    pub fn unshaped(name: &str, elem_type: i32) -> Self {
+        let tensor_type = Some(TensorTypeProto {
+            elem_type,
+            shape: None,
+        });
+        Self {
+            name: name.to_owned(),
+            r#type: Some(TypeProto { tensor_type }),
+        }
+    }
+}
+
 impl NodeProto {
     /// A standard operator without attributes.
     pub fn new(op_type: &str, input: &[&str], output: &[&str]) -> Self {
@@ -173,12 +187,12 @@ impl NodeProto {
 }
 
 impl ModelProto {
-    /// A model of the given nodes, inputs and outputs, serialised, in operator set 17.
-    pub fn bytes(
+    /// A model of the given nodes, inputs and outputs, in operator set 17.
+    pub fn new(
         node: Vec<NodeProto>,
         input: Vec<ValueInfoProto>,
         output: Vec<ValueInfoProto>,
-    ) -> Vec<u8> {
+    ) -> Self {
         let graph = GraphProto {
             node,
             name: "graph".into(),
@@ -196,6 +210,25 @@ impl ModelProto {
             graph: Some(graph),
             opset_import,
         }
-        .encode_to_vec()
+    }
+
+    /// The same model, serialised, with weights (raw `TensorProto`s) and another operator set.
+    pub fn bytes_with(mut self, weights: Vec<Vec<u8>>, opset: i64) -> Vec<u8> {
+        if let Some(graph) = &mut self.graph {
+            graph.initializer = weights;
+        }
+        for set in &mut self.opset_import {
+            set.version = opset;
+        }
+        self.encode_to_vec()
+    }
+
+    /// A model without weights in operator set 17, serialised.
+    pub fn bytes(
+        node: Vec<NodeProto>,
+        input: Vec<ValueInfoProto>,
+        output: Vec<ValueInfoProto>,
+    ) -> Vec<u8> {
+        Self::new(node, input, output).encode_to_vec()
     }
 }

@@ -190,14 +190,14 @@ fn openvino_computes_what_the_reference_computes() {
     }
 }
 
-/// These networks have random weights and answer to a time step one off with another picture, so that only time steps
-/// of 8 bits can be compared.
+/// A time step of 999 is 1000 in bf16, and networks with random weights answer to that with another picture: that they
+/// come near (off by 0.5 and more otherwise) shows that time is kept in f32.
 #[test]
 fn openvino_in_bf16_is_near() {
     let Some(runtime) = openvino() else { return };
     for name in PACKS {
         let golden = Golden::of(name);
-        let (pack, mut exact) = load(&runtime, &pack_dir(name));
+        let pack = Pack::open(pack_dir(name)).unwrap();
         let settings = SessionSettings {
             precision: Precision::Bf16,
             ..on(Provider::OpenVino)
@@ -206,18 +206,7 @@ fn openvino_in_bf16_is_near() {
         assert_eq!(loaded.precision, Precision::Bf16);
         check_text(name, &golden, &mut loaded);
         check_vae(name, &golden, &mut loaded, 0.05);
-        let [prompt, _] = golden.conditionings(&mut loaded);
-        let rows = [row(992.0, &prompt), row(320.0, &prompt), row(96.0, &prompt)];
-        let sample = noise(3 * LATENT.len(), 0.0);
-        let batch = DenoiseBatch {
-            sample: &sample,
-            shape: LATENT,
-            rows: &rows,
-        };
-        let [mut near, mut want] = [(); 2].map(|()| vec![0.0; sample.len()]);
-        loaded.networks.denoiser.denoise(&batch, &mut near).unwrap();
-        exact.networks.denoiser.denoise(&batch, &mut want).unwrap();
-        assert_close(&format!("{name} unet, bf16"), &near, &want, 0.15);
+        check_unet(name, &golden, &mut loaded, 0.2);
     }
 }
 

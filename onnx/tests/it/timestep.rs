@@ -22,6 +22,9 @@ const LATENT: LatentShape = LatentShape {
 /// i64 in `onnx.TensorProto.DataType`.
 const I64: i32 = 7;
 
+/// Name, type and sides of the input, nodes behind it, and the name that its users read.
+type Case<'a> = (&'a str, i32, &'a [&'a str], &'a [NodeProto], &'a str);
+
 /// Gives the U-Net's time step input another type, and puts nodes between it and its users.
 fn edit(dir: &Path, element: i32, sides: &[&str], between: &[NodeProto], renamed: &str) {
     let file = dir.join("unet/model.onnx");
@@ -85,7 +88,6 @@ fn a_scalar_time_step_is_repaired_whichever_node_spreads_it() {
     );
     let unsqueeze_cast = NodeProto::new("Unsqueeze", &["whole", "axes"], &["t1"]);
     let f32_scalar = [axes.clone(), cast, unsqueeze_cast];
-    type Case<'a> = (&'a str, i32, &'a [&'a str], &'a [NodeProto], &'a str);
     let cases: [Case<'_>; 5] = [
         ("expand", I64, &[], &[], "timestep"),
         ("unsqueeze", I64, &[], &[axes, unsqueeze], "t1"),
