@@ -1,14 +1,18 @@
 //! The U-Net: one call for all rows of the stream batch, or one per row where its time step cannot be a vector.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use livediffusion_pipeline::frame::LatentShape;
-use livediffusion_pipeline::model::{Branch, Conditioning, DenoiseBatch, Denoiser, ModelError, Row};
+use livediffusion_pipeline::model::{
+    Branch, Conditioning, DenoiseBatch, Denoiser, ModelError, Row,
+};
 
+use crate::clock::{Clock, MAX_CUTS};
 use crate::error::OnnxError;
-use crate::graph::GraphError;
+use crate::graph::{GraphError, TensorInfo};
 use crate::pack::{Pack, Part, PartName, UnetPorts};
-use crate::provider::{Chosen, SessionSettings};
+use crate::provider::{Chosen, Precision, SessionSettings};
 use crate::runtime::Runtime;
 use crate::session::{Bound, MAX_SHAPES, Model, Network};
 use crate::timestep::{Declared, Timesteps, declared, repair};
@@ -32,6 +36,8 @@ pub(crate) struct OnnxUnet {
     resident: Vec<Vec<Option<Arc<Conditioning>>>>,
     /// Time steps of a call.
     times: Vec<f32>,
+    /// The sinusoids of time, apart from a network that is too coarse for them.
+    clock: Option<Clock>,
 }
 
 impl OnnxUnet {
@@ -41,18 +47,22 @@ impl OnnxUnet {
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
-        let part = pack.part(PartName::Unet).ok_or_else(|| OnnxError::invalid("the pack has no unet"))?;
+        let part = pack
+            .part(PartName::Unet)
+            .ok_or_else(|| OnnxError::invalid("the pack has no unet"))?;
         let make = |model: &Model<'_>, timesteps| {
-            let io = (&pack.unet.inputs()[..], &[&pack.unet.out][..]);
-            let mut ports = pack.unet.clone();
-            if timesteps == Timesteps::Repaired {
-                ports.timestep.dims = ports.sample.dims.as_ref().map(|d| d[..1].to_vec());
+            if chosen.precision == Precision::Bf16 {
+                let clocked =
+                    Self::with_clock(runtime, pack, model, timesteps, (chosen, settings))?;
+                if let Some(mut unet) = clocked {
+                    // A trial run; an unusual graph may not survive the cut.
+                    if unet.try_rows(pack).is_ok() {
+                        return Ok(unet);
+                    }
+                }
+                tracing::warn!(file = %part.file.display(), "time steps are rounded to 8 bits in bf16");
             }
-            let inputs = ports.inputs();
-            let network = Network::load(runtime, "U-Net", model, (&inputs, io.1), chosen, settings)?;
-            let resident = vec![Vec::new(); MAX_SHAPES];
-            let guidance_width = pack.timestep_cond_width;
-            Ok::<_, OnnxError>(Self { network, ports, timesteps, guidance_width, resident, times: Vec::new() })
+            Self::build(runtime, pack, (model, &[]), timesteps, (chosen, settings))
         };
         let file = Model::File(&part.file);
         let state = declared(&pack.unet.timestep, &pack.unet.sample);
@@ -62,17 +72,24 @@ impl OnnxUnet {
         }
         let (unet, why) = match state {
             Declared::PerRow => return make(&file, Timesteps::PerRow),
-            Declared::Doubtful => (make(&file, Timesteps::PerRow), "its time step has a length of its own"),
+            Declared::Doubtful => (
+                make(&file, Timesteps::PerRow),
+                "its time step has a length of its own",
+            ),
             Declared::Shared => match repaired(part, &pack.unet) {
-                Ok(Some(bytes)) => {
-                    (make(&Model::Edited(&part.file, &bytes), Timesteps::Repaired), "the repaired graph does not run")
-                }
-                Ok(None) => (Err(OnnxError::failed("")), "its time step is a scalar, used in a way that is not known"),
+                Ok(Some(bytes)) => (
+                    make(&Model::Edited(&part.file, &bytes), Timesteps::Repaired),
+                    "the repaired graph does not run",
+                ),
+                Ok(None) => (
+                    Err(OnnxError::failed("")),
+                    "its time step is a scalar, used in a way that is not known",
+                ),
                 Err(e) => return Err(OnnxError::invalid(format!("{}: {e}", part.file.display()))),
             },
         };
         if let Ok(mut unet) = unet
-            && unet.tells_rows_apart(pack)
+            && unet.try_rows(pack).unwrap_or(false)
         {
             if unet.timesteps == Timesteps::Repaired {
                 tracing::info!(file = %part.file.display(), "the U-Net's scalar time step was made one per row");
@@ -83,15 +100,91 @@ impl OnnxUnet {
         make(&file, Timesteps::SlotBySlot)
     }
 
+    fn build(
+        runtime: &Runtime,
+        pack: &Pack,
+        (model, time): (&Model<'_>, &[TensorInfo]),
+        timesteps: Timesteps,
+        (chosen, settings): (&Chosen, &SessionSettings),
+    ) -> Result<Self, OnnxError> {
+        let mut ports = pack.unet.clone();
+        if timesteps == Timesteps::Repaired {
+            ports.timestep.dims = ports.sample.dims.as_ref().map(|d| d[..1].to_vec());
+        }
+        let inputs: Vec<&TensorInfo> = ports.inputs().into_iter().chain(time).collect();
+        let io = (&inputs[..], &[&ports.out][..]);
+        let network = Network::load(runtime, "U-Net", model, io, chosen, settings)?;
+        let resident = vec![Vec::new(); MAX_SHAPES];
+        let guidance_width = pack.timestep_cond_width;
+        Ok(Self {
+            network,
+            ports,
+            timesteps,
+            guidance_width,
+            resident,
+            times: Vec::new(),
+            clock: None,
+        })
+    }
+
+    /// The network with its sinusoids of time computed apart, if it has any.
+    fn with_clock(
+        runtime: &Runtime,
+        pack: &Pack,
+        model: &Model<'_>,
+        timesteps: Timesteps,
+        (chosen, settings): (&Chosen, &SessionSettings),
+    ) -> Result<Option<Self>, OnnxError> {
+        let mut ports = pack.unet.clone();
+        if timesteps == Timesteps::Repaired {
+            ports.timestep.dims = ports.sample.dims.as_ref().map(|d| d[..1].to_vec());
+        }
+        let (path, bytes) = match *model {
+            Model::File(path) => {
+                let read = std::fs::read(path);
+                (
+                    path,
+                    Cow::Owned(
+                        read.map_err(|e| OnnxError::failed(format!("{}: {e}", path.display())))?,
+                    ),
+                )
+            }
+            Model::Edited(path, bytes) => (path, Cow::Borrowed(bytes)),
+        };
+        let Some(split) = Clock::cut(runtime, (&bytes, path), &ports, settings)? else {
+            return Ok(None);
+        };
+        let rest = Model::Edited(path, &split.rest);
+        let mut unet = Self::build(
+            runtime,
+            pack,
+            (&rest, &split.inputs),
+            timesteps,
+            (chosen, settings),
+        )?;
+        unet.clock = Some(split.clock);
+        Ok(Some(unet))
+    }
+
     /// How this U-Net gets its time steps.
     pub(crate) fn timesteps(&self) -> Timesteps {
         self.timesteps
     }
 
-    /// Runs rows of different time steps together and alone, at the smallest size, and compares.
-    fn tells_rows_apart(&mut self, pack: &Pack) -> bool {
-        let side = |axis| self.ports.sample.fixed(axis).unwrap_or(pack.latent_multiple.max(8));
-        let shape = LatentShape { channels: pack.latent_channels, height: side(2), width: side(3) };
+    /// Runs rows of different time steps together and alone, at the smallest size, and says whether they come out the
+    /// same.
+    fn try_rows(&mut self, pack: &Pack) -> Result<bool, ModelError> {
+        let side = |axis| {
+            self.ports
+                .sample
+                .fixed(axis)
+                .unwrap_or(pack.latent_multiple.max(8))
+        };
+        let shape = LatentShape {
+            channels: pack.latent_channels,
+            height: side(2),
+            width: side(3),
+        };
         let pooled = self.ports.pooled.as_ref().and_then(|t| t.fixed(1));
         let conditioning = Arc::new(Conditioning {
             tokens: vec![0.1; pack.prompt_length * pack.prompt_width],
@@ -112,16 +205,30 @@ impl OnnxUnet {
         let latent: Vec<f32> = (0..shape.len()).map(|i| (i as f32 * 0.7).sin()).collect();
         let mut both = vec![0.0; 2 * shape.len()];
         let mut alone = vec![0.0; shape.len()];
-        let two = DenoiseBatch { sample: &latent.repeat(2), shape, rows: &rows };
-        let one = DenoiseBatch { sample: &latent, shape, rows: &rows[1..] };
-        if self.denoise(&two, &mut both).is_err() || self.denoise(&one, &mut alone).is_err() {
-            return false;
-        }
+        let two = DenoiseBatch {
+            sample: &latent.repeat(2),
+            shape,
+            rows: &rows,
+        };
+        let one = DenoiseBatch {
+            sample: &latent,
+            shape,
+            rows: &rows[1..],
+        };
+        self.denoise(&two, &mut both)?;
+        self.denoise(&one, &mut alone)?;
         let peak = alone.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        alone.iter().zip(&both[shape.len()..]).all(|(a, b)| (a - b).abs() <= SAME_ROW * peak)
+        let mut pairs = alone.iter().zip(&both[shape.len()..]);
+        Ok(pairs.all(|(a, b)| (a - b).abs() <= SAME_ROW * peak))
     }
 
-    fn call(&mut self, sample: &[f32], shape: LatentShape, rows: &[Row], out: &mut [f32]) -> Result<(), ModelError> {
+    fn call(
+        &mut self,
+        sample: &[f32],
+        shape: LatentShape,
+        rows: &[Row],
+        out: &mut [f32],
+    ) -> Result<(), ModelError> {
         let count = rows.len();
         let Some(first) = rows.first().map(|r| &*r.conditioning) else {
             return Ok(());
@@ -135,7 +242,8 @@ impl OnnxUnet {
             Timesteps::SlotBySlot if self.ports.timestep.rank() == Some(0) => &[],
             _ => &[count],
         };
-        let mut dims: [&[usize]; 6] = [&sample_dims, time_dims, &token_dims, &[], &[], &[]];
+        let mut dims: [&[usize]; 6 + MAX_CUTS] = [&[]; 6 + MAX_CUTS];
+        dims[..3].copy_from_slice(&[&sample_dims, time_dims, &token_dims]);
         let mut used = 3;
         let optional: [(bool, &[usize]); 3] = [
             (self.ports.pooled.is_some(), &pooled_dims),
@@ -146,7 +254,23 @@ impl OnnxUnet {
             dims[used] = its_dims;
             used += 1;
         }
+        let first_cut = used;
+        let (cut_dims, cuts) = self
+            .clock
+            .as_ref()
+            .map_or_else(Default::default, |c| c.shapes(count));
+        for its_dims in &cut_dims[..cuts] {
+            dims[used] = its_dims;
+            used += 1;
+        }
         let bound = self.network.bind(&dims[..used], &[&sample_dims])?;
+        if let Some(clock) = &mut self.clock {
+            clock.tick(
+                rows,
+                (&sample_dims, time_dims),
+                (&mut self.network, bound, first_cut),
+            )?;
+        }
         self.network.write(bound, SAMPLE, 0, sample)?;
         self.times.clear();
         self.times.extend(rows.iter().map(|r| r.timestep));
@@ -165,7 +289,10 @@ impl OnnxUnet {
         resident.resize(rows.len(), None);
         for (i, (row, resident)) in rows.iter().zip(resident).enumerate() {
             // It is kept alive here, so that an equal address is the same conditioning.
-            if resident.as_ref().is_some_and(|r| Arc::ptr_eq(r, &row.conditioning)) {
+            if resident
+                .as_ref()
+                .is_some_and(|r| Arc::ptr_eq(r, &row.conditioning))
+            {
                 continue;
             }
             // If writing fails half-way, the row holds neither.
@@ -195,7 +322,9 @@ fn write_conditioning(
     let mut port = TOKENS + 1;
     for (info, values) in optional {
         let Some(info) = info else { continue };
-        let values = values.ok_or_else(|| ModelError::new(format!("U-Net: the conditioning has no {}", info.name)))?;
+        let values = values.ok_or_else(|| {
+            ModelError::new(format!("U-Net: the conditioning has no {}", info.name))
+        })?;
         network.write(bound, port, row * values.len(), values)?;
         port += 1;
     }
@@ -204,19 +333,30 @@ fn write_conditioning(
 
 impl Denoiser for OnnxUnet {
     fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
-        let DenoiseBatch { sample, shape, rows } = *batch;
+        let DenoiseBatch {
+            sample,
+            shape,
+            rows,
+        } = *batch;
         check_length("U-Net: sample", sample.len(), rows.len() * shape.len())?;
         check_length("U-Net: prediction", out.len(), sample.len())?;
         if let Some(first) = rows.first() {
             let (length, width) = (first.conditioning.length, first.conditioning.width);
-            if rows.iter().any(|r| (r.conditioning.length, r.conditioning.width) != (length, width)) {
-                return Err(ModelError::new("U-Net: the prompts of one call have different lengths"));
+            if rows
+                .iter()
+                .any(|r| (r.conditioning.length, r.conditioning.width) != (length, width))
+            {
+                return Err(ModelError::new(
+                    "U-Net: the prompts of one call have different lengths",
+                ));
             }
         }
         if self.timesteps != Timesteps::SlotBySlot {
             return self.call(sample, shape, rows, out);
         }
-        let latents = sample.chunks_exact(shape.len()).zip(out.chunks_exact_mut(shape.len()));
+        let latents = sample
+            .chunks_exact(shape.len())
+            .zip(out.chunks_exact_mut(shape.len()));
         for (row, (sample, out)) in rows.chunks_exact(1).zip(latents) {
             self.call(sample, shape, row, out)?;
         }

@@ -16,6 +16,7 @@ use std::path::Path;
 use prost::Message;
 
 use self::proto::{NodeProto, OperatorSetIdProto, ValueInfoProto};
+pub(crate) use self::rewrite::weights;
 pub use self::rewrite::{Change, Part, rewrite};
 pub use self::wire::GraphError;
 use self::wire::{Payload, Source};
@@ -46,6 +47,19 @@ impl DType {
             10 => Self::F16,
             16 => Self::Bf16,
             other => Self::Other(other),
+        }
+    }
+}
+
+impl DType {
+    fn to_onnx(self) -> i32 {
+        match self {
+            Self::F32 => 1,
+            Self::I32 => 6,
+            Self::I64 => 7,
+            Self::F16 => 10,
+            Self::Bf16 => 16,
+            Self::Other(number) => number,
         }
     }
 }
@@ -110,6 +124,25 @@ impl TensorInfo {
     }
 }
 
+impl TensorInfo {
+    pub(crate) fn to_proto(&self) -> ValueInfoProto {
+        let number = self.dtype.to_onnx();
+        let Some(dims) = &self.dims else {
+            return ValueInfoProto::unshaped(&self.name, number);
+        };
+        let side = |(axis, dim): (usize, &Dim)| match dim {
+            Dim::Unknown => format!("{}_{axis}", self.name),
+            known => known.to_string(),
+        };
+        let sides: Vec<String> = dims.iter().enumerate().map(side).collect();
+        ValueInfoProto::tensor(
+            &self.name,
+            number,
+            &sides.iter().map(String::as_str).collect::<Vec<_>>(),
+        )
+    }
+}
+
 impl fmt::Display for TensorInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.name, self.dtype)?;
@@ -138,7 +171,11 @@ impl From<ValueInfoProto> for TensorInfo {
                 })
                 .collect()
         });
-        Self { name: value.name, dtype, dims }
+        Self {
+            name: value.name,
+            dtype,
+            dims,
+        }
     }
 }
 
@@ -168,7 +205,10 @@ impl Graph {
 
     /// Reads the description of a model in memory.
     pub fn from_bytes(model: &[u8]) -> Result<Self, GraphError> {
-        Self::read(Source::new(Cursor::new(model), model.len() as u64), model.len() as u64)
+        Self::read(
+            Source::new(Cursor::new(model), model.len() as u64),
+            model.len() as u64,
+        )
     }
 
     /// The input of that name.
@@ -203,18 +243,28 @@ impl Graph {
         }
     }
 
-    fn read_graph<R: Read + Seek>(&mut self, source: &mut Source<R>, end: u64) -> Result<(), GraphError> {
+    fn read_graph<R: Read + Seek>(
+        &mut self,
+        source: &mut Source<R>,
+        end: u64,
+    ) -> Result<(), GraphError> {
         let mut weights = HashSet::new();
         // Field numbers of onnx.GraphProto: 1 node, 5 initializer, 11 input, 12 output.
         while let Some((number, payload)) = source.field(end)? {
             match (number, payload) {
-                (1, _) => self.nodes.push(NodeProto::decode(&source.bytes(payload)?[..])?),
+                (1, _) => self
+                    .nodes
+                    .push(NodeProto::decode(&source.bytes(payload)?[..])?),
                 (5, Payload::Bytes(bytes)) => {
                     let end = source.position() + bytes;
                     self.external_data |= read_weight(source, end, &mut weights)?;
                 }
-                (11, _) => self.inputs.push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
-                (12, _) => self.outputs.push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
+                (11, _) => self
+                    .inputs
+                    .push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
+                (12, _) => self
+                    .outputs
+                    .push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
                 _ => source.skip(payload)?,
             }
         }

@@ -1,5 +1,6 @@
 //! Edits of a serialised model that copy, byte for byte, everything they do not change.
 
+use std::collections::HashSet;
 use std::io::Cursor;
 
 use prost::Message;
@@ -30,7 +31,10 @@ pub enum Change {
 }
 
 /// Copies `model`, asking `change` about every node, input, output and inner tensor in file order.
-pub fn rewrite(model: &[u8], mut change: impl FnMut(&Part) -> Change) -> Result<Vec<u8>, GraphError> {
+pub fn rewrite(
+    model: &[u8],
+    mut change: impl FnMut(&Part) -> Change,
+) -> Result<Vec<u8>, GraphError> {
     let len = model.len() as u64;
     let mut out = Vec::with_capacity(model.len() + 1024);
     let mut source = Source::new(Cursor::new(model), len);
@@ -87,4 +91,40 @@ fn put_part(part: &Part, out: &mut Vec<u8>) {
         Part::Output(value) => put_bytes(12, &value.encode_to_vec(), out),
         Part::Inner(value) => put_bytes(13, &value.encode_to_vec(), out),
     }
+}
+
+/// The weights of those names, as raw `TensorProto`s.
+pub(crate) fn weights(model: &[u8], names: &HashSet<&str>) -> Result<Vec<Vec<u8>>, GraphError> {
+    let len = model.len() as u64;
+    let mut source = Source::new(Cursor::new(model), len);
+    let mut found = Vec::new();
+    // Field numbers: 7 ModelProto.graph, 5 GraphProto.initializer, 8 TensorProto.name.
+    while let Some((number, payload)) = source.field(len)? {
+        let (7, Payload::Bytes(bytes)) = (number, payload) else {
+            source.skip(payload)?;
+            continue;
+        };
+        let end = source.position() + bytes;
+        while let Some((number, payload)) = source.field(end)? {
+            let start = source.position();
+            if let (5, Payload::Bytes(bytes)) = (number, payload) {
+                let stop = start + bytes;
+                let mut is_wanted = false;
+                while let Some((number, payload)) = source.field(stop)? {
+                    if number == 8 {
+                        let name = source.bytes(payload)?;
+                        is_wanted = std::str::from_utf8(&name).is_ok_and(|n| names.contains(n));
+                    } else {
+                        source.skip(payload)?;
+                    }
+                }
+                if is_wanted {
+                    found.push(model[start as usize..stop as usize].to_vec());
+                }
+            } else {
+                source.skip(payload)?;
+            }
+        }
+    }
+    Ok(found)
 }
