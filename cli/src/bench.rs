@@ -103,6 +103,6 @@ fn run_file(engine: &mut Engine, input: &Input, output: &Output, size: Size, clo
     let sink = open_sink(output, size, &mut source)?;
     let (stop, progress) = (AtomicBool::new(false), Progress::hidden());
     let mut stream = Stream { clock, stop: &stop, progress: &progress, before_frame: &mut |_| {} };
-    let counts = stream.run(engine, Frames::Video(source), sink)?;
+    let counts = stream.run(engine, Frames::Video(Box::new(source)), sink)?;
     Ok(engine.stats().frames_out as f64 / counts.streaming.as_secs_f64())
 }

@@ -67,7 +67,7 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
     };
     let (stop, progress) = (stop_on_ctrl_c()?, Progress::start(Some(total)));
     let mut stream = Stream { clock: &clock, stop: &stop, progress: &progress, before_frame: &mut change_prompt };
-    let counts = stream.run(&mut engine, Frames::Video(source), sink)?;
+    let counts = stream.run(&mut engine, Frames::Video(Box::new(source)), sink)?;
     progress.finish();
     let frames = engine.stats().frames_out;
     let fps = frames as f64 / counts.streaming.as_secs_f64();

@@ -78,75 +78,30 @@ impl Clock {
             (Input::Time, Some(&ports.timestep)),
             (Input::Sizes, ports.time_ids.as_ref()),
         ];
-        let used: Vec<(Input, &TensorInfo)> = possible
-            .into_iter()
-            .filter_map(|(i, t)| Some((i, t?)))
-            .filter(|(_, t)| read.contains(&t.name))
-            .collect();
-        let outputs: Vec<TensorInfo> = cuts
-            .iter()
-            .map(|c| TensorInfo {
-                name: c.name.clone(),
-                dtype: DType::F32,
-                dims: None,
-            })
-            .collect();
+        let used: Vec<(Input, &TensorInfo)> =
+            possible.into_iter().filter_map(|(i, t)| Some((i, t?))).filter(|(_, t)| read.contains(&t.name)).collect();
+        let outputs: Vec<TensorInfo> =
+            cuts.iter().map(|c| TensorInfo { name: c.name.clone(), dtype: DType::F32, dims: None }).collect();
         let small = clock_model(&graph, &nodes, model, &used, &cuts).map_err(wrong)?;
-        let chosen = Chosen {
-            provider: Provider::Cpu,
-            precision: Precision::F32,
-            why: String::new(),
-        };
-        let infos: (Vec<_>, Vec<_>) = (
-            used.iter().map(|(_, t)| *t).collect(),
-            outputs.iter().collect(),
-        );
+        let chosen = Chosen { provider: Provider::Cpu, precision: Precision::F32, why: String::new() };
+        let infos: (Vec<_>, Vec<_>) = (used.iter().map(|(_, t)| *t).collect(), outputs.iter().collect());
         // One thread: there is nothing to share out, and waking others takes longer than the work.
-        let settings = SessionSettings {
-            threads: Some(1),
-            ..*settings
-        };
+        let settings = SessionSettings { threads: Some(1), ..*settings };
         let ports = (&infos.0[..], &infos.1[..]);
-        let network = Network::load(
-            runtime,
-            "U-Net's time",
-            &Model::Edited(path, &small),
-            ports,
-            &chosen,
-            &settings,
-        )?;
+        let network = Network::load(runtime, "U-Net's time", &Model::Edited(path, &small), ports, &chosen, &settings)?;
         let mut shapes = Vec::new();
         let mut inputs = Vec::new();
         for (i, cut) in cuts.iter().enumerate() {
             let Some(width) = network.output_width(i) else {
                 return Ok(None);
             };
-            shapes.push(CutShape {
-                per_row: if cut.is_size { 6 } else { 1 },
-                width,
-            });
-            let dims = Some(vec![
-                Dim::Symbol(format!("time_rows_{i}")),
-                Dim::Fixed(width),
-            ]);
-            inputs.push(TensorInfo {
-                name: cut.name.clone(),
-                dtype: DType::F32,
-                dims,
-            });
+            shapes.push(CutShape { per_row: if cut.is_size { 6 } else { 1 }, width });
+            let dims = Some(vec![Dim::Symbol(format!("time_rows_{i}")), Dim::Fixed(width)]);
+            inputs.push(TensorInfo { name: cut.name.clone(), dtype: DType::F32, dims });
         }
         let rest = without(model, &cuts, &inputs).map_err(wrong)?;
-        let clock = Self {
-            network,
-            inputs: used.iter().map(|(i, _)| *i).collect(),
-            cuts: shapes,
-            values: Vec::new(),
-        };
-        Ok(Some(Split {
-            clock,
-            rest,
-            inputs,
-        }))
+        let clock = Self { network, inputs: used.iter().map(|(i, _)| *i).collect(), cuts: shapes, values: Vec::new() };
+        Ok(Some(Split { clock, rest, inputs }))
     }
 
     /// Shapes of the results for a number of rows.
@@ -177,13 +132,8 @@ impl Clock {
         }
         let (shapes, cuts) = self.shapes(rows.len());
         let mut outputs: [&[usize]; MAX_CUTS] = [&[]; MAX_CUTS];
-        outputs
-            .iter_mut()
-            .zip(&shapes)
-            .for_each(|(out, shape)| *out = shape);
-        let mine = self
-            .network
-            .bind(&dims[..self.inputs.len()], &outputs[..cuts])?;
+        outputs.iter_mut().zip(&shapes).for_each(|(out, shape)| *out = shape);
+        let mine = self.network.bind(&dims[..self.inputs.len()], &outputs[..cuts])?;
         for (i, input) in self.inputs.iter().enumerate() {
             for (r, row) in rows.iter().enumerate() {
                 match (input, &row.conditioning.time_ids) {
@@ -219,15 +169,9 @@ fn find(graph: &Graph, ports: &UnetPorts) -> (Vec<Cut>, BTreeSet<usize>, HashSet
             continue;
         };
         let reads_time = read.contains(&ports.timestep.name);
-        let reads_sizes = ports
-            .time_ids
-            .as_ref()
-            .is_some_and(|t| read.contains(&t.name));
+        let reads_sizes = ports.time_ids.as_ref().is_some_and(|t| read.contains(&t.name));
         if reads_time != reads_sizes {
-            found.0.push(Cut {
-                name: node.output[0].clone(),
-                is_size: reads_sizes,
-            });
+            found.0.push(Cut { name: node.output[0].clone(), is_size: reads_sizes });
             found.1.extend(nodes);
             found.2.extend(read);
         }
@@ -257,8 +201,7 @@ fn sources(
                 open.push(maker);
                 continue;
             }
-            let is_time = *name == ports.timestep.name
-                || ports.time_ids.as_ref().is_some_and(|t| t.name == *name);
+            let is_time = *name == ports.timestep.name || ports.time_ids.as_ref().is_some_and(|t| t.name == *name);
             let is_shape = *name == ports.sample.name && node.op_type == "Shape";
             if !is_time && !is_shape && graph.input(name).is_some() {
                 return None;
@@ -277,16 +220,10 @@ fn clock_model(
     cuts: &[Cut],
 ) -> Result<Vec<u8>, GraphError> {
     let nodes: Vec<NodeProto> = nodes.iter().map(|&i| graph.nodes[i].clone()).collect();
-    let read: HashSet<&str> = nodes
-        .iter()
-        .flat_map(|n| n.input.iter().map(String::as_str))
-        .collect();
+    let read: HashSet<&str> = nodes.iter().flat_map(|n| n.input.iter().map(String::as_str)).collect();
     let weights = weights(model, &read)?;
     let inputs = inputs.iter().map(|(_, t)| t.to_proto()).collect();
-    let outputs = cuts
-        .iter()
-        .map(|c| ValueInfoProto::unshaped(&c.name, F32))
-        .collect();
+    let outputs = cuts.iter().map(|c| ValueInfoProto::unshaped(&c.name, F32)).collect();
     Ok(ModelProto::new(nodes, inputs, outputs).bytes_with(weights, graph.opset))
 }
 

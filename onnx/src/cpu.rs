@@ -21,10 +21,7 @@ pub(crate) fn has_bf16() -> bool {
     }
     // AMX cannot be asked for by the stable macro.
     let listing = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    listing
-        .lines()
-        .find(|l| l.starts_with("flags"))
-        .is_some_and(|l| l.split_whitespace().any(|f| f == "amx_bf16"))
+    listing.lines().find(|l| l.starts_with("flags")).is_some_and(|l| l.split_whitespace().any(|f| f == "amx_bf16"))
 }
 
 /// Distinct (package, core) pairs in a `/proc/cpuinfo`; 0 where it does not tell.
@@ -52,7 +49,8 @@ mod tests {
 
     #[test]
     fn two_threads_of_a_core_count_once() {
-        let listing = "physical id\t: 0\ncore id\t\t: 0\n\nphysical id\t: 0\ncore id\t\t: 0\n\nphysical id : 0\ncore id : 1\n";
+        let listing =
+            "physical id\t: 0\ncore id\t\t: 0\n\nphysical id\t: 0\ncore id\t\t: 0\n\nphysical id : 0\ncore id : 1\n";
         assert_eq!(count_cores(listing), 2);
         assert_eq!(count_cores(""), 0);
     }

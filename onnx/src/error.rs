@@ -27,27 +27,15 @@ pub struct OnnxError {
 
 impl OnnxError {
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::Invalid,
-            what: what.into(),
-            hint: None,
-        }
+        Self { kind: ErrorKind::Invalid, what: what.into(), hint: None }
     }
 
     pub(crate) fn missing(what: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::Missing,
-            what: what.into(),
-            hint: None,
-        }
+        Self { kind: ErrorKind::Missing, what: what.into(), hint: None }
     }
 
     pub(crate) fn failed(what: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::Failed,
-            what: what.into(),
-            hint: None,
-        }
+        Self { kind: ErrorKind::Failed, what: what.into(), hint: None }
     }
 
     #[must_use]
@@ -59,11 +47,7 @@ impl OnnxError {
 
 impl From<ModelError> for OnnxError {
     fn from(error: ModelError) -> Self {
-        Self {
-            kind: ErrorKind::Failed,
-            what: error.what,
-            hint: error.hint,
-        }
+        Self { kind: ErrorKind::Failed, what: error.what, hint: error.hint }
     }
 }
 
@@ -73,19 +57,11 @@ pub(crate) fn run_error<R>(network: &str, doing: &str, error: &ort::Error<R>) ->
     let lower = text.to_lowercase();
     let what = format!("{network}: {doing}: {}", text.trim());
     // The words of ONNX Runtime's arenas, of CUDA and of the C++ library for "no memory left".
-    if [
-        "out of memory",
-        "failed to allocate",
-        "bad_alloc",
-        "bad alloc",
-        "available memory",
-    ]
-    .iter()
-    .any(|w| lower.contains(w))
+    if ["out of memory", "failed to allocate", "bad_alloc", "bad alloc", "available memory"]
+        .iter()
+        .any(|w| lower.contains(w))
     {
-        ModelError::new(what).with_hint(
-            "the memory is full: try a smaller size, fewer steps, or close other programs",
-        )
+        ModelError::new(what).with_hint("the memory is full: try a smaller size, fewer steps, or close other programs")
     } else {
         ModelError::new(what)
     }

@@ -4,11 +4,6 @@
 //! into the networks that `livediffusion-pipeline` runs. What a pack holds (precisions, ranks, tensor names, which VAE,
 //! one or two text encoders) is read from its graphs, never configured.
 
-#![allow(
-    clippy::doc_markdown,
-    reason = "OpenVINO, TensorRT and StreamDiffusion are names, not code"
-)]
-
 mod clock;
 mod cpu;
 mod error;

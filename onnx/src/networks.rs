@@ -28,11 +28,7 @@ pub struct LoadedPack {
 }
 
 /// Loads the networks of `pack`.
-pub fn load_networks(
-    runtime: &Runtime,
-    pack: &Pack,
-    settings: &SessionSettings,
-) -> Result<LoadedPack, OnnxError> {
+pub fn load_networks(runtime: &Runtime, pack: &Pack, settings: &SessionSettings) -> Result<LoadedPack, OnnxError> {
     let chosen = choose_provider(runtime, settings)?;
     let encoder = match (pack.part(PartName::VaeEncoder), pack.vae_kind) {
         (Some(part), Some(kind)) => {
@@ -41,31 +37,12 @@ pub fn load_networks(
         }
         _ => None,
     };
-    let decoder = pack
-        .part(PartName::VaeDecoder)
-        .ok_or_else(|| OnnxError::invalid("the pack has no vae_decoder"))?;
-    let decoder = Box::new(OnnxDecoder::load(
-        runtime, pack, decoder, &chosen, settings,
-    )?);
+    let decoder = pack.part(PartName::VaeDecoder).ok_or_else(|| OnnxError::invalid("the pack has no vae_decoder"))?;
+    let decoder = Box::new(OnnxDecoder::load(runtime, pack, decoder, &chosen, settings)?);
     let denoiser = OnnxUnet::load(runtime, pack, &chosen, settings)?;
     let timesteps = denoiser.timesteps();
     let text = Box::new(OnnxText::load(runtime, pack, &chosen, settings)?);
-    let networks = Networks {
-        encoder,
-        denoiser: Box::new(denoiser),
-        decoder,
-    };
-    let Chosen {
-        provider,
-        precision,
-        why,
-    } = chosen;
-    Ok(LoadedPack {
-        networks,
-        text,
-        provider,
-        precision,
-        why,
-        timesteps,
-    })
+    let networks = Networks { encoder, denoiser: Box::new(denoiser), decoder };
+    let Chosen { provider, precision, why } = chosen;
+    Ok(LoadedPack { networks, text, provider, precision, why, timesteps })
 }

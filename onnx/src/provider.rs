@@ -72,8 +72,7 @@ impl FromStr for ProviderChoice {
         }
         let found = Provider::ALL.into_iter().find(|p| p.to_string() == text);
         found.map(Self::Fixed).ok_or_else(|| {
-            OnnxError::invalid(format!("unknown provider {text:?}"))
-                .hint("auto, cpu, openvino, cuda or tensorrt")
+            OnnxError::invalid(format!("unknown provider {text:?}")).hint("auto, cpu, openvino, cuda or tensorrt")
         })
     }
 }
@@ -108,9 +107,7 @@ impl FromStr for Precision {
     fn from_str(text: &str) -> Result<Self, OnnxError> {
         let all = [Self::Auto, Self::F32, Self::Bf16];
         let found = all.into_iter().find(|p| p.to_string() == text);
-        found.ok_or_else(|| {
-            OnnxError::invalid(format!("unknown precision {text:?}")).hint("auto, f32 or bf16")
-        })
+        found.ok_or_else(|| OnnxError::invalid(format!("unknown precision {text:?}")).hint("auto, f32 or bf16"))
     }
 }
 
@@ -164,11 +161,7 @@ pub fn choose_provider(runtime: &Runtime, settings: &SessionSettings) -> Result<
         }
         (_, Precision::F32 | Precision::Auto) => Precision::F32,
     };
-    Ok(Chosen {
-        provider,
-        precision,
-        why,
-    })
+    Ok(Chosen { provider, precision, why })
 }
 
 fn choose_automatically(runtime: &Runtime) -> (Provider, String) {
@@ -184,10 +177,7 @@ fn choose_automatically(runtime: &Runtime) -> (Provider, String) {
         }
     }
     let why = if refused.is_empty() {
-        format!(
-            "auto: this ONNX Runtime ({}) has no other",
-            runtime.flavour()
-        )
+        format!("auto: this ONNX Runtime ({}) has no other", runtime.flavour())
     } else {
         format!("auto: {}", refused.join("; "))
     };
@@ -198,17 +188,11 @@ fn choose_automatically(runtime: &Runtime) -> (Provider, String) {
 pub fn probe_provider(runtime: &Runtime, provider: Provider) -> Result<(), OnnxError> {
     let shape = ["1", "8"];
     let model = ModelProto::bytes(
-        vec![
-            NodeProto::new("Mul", &["x", "x"], &["square"]),
-            NodeProto::new("Add", &["square", "x"], &["y"]),
-        ],
+        vec![NodeProto::new("Mul", &["x", "x"], &["square"]), NodeProto::new("Add", &["square", "x"], &["y"])],
         vec![ValueInfoProto::tensor("x", 1, &shape)],
         vec![ValueInfoProto::tensor("y", 1, &shape)],
     );
-    let settings = SessionSettings {
-        threads: Some(1),
-        ..SessionSettings::default()
-    };
+    let settings = SessionSettings { threads: Some(1), ..SessionSettings::default() };
     let build = || -> ort::Result<Session> {
         let mut builder = builder(runtime, provider, Precision::F32, &settings)?;
         if matches!(provider, Provider::Cuda | Provider::TensorRt) {
@@ -217,31 +201,21 @@ pub fn probe_provider(runtime: &Runtime, provider: Provider) -> Result<(), OnnxE
         }
         builder.commit_from_memory(&model)
     };
-    build()
-        .map(drop)
-        .map_err(|e| refusal(runtime, provider, &e))
+    build().map(drop).map_err(|e| refusal(runtime, provider, &e))
 }
 
 fn refusal(runtime: &Runtime, provider: Provider, error: &ort::Error) -> OnnxError {
     let flavour = runtime.flavour();
-    let what = format!(
-        "the {provider} provider does not work with {}: {}",
-        runtime.path().display(),
-        error.message()
-    );
+    let what = format!("the {provider} provider does not work with {}: {}", runtime.path().display(), error.message());
     let compiled = runtime.compiled_providers().contains(&provider);
     let hint = match provider {
         Provider::Cpu => "the library is damaged: `make setup` fetches it anew".to_owned(),
-        _ if compiled => format!(
-            "this library has {provider}, but something that it needs is missing: see `doctor`"
-        ),
+        _ if compiled => format!("this library has {provider}, but something that it needs is missing: see `doctor`"),
         Provider::OpenVino => {
             format!("this library is of flavour {flavour}: `make setup` fetches the OpenVINO one")
         }
         Provider::Cuda | Provider::TensorRt => {
-            format!(
-                "this library is of flavour {flavour}: give a CUDA build with --ort-lib, or --provider auto"
-            )
+            format!("this library is of flavour {flavour}: give a CUDA build with --ort-lib, or --provider auto")
         }
     };
     OnnxError::missing(what).hint(hint)
@@ -266,28 +240,19 @@ pub(crate) fn builder(
         .with_execution_providers(registrations(provider, precision, threads))?)
 }
 
-fn registrations(
-    provider: Provider,
-    precision: Precision,
-    threads: usize,
-) -> Vec<ExecutionProviderDispatch> {
+fn registrations(provider: Provider, precision: Precision, threads: usize) -> Vec<ExecutionProviderDispatch> {
     match provider {
         Provider::Cpu => Vec::new(),
         Provider::OpenVino => vec![openvino(precision, threads)],
         Provider::Cuda => vec![ep::CUDA::default().build().error_on_failure()],
-        Provider::TensorRt => vec![
-            ep::TensorRT::default().build().error_on_failure(),
-            ep::CUDA::default().build().error_on_failure(),
-        ],
+        Provider::TensorRt => {
+            vec![ep::TensorRT::default().build().error_on_failure(), ep::CUDA::default().build().error_on_failure()]
+        }
     }
 }
 
 fn openvino(precision: Precision, threads: usize) -> ExecutionProviderDispatch {
-    let hint = if precision == Precision::Bf16 {
-        "bf16"
-    } else {
-        "f32"
-    };
+    let hint = if precision == Precision::Bf16 { "bf16" } else { "f32" };
     // The provider's own `precision` option refuses bf16 on a CPU; OpenVINO's properties take it. LATENCY is one
     // request at a time on all threads; THROUGHPUT would split the cores among requests that never come.
     let properties = format!(

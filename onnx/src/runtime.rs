@@ -20,8 +20,7 @@ const FLAVOURS: [&str; 3] = ["openvino", "cuda", "cpu"];
 /// Names tried with the system's loader. The second is a link that only development packages have.
 const SYSTEM_NAMES: [&str; 2] = ["libonnxruntime.so.1", "libonnxruntime.so"];
 
-const HINT: &str =
-    "`make setup` fetches the library; or point --ort-lib or ORT_DYLIB_PATH at libonnxruntime.so";
+const HINT: &str = "`make setup` fetches the library; or point --ort-lib or ORT_DYLIB_PATH at libonnxruntime.so";
 
 static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 
@@ -91,10 +90,7 @@ impl Runtime {
             Provider::Cuda => ort::ep::CUDA::is_available(),
             Provider::TensorRt => ort::ep::TensorRT::is_available(),
         };
-        Provider::ALL
-            .into_iter()
-            .filter(|p| has(p).unwrap_or(false))
-            .collect()
+        Provider::ALL.into_iter().filter(|p| has(p).unwrap_or(false)).collect()
     }
 
     pub(crate) fn environment(&self) -> &Environment {
@@ -110,10 +106,8 @@ impl Runtime {
             return Ok(self.clone());
         }
         let (here, there) = (self.path.display(), asked.display());
-        Err(OnnxError::invalid(format!(
-            "{here} is loaded already; {there} cannot be loaded beside it"
-        ))
-        .hint("one process can hold one ONNX Runtime: start another process for the other"))
+        Err(OnnxError::invalid(format!("{here} is loaded already; {there} cannot be loaded beside it"))
+            .hint("one process can hold one ONNX Runtime: start another process for the other"))
     }
 
     fn open(path: &Path) -> Result<Self, OnnxError> {
@@ -121,14 +115,8 @@ impl Runtime {
             OnnxError::missing(format!("{} cannot be loaded: {reason}", path.display())).hint(HINT)
         })?;
         let failed = |e: &dyn std::fmt::Display| {
-            OnnxError::missing(format!(
-                "ONNX Runtime {version} from {}: {e}",
-                path.display()
-            ))
-            .hint(format!(
-                "it has to be 1.{} or newer: {HINT}",
-                ort::MINOR_VERSION
-            ))
+            OnnxError::missing(format!("ONNX Runtime {version} from {}: {e}", path.display()))
+                .hint(format!("it has to be 1.{} or newer: {HINT}", ort::MINOR_VERSION))
         };
         let environment = ort::init_from(path)
             .map_err(|e| failed(&e))?
@@ -138,11 +126,7 @@ impl Runtime {
             .map_err(|e| failed(&e))?;
         // At its own default the library formats thousands of messages a frame, only for them to be filtered out here.
         environment.set_log_level(LogLevel::Warning);
-        Ok(Self {
-            environment,
-            path: mapped_path(path),
-            version,
-        })
+        Ok(Self { environment, path: mapped_path(path), version })
     }
 
     fn open_system(env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, OnnxError> {
@@ -151,8 +135,7 @@ impl Runtime {
                 return Self::open(Path::new(name));
             }
         }
-        let cache =
-            cache_folder(env).map_or_else(|| "no cache folder".into(), |c| c.display().to_string());
+        let cache = cache_folder(env).map_or_else(|| "no cache folder".into(), |c| c.display().to_string());
         Err(OnnxError::missing(format!(
             "no ONNX Runtime library: looked at --ort-lib and ORT_DYLIB_PATH (not given), in {cache} for {}, and asked \
              the system for {}",
@@ -164,18 +147,14 @@ impl Runtime {
 }
 
 /// The library that the settings name or the cache holds; `None` leaves it to the system.
-fn find(
-    explicit: Option<&Path>,
-    env: impl Fn(&str) -> Option<OsString>,
-) -> Result<Option<PathBuf>, OnnxError> {
+fn find(explicit: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Result<Option<PathBuf>, OnnxError> {
     if let Some(path) = explicit {
         return resolve(path).map(Some);
     }
     if let Some(path) = env("ORT_DYLIB_PATH").filter(|p| !p.is_empty()) {
-        return resolve(Path::new(&path)).map(Some).map_err(|e| OnnxError {
-            what: format!("ORT_DYLIB_PATH: {e}"),
-            ..e
-        });
+        return resolve(Path::new(&path))
+            .map(Some)
+            .map_err(|e| OnnxError { what: format!("ORT_DYLIB_PATH: {e}"), ..e });
     }
     let Some(cache) = cache_folder(&env) else {
         return Ok(None);
@@ -183,10 +162,7 @@ fn find(
     for flavour in FLAVOURS {
         let prefix = format!("{flavour}-");
         let mut folders: Vec<PathBuf> = entries(&cache)
-            .filter(|p| {
-                p.file_name()
-                    .is_some_and(|n| n.to_string_lossy().starts_with(&prefix))
-            })
+            .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)))
             .collect();
         folders.sort_by_key(|p| version_key(p));
         if let Some(file) = folders.iter().rev().find_map(|folder| library_in(folder)) {
@@ -208,12 +184,9 @@ fn cache_folder(env: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 fn resolve(path: &Path) -> Result<PathBuf, OnnxError> {
     let none = |what: String| OnnxError::missing(what).hint(HINT);
     // A relative path would be taken from the executable's folder first.
-    let path = path
-        .canonicalize()
-        .map_err(|e| none(format!("{}: {e}", path.display())))?;
+    let path = path.canonicalize().map_err(|e| none(format!("{}: {e}", path.display())))?;
     if path.is_dir() {
-        library_in(&path)
-            .ok_or_else(|| none(format!("{} holds no libonnxruntime.so", path.display())))
+        library_in(&path).ok_or_else(|| none(format!("{} holds no libonnxruntime.so", path.display())))
     } else {
         Ok(path)
     }
@@ -222,38 +195,22 @@ fn resolve(path: &Path) -> Result<PathBuf, OnnxError> {
 /// The library of the highest version in a folder.
 fn library_in(folder: &Path) -> Option<PathBuf> {
     entries(folder)
-        .filter(|p| {
-            p.file_name()
-                .is_some_and(|n| n.to_string_lossy().starts_with("libonnxruntime.so"))
-        })
+        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("libonnxruntime.so")))
         .max_by_key(|p| version_key(p))
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-        .map(|e| e.path())
+    std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|e| e.path())
 }
 
 /// Orders names by the numbers in them, so that 1.24 comes after 1.9.
 fn version_key(path: &Path) -> Vec<u64> {
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    name.split(|c: char| !c.is_ascii_digit())
-        .filter_map(|n| n.parse().ok())
-        .collect()
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
 }
 
 /// Loads the library far enough to ask its version, or tells the loader's reason for refusing it.
-#[allow(
-    unsafe_code,
-    reason = "the C API's entry point; ort keeps its own handle of the library private"
-)]
+#[allow(unsafe_code, reason = "the C API's entry point; ort keeps its own handle of the library private")]
 fn ask_version(path: &Path) -> Result<String, String> {
     let reason = |e: libloading::Error| match std::error::Error::source(&e) {
         Some(source) => source.to_string(),
@@ -262,10 +219,8 @@ fn ask_version(path: &Path) -> Result<String, String> {
     // SAFETY: loading runs the library's initialisers; it is the one that the user or the system names as ONNX Runtime.
     let library = unsafe { libloading::Library::new(path) }.map_err(reason)?;
     // SAFETY: `OrtGetApiBase` has had this signature in every release of the C API.
-    let base = unsafe {
-        library.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase")
-    }
-    .map_err(|_| "it is not ONNX Runtime (no OrtGetApiBase)".to_owned())?;
+    let base = unsafe { library.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase") }
+        .map_err(|_| "it is not ONNX Runtime (no OrtGetApiBase)".to_owned())?;
     // SAFETY: the entry point takes no arguments and returns a pointer to a static table, or null.
     let table = unsafe { base().as_ref() }.ok_or("OrtGetApiBase returned nothing")?;
     // SAFETY: the table's second entry returns a static string that ends in a zero.
@@ -306,14 +261,8 @@ mod tests {
         let env = |name: &str| (name == "LIVEDIFFUSION_CACHE").then(|| cache.path().into());
         assert_eq!(find(None, env).unwrap(), None);
         touch(&cache.path().join("ort/cpu-1.32.0/libonnxruntime.so.1.32.0"));
-        touch(
-            &cache
-                .path()
-                .join("ort/openvino-1.9.0/libonnxruntime.so.1.9.0"),
-        );
-        let newest = cache
-            .path()
-            .join("ort/openvino-1.24.1/libonnxruntime.so.1.24.1");
+        touch(&cache.path().join("ort/openvino-1.9.0/libonnxruntime.so.1.9.0"));
+        let newest = cache.path().join("ort/openvino-1.24.1/libonnxruntime.so.1.24.1");
         touch(&newest);
         touch(&newest.with_file_name("libonnxruntime_providers_openvino.so"));
         assert_eq!(find(None, env).unwrap(), Some(newest));
@@ -322,20 +271,11 @@ mod tests {
     #[test]
     fn what_was_asked_for_comes_first_and_is_not_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder
-            .path()
-            .canonicalize()
-            .unwrap()
-            .join("libonnxruntime.so.1.24.1");
+        let file = folder.path().canonicalize().unwrap().join("libonnxruntime.so.1.24.1");
         touch(&file);
-        let absent = |name: &str| {
-            (name == "ORT_DYLIB_PATH").then(|| OsString::from("/nowhere/libonnxruntime.so"))
-        };
+        let absent = |name: &str| (name == "ORT_DYLIB_PATH").then(|| OsString::from("/nowhere/libonnxruntime.so"));
         assert_eq!(find(Some(folder.path()), absent).unwrap(), Some(file));
         let error = find(None, absent).unwrap_err();
-        assert!(
-            error.what.contains("ORT_DYLIB_PATH") && error.hint.is_some(),
-            "{error:?}"
-        );
+        assert!(error.what.contains("ORT_DYLIB_PATH") && error.hint.is_some(), "{error:?}");
     }
 }

@@ -84,43 +84,21 @@ impl Network {
                     // Weights in files of their own are found relative to the model, which has no place in memory.
                     let folder = path.parent().unwrap_or(path).to_string_lossy();
                     builder
-                        .with_config_entry(
-                            "session.model_external_initializers_file_folder_path",
-                            folder,
-                        )?
+                        .with_config_entry("session.model_external_initializers_file_folder_path", folder)?
                         .commit_from_memory(bytes)
                 }
             }
         };
         let session = build().map_err(|e| {
-            let ModelError { what, hint } =
-                run_error(label, &format!("loading {}", path.display()), &e);
-            OnnxError {
-                hint,
-                ..OnnxError::failed(what)
-            }
+            let ModelError { what, hint } = run_error(label, &format!("loading {}", path.display()), &e);
+            OnnxError { hint, ..OnnxError::failed(what) }
         })?;
-        let ports = |infos: &[&TensorInfo]| {
-            infos
-                .iter()
-                .map(|&info| Port::new(info))
-                .collect::<Result<Vec<_>, _>>()
-        };
+        let ports = |infos: &[&TensorInfo]| infos.iter().map(|&info| Port::new(info)).collect::<Result<Vec<_>, _>>();
         let (inputs, outputs) = (ports(inputs)?, ports(outputs)?);
         if inputs.len().max(outputs.len()) > MAX_PORTS {
-            return Err(OnnxError::invalid(format!(
-                "{}: more than {MAX_PORTS} inputs",
-                path.display()
-            )));
+            return Err(OnnxError::invalid(format!("{}: more than {MAX_PORTS} inputs", path.display())));
         }
-        Ok(Self {
-            label,
-            session,
-            inputs,
-            outputs,
-            shapes: Vec::with_capacity(MAX_SHAPES),
-            calls: 0,
-        })
+        Ok(Self { label, session, inputs, outputs, shapes: Vec::with_capacity(MAX_SHAPES), calls: 0 })
     }
 
     /// Width of a [rows, width] output as ONNX Runtime infers it.
@@ -132,24 +110,12 @@ impl Network {
     }
 
     /// Finds or makes the tensors for a call with inputs of these shapes. The output shapes follow from them.
-    pub(crate) fn bind(
-        &mut self,
-        inputs: &[&[usize]],
-        outputs: &[&[usize]],
-    ) -> Result<Bound, ModelError> {
+    pub(crate) fn bind(&mut self, inputs: &[&[usize]], outputs: &[&[usize]]) -> Result<Bound, ModelError> {
         self.calls += 1;
-        let same = |t: &Tensors| {
-            t.input_dims
-                .iter()
-                .zip(inputs)
-                .all(|(have, want)| have == want)
-        };
+        let same = |t: &Tensors| t.input_dims.iter().zip(inputs).all(|(have, want)| have == want);
         if let Some(index) = self.shapes.iter().position(same) {
             self.shapes[index].last_call = self.calls;
-            return Ok(Bound {
-                index,
-                fresh: false,
-            });
+            return Ok(Bound { index, fresh: false });
         }
         for (port, dims) in self.inputs.iter().zip(inputs) {
             port.check(self.label, dims)?;
@@ -162,62 +128,33 @@ impl Network {
         };
         if self.shapes.len() < MAX_SHAPES {
             self.shapes.push(tensors);
-            return Ok(Bound {
-                index: self.shapes.len() - 1,
-                fresh: true,
-            });
+            return Ok(Bound { index: self.shapes.len() - 1, fresh: true });
         }
-        let oldest = (0..MAX_SHAPES)
-            .min_by_key(|&i| self.shapes[i].last_call)
-            .unwrap_or(0);
+        let oldest = (0..MAX_SHAPES).min_by_key(|&i| self.shapes[i].last_call).unwrap_or(0);
         self.shapes[oldest] = tensors;
-        Ok(Bound {
-            index: oldest,
-            fresh: true,
-        })
+        Ok(Bound { index: oldest, fresh: true })
     }
 
     /// Writes `values` into input `port`, from element `at` on.
-    pub(crate) fn write(
-        &mut self,
-        bound: Bound,
-        port: usize,
-        at: usize,
-        values: &[f32],
-    ) -> Result<(), ModelError> {
+    pub(crate) fn write(&mut self, bound: Bound, port: usize, at: usize, values: &[f32]) -> Result<(), ModelError> {
         let tensor = &mut self.shapes[bound.index].inputs[port];
-        write_values(tensor, at, values)
-            .map_err(|e| self.tensor_error("writing", &self.inputs[port], &e))
+        write_values(tensor, at, values).map_err(|e| self.tensor_error("writing", &self.inputs[port], &e))
     }
 
     /// Writes token ids into input `port`.
-    pub(crate) fn write_ids(
-        &mut self,
-        bound: Bound,
-        port: usize,
-        ids: &[u32],
-    ) -> Result<(), ModelError> {
+    pub(crate) fn write_ids(&mut self, bound: Bound, port: usize, ids: &[u32]) -> Result<(), ModelError> {
         let tensor = &mut self.shapes[bound.index].inputs[port];
         write_ids(tensor, ids).map_err(|e| self.tensor_error("writing", &self.inputs[port], &e))
     }
 
     /// Reads output `port`.
-    pub(crate) fn read(
-        &self,
-        bound: Bound,
-        port: usize,
-        values: &mut [f32],
-    ) -> Result<(), ModelError> {
+    pub(crate) fn read(&self, bound: Bound, port: usize, values: &mut [f32]) -> Result<(), ModelError> {
         let tensor = &self.shapes[bound.index].outputs[port];
-        read_values(tensor, values)
-            .map_err(|e| self.tensor_error("reading", &self.outputs[port], &e))
+        read_values(tensor, values).map_err(|e| self.tensor_error("reading", &self.outputs[port], &e))
     }
 
     /// Runs the network on the tensors.
-    #[allow(
-        unsafe_code,
-        reason = "ort's own run allocates for every input and output of every call"
-    )]
+    #[allow(unsafe_code, reason = "ort's own run allocates for every input and output of every call")]
     pub(crate) fn run(&mut self, bound: Bound) -> Result<(), ModelError> {
         let tensors = &mut self.shapes[bound.index];
         let mut input_names = [ptr::null(); MAX_PORTS];
@@ -246,8 +183,7 @@ impl Network {
             )
         };
         // SAFETY: `status` was returned just now and is owned by nobody else.
-        unsafe { ort::Error::result_from_status(status) }
-            .map_err(|e| run_error(self.label, "running", &e))
+        unsafe { ort::Error::result_from_status(status) }.map_err(|e| run_error(self.label, "running", &e))
     }
 
     fn tensors(&self, ports: &[Port], dims: &[&[usize]]) -> Result<Vec<DynTensor>, ModelError> {
@@ -268,15 +204,8 @@ impl Port {
     fn new(info: &TensorInfo) -> Result<Self, OnnxError> {
         let known = !matches!(info.dtype, DType::Other(_));
         let name = CString::new(info.name.as_str()).ok().filter(|_| known);
-        name.map(|name| Self {
-            name,
-            info: info.clone(),
-        })
-        .ok_or_else(|| {
-            OnnxError::invalid(format!(
-                "the tensor {info} has a type that is not supported"
-            ))
-        })
+        name.map(|name| Self { name, info: info.clone() })
+            .ok_or_else(|| OnnxError::invalid(format!("the tensor {info} has a type that is not supported")))
     }
 
     /// Compares a shape with what the graph fixes, since ONNX Runtime's own message names neither size nor network.
@@ -284,16 +213,12 @@ impl Port {
         let Some(known) = &self.info.dims else {
             return Ok(());
         };
-        let fits =
-            |(known, have): (&Dim, &usize)| !matches!(known, Dim::Fixed(side) if side != have);
+        let fits = |(known, have): (&Dim, &usize)| !matches!(known, Dim::Fixed(side) if side != have);
         if known.len() == dims.len() && known.iter().zip(dims).all(fits) {
             return Ok(());
         }
-        Err(
-            ModelError::new(format!("{label}: it takes {}, not {dims:?}", self.info)).with_hint(
-                "the pack was exported for fixed sizes: use that size, or export with dynamic axes",
-            ),
-        )
+        Err(ModelError::new(format!("{label}: it takes {}, not {dims:?}", self.info))
+            .with_hint("the pack was exported for fixed sizes: use that size, or export with dynamic axes"))
     }
 }
 
@@ -310,27 +235,20 @@ fn element(dtype: DType) -> TensorElementType {
 fn write_values(tensor: &mut DynTensor, at: usize, values: &[f32]) -> ort::Result<()> {
     match *tensor.data_type() {
         TensorElementType::Float16 => {
-            part(tensor.try_extract_tensor_mut::<f16>()?.1, at, values.len())?
-                .convert_from_f32_slice(values);
+            part(tensor.try_extract_tensor_mut::<f16>()?.1, at, values.len())?.convert_from_f32_slice(values);
         }
         TensorElementType::Bfloat16 => {
-            part(tensor.try_extract_tensor_mut::<bf16>()?.1, at, values.len())?
-                .convert_from_f32_slice(values);
+            part(tensor.try_extract_tensor_mut::<bf16>()?.1, at, values.len())?.convert_from_f32_slice(values);
         }
         TensorElementType::Int64 => {
             let out = part(tensor.try_extract_tensor_mut::<i64>()?.1, at, values.len())?;
-            out.iter_mut()
-                .zip(values)
-                .for_each(|(out, &v)| *out = v.round() as i64);
+            out.iter_mut().zip(values).for_each(|(out, &v)| *out = v.round() as i64);
         }
         TensorElementType::Int32 => {
             let out = part(tensor.try_extract_tensor_mut::<i32>()?.1, at, values.len())?;
-            out.iter_mut()
-                .zip(values)
-                .for_each(|(out, &v)| *out = v.round() as i32);
+            out.iter_mut().zip(values).for_each(|(out, &v)| *out = v.round() as i32);
         }
-        _ => part(tensor.try_extract_tensor_mut::<f32>()?.1, at, values.len())?
-            .copy_from_slice(values),
+        _ => part(tensor.try_extract_tensor_mut::<f32>()?.1, at, values.len())?.copy_from_slice(values),
     }
     Ok(())
 }
@@ -338,14 +256,10 @@ fn write_values(tensor: &mut DynTensor, at: usize, values: &[f32]) -> ort::Resul
 fn write_ids(tensor: &mut DynTensor, ids: &[u32]) -> ort::Result<()> {
     if *tensor.data_type() == TensorElementType::Int32 {
         let out = part(tensor.try_extract_tensor_mut::<i32>()?.1, 0, ids.len())?;
-        out.iter_mut()
-            .zip(ids)
-            .for_each(|(out, &id)| *out = id as i32);
+        out.iter_mut().zip(ids).for_each(|(out, &id)| *out = id as i32);
     } else {
         let out = part(tensor.try_extract_tensor_mut::<i64>()?.1, 0, ids.len())?;
-        out.iter_mut()
-            .zip(ids)
-            .for_each(|(out, &id)| *out = i64::from(id));
+        out.iter_mut().zip(ids).for_each(|(out, &id)| *out = i64::from(id));
     }
     Ok(())
 }
@@ -355,15 +269,11 @@ fn read_values(tensor: &DynTensor, values: &mut [f32]) -> ort::Result<()> {
     match *tensor.data_type() {
         TensorElementType::Float16 => {
             let have = tensor.try_extract_tensor::<f16>()?.1;
-            have.get(..values.len())
-                .ok_or_else(short)?
-                .convert_to_f32_slice(values);
+            have.get(..values.len()).ok_or_else(short)?.convert_to_f32_slice(values);
         }
         TensorElementType::Bfloat16 => {
             let have = tensor.try_extract_tensor::<bf16>()?.1;
-            have.get(..values.len())
-                .ok_or_else(short)?
-                .convert_to_f32_slice(values);
+            have.get(..values.len()).ok_or_else(short)?.convert_to_f32_slice(values);
         }
         _ => {
             let have = tensor.try_extract_tensor::<f32>()?.1;
@@ -375,9 +285,6 @@ fn read_values(tensor: &DynTensor, values: &mut [f32]) -> ort::Result<()> {
 
 fn part<T>(all: &mut [T], at: usize, len: usize) -> ort::Result<&mut [T]> {
     let size = all.len();
-    all.get_mut(at..at + len).ok_or_else(|| {
-        ort::Error::new(format!(
-            "{len} values at {at} do not fit into a tensor of {size}"
-        ))
-    })
+    all.get_mut(at..at + len)
+        .ok_or_else(|| ort::Error::new(format!("{len} values at {at} do not fit into a tensor of {size}")))
 }

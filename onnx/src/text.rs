@@ -35,18 +35,10 @@ impl OnnxText {
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
-        let chosen = Chosen {
-            precision: Precision::F32,
-            ..chosen.clone()
-        };
+        let chosen = Chosen { precision: Precision::F32, ..chosen.clone() };
         let one = |ports| One::load(runtime, pack, ports, &chosen, settings);
         let encoders = pack.text.iter().map(one).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
-            encoders,
-            length: pack.prompt_length,
-            width: pack.prompt_width,
-            sdxl: pack.sdxl,
-        })
+        Ok(Self { encoders, length: pack.prompt_length, width: pack.prompt_width, sdxl: pack.sdxl })
     }
 }
 
@@ -58,76 +50,41 @@ impl One {
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
-        let part = pack
-            .part(ports.part)
-            .ok_or_else(|| OnnxError::invalid(format!("no {}", ports.part)))?;
+        let part = pack.part(ports.part).ok_or_else(|| OnnxError::invalid(format!("no {}", ports.part)))?;
         let second = ports.part == PartName::TextEncoder2;
-        let (label, folder) = if second {
-            ("second text encoder", "tokenizer_2")
-        } else {
-            ("text encoder", "tokenizer")
-        };
+        let (label, folder) =
+            if second { ("second text encoder", "tokenizer_2") } else { ("text encoder", "tokenizer") };
         // A pack with only the second encoder (SDXL's refiner) may keep its tokenizer under the first's name.
-        let folder = [folder, "tokenizer"]
-            .map(|f| pack.dir.join(f))
-            .into_iter()
-            .find(|d| d.is_dir());
+        let folder = [folder, "tokenizer"].map(|f| pack.dir.join(f)).into_iter().find(|d| d.is_dir());
         let folder = folder.ok_or_else(|| {
             OnnxError::invalid(format!("{} has no tokenizer/", pack.dir.display()))
                 .hint("copy the tokenizer's folder of the original model into the pack")
         })?;
         let tokenizer = PromptTokenizer::open(&folder, Some(pack.prompt_length))?;
-        let unknown = || {
-            OnnxError::invalid(format!(
-                "{}: its output has no fixed width",
-                part.file.display()
-            ))
-        };
+        let unknown = || OnnxError::invalid(format!("{}: its output has no fixed width", part.file.display()));
         let alone = (pack.text.len() == 1).then_some(pack.prompt_width);
-        let pooled_width =
-            |t: &TensorInfo| t.fixed(1).or_else(|| pack.unet.pooled.as_ref()?.fixed(1));
+        let pooled_width = |t: &TensorInfo| t.fixed(1).or_else(|| pack.unet.pooled.as_ref()?.fixed(1));
         let inputs: Vec<&TensorInfo> = [&ports.ids].into_iter().chain(&ports.mask).collect();
         let outputs: Vec<&TensorInfo> = [&ports.hidden].into_iter().chain(&ports.pooled).collect();
         Ok(Self {
-            network: Network::load(
-                runtime,
-                label,
-                &Model::File(&part.file),
-                (&inputs, &outputs),
-                chosen,
-                settings,
-            )?,
+            network: Network::load(runtime, label, &Model::File(&part.file), (&inputs, &outputs), chosen, settings)?,
             tokenizer,
             has_mask: ports.mask.is_some(),
             width: ports.hidden.fixed(2).or(alone).ok_or_else(unknown)?,
-            pooled_width: ports
-                .pooled
-                .as_ref()
-                .map(|t| pooled_width(t).ok_or_else(unknown))
-                .transpose()?,
+            pooled_width: ports.pooled.as_ref().map(|t| pooled_width(t).ok_or_else(unknown)).transpose()?,
         })
     }
 
     /// Hidden states, [length, width], and the pooled output.
     fn encode(&mut self, prompt: &str) -> Result<(Vec<f32>, Option<Vec<f32>>), ModelError> {
-        let tokens = self.tokenizer.encode(prompt).map_err(|e| ModelError {
-            what: e.what,
-            hint: e.hint,
-        })?;
+        let tokens = self.tokenizer.encode(prompt).map_err(|e| ModelError { what: e.what, hint: e.hint })?;
         let length = tokens.ids.len();
         let ids = [1, length];
         let hidden_dims = [1, length, self.width];
         let pooled_dims = [1, self.pooled_width.unwrap_or(0)];
-        let inputs: &[&[usize]] = if self.has_mask {
-            &[&ids, &ids]
-        } else {
-            &[&ids]
-        };
-        let outputs: &[&[usize]] = if self.pooled_width.is_some() {
-            &[&hidden_dims, &pooled_dims]
-        } else {
-            &[&hidden_dims]
-        };
+        let inputs: &[&[usize]] = if self.has_mask { &[&ids, &ids] } else { &[&ids] };
+        let outputs: &[&[usize]] =
+            if self.pooled_width.is_some() { &[&hidden_dims, &pooled_dims] } else { &[&hidden_dims] };
         let bound = self.network.bind(inputs, outputs)?;
         self.network.write_ids(bound, 0, &tokens.ids)?;
         if self.has_mask {
@@ -152,10 +109,7 @@ impl TextEncoder for OnnxText {
         let mut column = 0;
         for one in &mut self.encoders {
             let (hidden, its_pooled) = one.encode(prompt)?;
-            for (row, values) in tokens
-                .chunks_exact_mut(self.width)
-                .zip(hidden.chunks_exact(one.width))
-            {
+            for (row, values) in tokens.chunks_exact_mut(self.width).zip(hidden.chunks_exact(one.width)) {
                 row[column..column + one.width].copy_from_slice(values);
             }
             column += one.width;
@@ -163,16 +117,7 @@ impl TextEncoder for OnnxText {
         }
         // Original size, crop, target size; diffusers' order is height before width.
         let (height, width) = (size.height as f32, size.width as f32);
-        let time_ids = self
-            .sdxl
-            .then_some([height, width, 0.0, 0.0, height, width]);
-        Ok(Conditioning {
-            tokens,
-            length: self.length,
-            width: self.width,
-            pooled,
-            time_ids,
-            timestep_cond: None,
-        })
+        let time_ids = self.sdxl.then_some([height, width, 0.0, 0.0, height, width]);
+        Ok(Conditioning { tokens, length: self.length, width: self.width, pooled, time_ids, timestep_cond: None })
     }
 }

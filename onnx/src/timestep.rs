@@ -39,11 +39,7 @@ pub(crate) fn declared(timestep: &TensorInfo, sample: &TensorInfo) -> Declared {
 }
 
 /// A copy of `model` whose time step is a vector; `None` where the graph uses it in a way that is not known here.
-pub(crate) fn repair(
-    model: &[u8],
-    timestep: &str,
-    sample: &str,
-) -> Result<Option<Vec<u8>>, GraphError> {
+pub(crate) fn repair(model: &[u8], timestep: &str, sample: &str) -> Result<Option<Vec<u8>>, GraphError> {
     let graph = Graph::from_bytes(model)?;
     let (Some(input), Some(rows)) = (graph.input(timestep), graph.input(sample)) else {
         return Ok(None);
@@ -53,25 +49,14 @@ pub(crate) fn repair(
         _ => "batch_size".to_owned(),
     };
     // A vector of one is only misdeclared: nodes that spread it over the rows do no harm to a longer one.
-    let Some(path) = (if input.rank() == Some(0) {
-        vectorising(&graph, timestep)
-    } else {
-        Some(Path::default())
-    }) else {
+    let Some(path) = (if input.rank() == Some(0) { vectorising(&graph, timestep) } else { Some(Path::default()) })
+    else {
         return Ok(None);
     };
     let edit = |part: &Part| match part {
         Part::Input(value) if value.name == timestep => {
-            let element = value
-                .r#type
-                .as_ref()
-                .and_then(|t| t.tensor_type.as_ref())
-                .map_or(0, |t| t.elem_type);
-            Change::Replace(vec![Part::Input(ValueInfoProto::tensor(
-                timestep,
-                element,
-                &[&rows],
-            ))])
+            let element = value.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()).map_or(0, |t| t.elem_type);
+            Change::Replace(vec![Part::Input(ValueInfoProto::tensor(timestep, element, &[&rows]))])
         }
         Part::Node(node) if is_one_of(node, &path.bypassed) => {
             let identity = NodeProto {
@@ -83,9 +68,7 @@ pub(crate) fn repair(
             Change::Replace(vec![Part::Node(identity)])
         }
         // Their recorded shapes are those of the scalar.
-        Part::Inner(value)
-            if path.scalars.contains(&value.name) || path.bypassed.contains(&value.name) =>
-        {
+        Part::Inner(value) if path.scalars.contains(&value.name) || path.bypassed.contains(&value.name) => {
             Change::Replace(Vec::new())
         }
         _ => Change::Keep,
@@ -103,19 +86,13 @@ struct Path {
 }
 
 fn vectorising(graph: &Graph, timestep: &str) -> Option<Path> {
-    let mut path = Path {
-        scalars: vec![timestep.to_owned()],
-        bypassed: Vec::new(),
-    };
+    let mut path = Path { scalars: vec![timestep.to_owned()], bypassed: Vec::new() };
     // Nodes are in order of execution, so that one pass sees every cast before its users.
     for node in &graph.nodes {
         if !node.input.iter().any(|name| path.scalars.contains(name)) {
             continue;
         }
-        let reads_as_data = node
-            .input
-            .first()
-            .is_some_and(|name| path.scalars.contains(name));
+        let reads_as_data = node.input.first().is_some_and(|name| path.scalars.contains(name));
         match (node.op_type.as_str(), reads_as_data) {
             ("Cast" | "Identity", true) => path.scalars.extend(node.output.iter().cloned()),
             ("Unsqueeze" | "Reshape" | "Expand", true) => {

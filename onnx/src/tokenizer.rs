@@ -13,16 +13,13 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::roberta::RobertaProcessing;
-use tokenizers::{
-    AddedToken, PaddingParams, PaddingStrategy, SplitDelimiterBehavior, Tokenizer, TruncationParams,
-};
+use tokenizers::{AddedToken, PaddingParams, PaddingStrategy, SplitDelimiterBehavior, Tokenizer, TruncationParams};
 
 use crate::error::OnnxError;
 use crate::pack::read_json;
 
 /// How CLIP splits a text before it merges bytes (`openai/CLIP`, simple_tokenizer.py).
-const CLIP_SPLIT: &str =
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const CLIP_SPLIT: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// Tokens of a CLIP prompt, where no file says otherwise.
 const CLIP_LENGTH: usize = 77;
@@ -51,19 +48,11 @@ impl PromptTokenizer {
     pub fn open(dir: &Path, length: Option<usize>) -> Result<Self, OnnxError> {
         let optional = |name: &str| {
             let path = dir.join(name);
-            if path.is_file() {
-                read_json(&path)
-            } else {
-                Ok(Value::Null)
-            }
+            if path.is_file() { read_json(&path) } else { Ok(Value::Null) }
         };
         let config = optional("tokenizer_config.json")?;
         let map = optional("special_tokens_map.json")?;
-        let special = |key: &str| {
-            token_text(&map[key])
-                .or_else(|| token_text(&config[key]))
-                .map(str::to_owned)
-        };
+        let special = |key: &str| token_text(&map[key]).or_else(|| token_text(&config[key])).map(str::to_owned);
         let wrong = |e: &dyn std::fmt::Display| {
             OnnxError::invalid(format!("tokenizer in {}: {e}", dir.display()))
                 .hint("the pack needs tokenizer.json, or vocab.json and merges.txt")
@@ -72,42 +61,25 @@ impl PromptTokenizer {
         let mut tokenizer = if json.is_file() {
             Tokenizer::from_file(&json).map_err(|e| wrong(&e))?
         } else {
-            let token =
-                |key: &str, default: &str| special(key).unwrap_or_else(|| default.to_owned());
-            let (bos, eos) = (
-                token("bos_token", "<|startoftext|>"),
-                token("eos_token", "<|endoftext|>"),
-            );
+            let token = |key: &str, default: &str| special(key).unwrap_or_else(|| default.to_owned());
+            let (bos, eos) = (token("bos_token", "<|startoftext|>"), token("eos_token", "<|endoftext|>"));
             clip(dir, &bos, &eos).map_err(|e| wrong(&e))?
         };
         if let Some(pad) = special("pad_token") {
             // Where the padding is an ordinary character (`!` in SD 2.x), training cut it out of the prompt before the
             // merges, as it does with every special token: so must we.
             if tokenizer.token_to_id(&pad).is_some() {
-                tokenizer
-                    .add_special_tokens(&[AddedToken::from(pad.clone(), true).normalized(false)]);
+                tokenizer.add_special_tokens(&[AddedToken::from(pad.clone(), true).normalized(false)]);
             }
         }
-        let own = config["model_max_length"]
-            .as_f64()
-            .filter(|&n| n < NO_LENGTH)
-            .map(|n| n as usize);
+        let own = config["model_max_length"].as_f64().filter(|&n| n < NO_LENGTH).map(|n| n as usize);
         let length = length.or(own).unwrap_or(CLIP_LENGTH);
         let pad_token = special("pad_token").or_else(|| special("eos_token"));
         let padding = padding(&tokenizer, pad_token, length);
         tokenizer.with_padding(Some(padding));
-        let truncation = TruncationParams {
-            max_length: length,
-            ..TruncationParams::default()
-        };
-        tokenizer
-            .with_truncation(Some(truncation))
-            .map_err(|e| wrong(&e))?;
-        Ok(Self {
-            tokenizer,
-            length,
-            has_warned: AtomicBool::new(false),
-        })
+        let truncation = TruncationParams { max_length: length, ..TruncationParams::default() };
+        tokenizer.with_truncation(Some(truncation)).map_err(|e| wrong(&e))?;
+        Ok(Self { tokenizer, length, has_warned: AtomicBool::new(false) })
     }
 
     /// Number of ids of every prompt.
@@ -119,22 +91,11 @@ impl PromptTokenizer {
     pub fn encode(&self, prompt: &str) -> Result<TokenIds, OnnxError> {
         let failed = |e| OnnxError::failed(format!("tokenizer: {prompt:?}: {e}"));
         let encoding = self.tokenizer.encode(prompt, true).map_err(failed)?;
-        if !encoding.get_overflowing().is_empty() && !self.has_warned.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(
-                tokens = self.length,
-                "the prompt is too long: what does not fit is cut off"
-            );
+        if !encoding.get_overflowing().is_empty() && !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(tokens = self.length, "the prompt is too long: what does not fit is cut off");
         }
-        let used = encoding
-            .get_attention_mask()
-            .iter()
-            .filter(|&&m| m == 1)
-            .count();
-        Ok(TokenIds {
-            ids: encoding.get_ids().to_vec(),
-            used,
-        })
+        let used = encoding.get_attention_mask().iter().filter(|&&m| m == 1).count();
+        Ok(TokenIds { ids: encoding.get_ids().to_vec(), used })
     }
 }
 
@@ -147,12 +108,7 @@ fn padding(tokenizer: &Tokenizer, token: Option<String>, length: usize) -> Paddi
     let own = tokenizer.get_padding().cloned().unwrap_or_default();
     let found = token.and_then(|t| Some((tokenizer.token_to_id(&t)?, t)));
     let (pad_id, pad_token) = found.unwrap_or((own.pad_id, own.pad_token));
-    PaddingParams {
-        strategy: PaddingStrategy::Fixed(length),
-        pad_id,
-        pad_token,
-        ..PaddingParams::default()
-    }
+    PaddingParams { strategy: PaddingStrategy::Fixed(length), pad_id, pad_token, ..PaddingParams::default() }
 }
 
 /// CLIP's tokenizer from its table of merges.
@@ -166,34 +122,15 @@ fn clip(dir: &Path, bos: &str, eos: &str) -> tokenizers::Result<Tokenizer> {
     let mut tokenizer = Tokenizer::new(model);
     let special = |text: &str| AddedToken::from(text, true).normalized(false);
     tokenizer.add_special_tokens(&[special(bos), special(eos)]);
-    let id = |text: &str| {
-        tokenizer
-            .token_to_id(text)
-            .ok_or_else(|| format!("{text} is not in vocab.json"))
-    };
+    let id = |text: &str| tokenizer.token_to_id(text).ok_or_else(|| format!("{text} is not in vocab.json"));
     let (bos, eos) = ((bos.to_owned(), id(bos)?), (eos.to_owned(), id(eos)?));
-    let spaces = Replace::new(
-        tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".to_owned()),
-        " ",
-    )?;
-    tokenizer.with_normalizer(Some(Normalizers::new(vec![
-        NFC.into(),
-        spaces.into(),
-        Lowercase.into(),
-    ])));
-    let split = Split::new(
-        SplitPattern::Regex(CLIP_SPLIT.to_owned()),
-        SplitDelimiterBehavior::Removed,
-        true,
-    )?;
+    let spaces = Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".to_owned()), " ")?;
+    tokenizer.with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])));
+    let split = Split::new(SplitPattern::Regex(CLIP_SPLIT.to_owned()), SplitDelimiterBehavior::Removed, true)?;
     tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![
         split.into(),
         ByteLevel::default().add_prefix_space(false).into(),
     ])));
-    tokenizer.with_post_processor(Some(
-        RobertaProcessing::new(eos, bos)
-            .trim_offsets(false)
-            .add_prefix_space(false),
-    ));
+    tokenizer.with_post_processor(Some(RobertaProcessing::new(eos, bos).trim_offsets(false).add_prefix_space(false)));
     Ok(tokenizer)
 }

@@ -4,9 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use livediffusion_pipeline::frame::LatentShape;
-use livediffusion_pipeline::model::{
-    Branch, Conditioning, DenoiseBatch, Denoiser, ModelError, Row,
-};
+use livediffusion_pipeline::model::{Branch, Conditioning, DenoiseBatch, Denoiser, ModelError, Row};
 
 use crate::clock::{Clock, MAX_CUTS};
 use crate::error::OnnxError;
@@ -47,13 +45,10 @@ impl OnnxUnet {
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
-        let part = pack
-            .part(PartName::Unet)
-            .ok_or_else(|| OnnxError::invalid("the pack has no unet"))?;
+        let part = pack.part(PartName::Unet).ok_or_else(|| OnnxError::invalid("the pack has no unet"))?;
         let make = |model: &Model<'_>, timesteps| {
             if chosen.precision == Precision::Bf16 {
-                let clocked =
-                    Self::with_clock(runtime, pack, model, timesteps, (chosen, settings))?;
+                let clocked = Self::with_clock(runtime, pack, model, timesteps, (chosen, settings))?;
                 if let Some(mut unet) = clocked {
                     // A trial run; an unusual graph may not survive the cut.
                     if unet.try_rows(pack).is_ok() {
@@ -72,19 +67,12 @@ impl OnnxUnet {
         }
         let (unet, why) = match state {
             Declared::PerRow => return make(&file, Timesteps::PerRow),
-            Declared::Doubtful => (
-                make(&file, Timesteps::PerRow),
-                "its time step has a length of its own",
-            ),
+            Declared::Doubtful => (make(&file, Timesteps::PerRow), "its time step has a length of its own"),
             Declared::Shared => match repaired(part, &pack.unet) {
-                Ok(Some(bytes)) => (
-                    make(&Model::Edited(&part.file, &bytes), Timesteps::Repaired),
-                    "the repaired graph does not run",
-                ),
-                Ok(None) => (
-                    Err(OnnxError::failed("")),
-                    "its time step is a scalar, used in a way that is not known",
-                ),
+                Ok(Some(bytes)) => {
+                    (make(&Model::Edited(&part.file, &bytes), Timesteps::Repaired), "the repaired graph does not run")
+                }
+                Ok(None) => (Err(OnnxError::failed("")), "its time step is a scalar, used in a way that is not known"),
                 Err(e) => return Err(OnnxError::invalid(format!("{}: {e}", part.file.display()))),
             },
         };
@@ -116,15 +104,7 @@ impl OnnxUnet {
         let network = Network::load(runtime, "U-Net", model, io, chosen, settings)?;
         let resident = vec![Vec::new(); MAX_SHAPES];
         let guidance_width = pack.timestep_cond_width;
-        Ok(Self {
-            network,
-            ports,
-            timesteps,
-            guidance_width,
-            resident,
-            times: Vec::new(),
-            clock: None,
-        })
+        Ok(Self { network, ports, timesteps, guidance_width, resident, times: Vec::new(), clock: None })
     }
 
     /// The network with its sinusoids of time computed apart, if it has any.
@@ -142,12 +122,7 @@ impl OnnxUnet {
         let (path, bytes) = match *model {
             Model::File(path) => {
                 let read = std::fs::read(path);
-                (
-                    path,
-                    Cow::Owned(
-                        read.map_err(|e| OnnxError::failed(format!("{}: {e}", path.display())))?,
-                    ),
-                )
+                (path, Cow::Owned(read.map_err(|e| OnnxError::failed(format!("{}: {e}", path.display())))?))
             }
             Model::Edited(path, bytes) => (path, Cow::Borrowed(bytes)),
         };
@@ -155,13 +130,7 @@ impl OnnxUnet {
             return Ok(None);
         };
         let rest = Model::Edited(path, &split.rest);
-        let mut unet = Self::build(
-            runtime,
-            pack,
-            (&rest, &split.inputs),
-            timesteps,
-            (chosen, settings),
-        )?;
+        let mut unet = Self::build(runtime, pack, (&rest, &split.inputs), timesteps, (chosen, settings))?;
         unet.clock = Some(split.clock);
         Ok(Some(unet))
     }
@@ -174,17 +143,8 @@ impl OnnxUnet {
     /// Runs rows of different time steps together and alone, at the smallest size, and says whether they come out the
     /// same.
     fn try_rows(&mut self, pack: &Pack) -> Result<bool, ModelError> {
-        let side = |axis| {
-            self.ports
-                .sample
-                .fixed(axis)
-                .unwrap_or(pack.latent_multiple.max(8))
-        };
-        let shape = LatentShape {
-            channels: pack.latent_channels,
-            height: side(2),
-            width: side(3),
-        };
+        let side = |axis| self.ports.sample.fixed(axis).unwrap_or(pack.latent_multiple.max(8));
+        let shape = LatentShape { channels: pack.latent_channels, height: side(2), width: side(3) };
         let pooled = self.ports.pooled.as_ref().and_then(|t| t.fixed(1));
         let conditioning = Arc::new(Conditioning {
             tokens: vec![0.1; pack.prompt_length * pack.prompt_width],
@@ -205,16 +165,8 @@ impl OnnxUnet {
         let latent: Vec<f32> = (0..shape.len()).map(|i| (i as f32 * 0.7).sin()).collect();
         let mut both = vec![0.0; 2 * shape.len()];
         let mut alone = vec![0.0; shape.len()];
-        let two = DenoiseBatch {
-            sample: &latent.repeat(2),
-            shape,
-            rows: &rows,
-        };
-        let one = DenoiseBatch {
-            sample: &latent,
-            shape,
-            rows: &rows[1..],
-        };
+        let two = DenoiseBatch { sample: &latent.repeat(2), shape, rows: &rows };
+        let one = DenoiseBatch { sample: &latent, shape, rows: &rows[1..] };
         self.denoise(&two, &mut both)?;
         self.denoise(&one, &mut alone)?;
         let peak = alone.iter().fold(0.0f32, |m, v| m.max(v.abs()));
@@ -222,13 +174,7 @@ impl OnnxUnet {
         Ok(pairs.all(|(a, b)| (a - b).abs() <= SAME_ROW * peak))
     }
 
-    fn call(
-        &mut self,
-        sample: &[f32],
-        shape: LatentShape,
-        rows: &[Row],
-        out: &mut [f32],
-    ) -> Result<(), ModelError> {
+    fn call(&mut self, sample: &[f32], shape: LatentShape, rows: &[Row], out: &mut [f32]) -> Result<(), ModelError> {
         let count = rows.len();
         let Some(first) = rows.first().map(|r| &*r.conditioning) else {
             return Ok(());
@@ -255,21 +201,14 @@ impl OnnxUnet {
             used += 1;
         }
         let first_cut = used;
-        let (cut_dims, cuts) = self
-            .clock
-            .as_ref()
-            .map_or_else(Default::default, |c| c.shapes(count));
+        let (cut_dims, cuts) = self.clock.as_ref().map_or_else(Default::default, |c| c.shapes(count));
         for its_dims in &cut_dims[..cuts] {
             dims[used] = its_dims;
             used += 1;
         }
         let bound = self.network.bind(&dims[..used], &[&sample_dims])?;
         if let Some(clock) = &mut self.clock {
-            clock.tick(
-                rows,
-                (&sample_dims, time_dims),
-                (&mut self.network, bound, first_cut),
-            )?;
+            clock.tick(rows, (&sample_dims, time_dims), (&mut self.network, bound, first_cut))?;
         }
         self.network.write(bound, SAMPLE, 0, sample)?;
         self.times.clear();
@@ -289,10 +228,7 @@ impl OnnxUnet {
         resident.resize(rows.len(), None);
         for (i, (row, resident)) in rows.iter().zip(resident).enumerate() {
             // It is kept alive here, so that an equal address is the same conditioning.
-            if resident
-                .as_ref()
-                .is_some_and(|r| Arc::ptr_eq(r, &row.conditioning))
-            {
+            if resident.as_ref().is_some_and(|r| Arc::ptr_eq(r, &row.conditioning)) {
                 continue;
             }
             // If writing fails half-way, the row holds neither.
@@ -322,9 +258,7 @@ fn write_conditioning(
     let mut port = TOKENS + 1;
     for (info, values) in optional {
         let Some(info) = info else { continue };
-        let values = values.ok_or_else(|| {
-            ModelError::new(format!("U-Net: the conditioning has no {}", info.name))
-        })?;
+        let values = values.ok_or_else(|| ModelError::new(format!("U-Net: the conditioning has no {}", info.name)))?;
         network.write(bound, port, row * values.len(), values)?;
         port += 1;
     }
@@ -333,30 +267,19 @@ fn write_conditioning(
 
 impl Denoiser for OnnxUnet {
     fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
-        let DenoiseBatch {
-            sample,
-            shape,
-            rows,
-        } = *batch;
+        let DenoiseBatch { sample, shape, rows } = *batch;
         check_length("U-Net: sample", sample.len(), rows.len() * shape.len())?;
         check_length("U-Net: prediction", out.len(), sample.len())?;
         if let Some(first) = rows.first() {
             let (length, width) = (first.conditioning.length, first.conditioning.width);
-            if rows
-                .iter()
-                .any(|r| (r.conditioning.length, r.conditioning.width) != (length, width))
-            {
-                return Err(ModelError::new(
-                    "U-Net: the prompts of one call have different lengths",
-                ));
+            if rows.iter().any(|r| (r.conditioning.length, r.conditioning.width) != (length, width)) {
+                return Err(ModelError::new("U-Net: the prompts of one call have different lengths"));
             }
         }
         if self.timesteps != Timesteps::SlotBySlot {
             return self.call(sample, shape, rows, out);
         }
-        let latents = sample
-            .chunks_exact(shape.len())
-            .zip(out.chunks_exact_mut(shape.len()));
+        let latents = sample.chunks_exact(shape.len()).zip(out.chunks_exact_mut(shape.len()));
         for (row, (sample, out)) in rows.chunks_exact(1).zip(latents) {
             self.call(sample, shape, row, out)?;
         }

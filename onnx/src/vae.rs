@@ -33,14 +33,7 @@ impl Half {
     ) -> Result<Self, OnnxError> {
         let (input, output) = vae_ports(part)?;
         Ok(Self {
-            network: Network::load(
-                runtime,
-                label,
-                &Model::File(&part.file),
-                (&[input], &[output]),
-                chosen,
-                settings,
-            )?,
+            network: Network::load(runtime, label, &Model::File(&part.file), (&[input], &[output]), chosen, settings)?,
             factor: pack.vae_factor,
             channels: pack.latent_channels,
             scale: pack.scaling_factor,
@@ -50,12 +43,7 @@ impl Half {
     }
 
     fn picture(&self, batch: usize, shape: LatentShape) -> [usize; 4] {
-        [
-            batch,
-            3,
-            shape.height * self.factor,
-            shape.width * self.factor,
-        ]
+        [batch, 3, shape.height * self.factor, shape.width * self.factor]
     }
 }
 
@@ -83,11 +71,7 @@ impl OnnxEncoder {
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
         let half = Half::load(runtime, "VAE encoder", (pack, part), chosen, settings)?;
-        Ok(Self {
-            half,
-            kind,
-            moments: Vec::new(),
-        })
+        Ok(Self { half, kind, moments: Vec::new() })
     }
 
     fn encode_some(
@@ -97,17 +81,8 @@ impl OnnxEncoder {
         noise: Option<&[f32]>,
         latents: &mut [f32],
     ) -> Result<(), ModelError> {
-        let Half {
-            channels,
-            scale,
-            shift,
-            ..
-        } = self.half;
-        let given = if self.kind == VaeKind::Kl {
-            2 * channels
-        } else {
-            channels
-        };
+        let Half { channels, scale, shift, .. } = self.half;
+        let given = if self.kind == VaeKind::Kl { 2 * channels } else { channels };
         let picture = self.half.picture(batch, shape);
         let network = &mut self.half.network;
         let bound = network.bind(&[&picture], &[&[batch, given, shape.height, shape.width]])?;
@@ -117,18 +92,14 @@ impl OnnxEncoder {
             self.moments.resize(2 * latents.len(), 0.0);
             network.read(bound, 0, &mut self.moments)?;
             let size = shape.len();
-            for (i, (latent, moments)) in latents
-                .chunks_exact_mut(size)
-                .zip(self.moments.chunks_exact(2 * size))
-                .enumerate()
+            for (i, (latent, moments)) in
+                latents.chunks_exact_mut(size).zip(self.moments.chunks_exact(2 * size)).enumerate()
             {
                 let (mean, log_variance) = moments.split_at(size);
                 latent.copy_from_slice(mean);
                 if let Some(noise) = noise {
                     let noise = &noise[i * size..][..size];
-                    for ((latent, log_variance), noise) in
-                        latent.iter_mut().zip(log_variance).zip(noise)
-                    {
+                    for ((latent, log_variance), noise) in latent.iter_mut().zip(log_variance).zip(noise) {
                         let (low, high) = LOG_VARIANCE;
                         *latent += (0.5 * log_variance.clamp(low, high)).exp() * noise;
                     }
@@ -155,34 +126,19 @@ impl Encoder for OnnxEncoder {
     ) -> Result<(), ModelError> {
         let factor = self.half.factor;
         if !size.width.is_multiple_of(factor) || !size.height.is_multiple_of(factor) {
-            return Err(ModelError::new(format!(
-                "VAE encoder: {size} is not a multiple of {factor}"
-            ))
-            .with_hint(format!(
-                "choose a width and height that are multiples of {factor}"
-            )));
+            return Err(ModelError::new(format!("VAE encoder: {size} is not a multiple of {factor}"))
+                .with_hint(format!("choose a width and height that are multiples of {factor}")));
         }
-        let shape = LatentShape {
-            channels: self.half.channels,
-            height: size.height / factor,
-            width: size.width / factor,
-        };
-        check_length(
-            "VAE encoder: images",
-            images.len(),
-            batch * 3 * size.pixels(),
-        )?;
+        let shape =
+            LatentShape { channels: self.half.channels, height: size.height / factor, width: size.width / factor };
+        check_length("VAE encoder: images", images.len(), batch * 3 * size.pixels())?;
         check_length("VAE encoder: latents", latents.len(), batch * shape.len())?;
         if let Some(noise) = posterior_noise {
             check_length("VAE encoder: noise", noise.len(), batch * shape.len())?;
         }
         let step = if self.half.is_single { 1 } else { batch.max(1) };
         let (picture, latent) = (step * 3 * size.pixels(), step * shape.len());
-        for (i, (images, latents)) in images
-            .chunks_exact(picture)
-            .zip(latents.chunks_exact_mut(latent))
-            .enumerate()
-        {
+        for (i, (images, latents)) in images.chunks_exact(picture).zip(latents.chunks_exact_mut(latent)).enumerate() {
             let noise = posterior_noise.map(|n| &n[i * latent..][..latent]);
             self.encode_some(images, (step, shape), noise, latents)?;
         }
@@ -199,10 +155,7 @@ impl OnnxDecoder {
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
         let half = Half::load(runtime, "VAE decoder", (pack, part), chosen, settings)?;
-        Ok(Self {
-            half,
-            plain: Vec::new(),
-        })
+        Ok(Self { half, plain: Vec::new() })
     }
 }
 
@@ -214,12 +167,7 @@ impl Decoder for OnnxDecoder {
         shape: LatentShape,
         images: &mut [f32],
     ) -> Result<(), ModelError> {
-        let Half {
-            scale,
-            shift,
-            is_single,
-            ..
-        } = self.half;
+        let Half { scale, shift, is_single, .. } = self.half;
         let step = if is_single { 1 } else { batch.max(1) };
         let picture = self.half.picture(step, shape);
         let pixels: usize = picture.iter().product();
@@ -229,11 +177,7 @@ impl Decoder for OnnxDecoder {
         self.plain.extend(latents.iter().map(|z| z / scale + shift));
         let network = &mut self.half.network;
         let dims = [step, shape.channels, shape.height, shape.width];
-        for (latents, images) in self
-            .plain
-            .chunks_exact(step * shape.len())
-            .zip(images.chunks_exact_mut(pixels))
-        {
+        for (latents, images) in self.plain.chunks_exact(step * shape.len()).zip(images.chunks_exact_mut(pixels)) {
             let bound = network.bind(&[&dims], &[&picture])?;
             network.write(bound, 0, 0, latents)?;
             network.run(bound)?;
@@ -244,11 +188,5 @@ impl Decoder for OnnxDecoder {
 }
 
 pub(crate) fn check_length(what: &str, have: usize, want: usize) -> Result<(), ModelError> {
-    if have == want {
-        Ok(())
-    } else {
-        Err(ModelError::new(format!(
-            "{what}: {have} values where {want} belong"
-        )))
-    }
+    if have == want { Ok(()) } else { Err(ModelError::new(format!("{what}: {have} values where {want} belong"))) }
 }

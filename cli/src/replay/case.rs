@@ -146,9 +146,10 @@ impl Case {
             return Err(bad("t_index_list, frame_buffer_size or frames is empty".into()));
         }
         let named = json.get("reference_bug").cloned().or_else(|| bug_in_index(path, &name));
-        let bug = named.as_ref().filter(|value| !value.is_null()).map(|value| {
-            ReferenceBug::parse(value).ok_or_else(|| bad(format!("reference_bug {value} is not known")))
-        });
+        let bug = named
+            .as_ref()
+            .filter(|value| !value.is_null())
+            .map(|value| ReferenceBug::parse(value).ok_or_else(|| bad(format!("reference_bug {value} is not known"))));
         let processed = if filter.is_empty() {
             (0..config.frames).collect()
         } else {

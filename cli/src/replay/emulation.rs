@@ -98,17 +98,14 @@ fn batch_call(
         stock.rotate_right(1);
         stock[0].clone_from(&init_noise[0]);
     }
-    let m = guided(case, rows(case, &format!("f{frame:02}/unet0/out"))?, total, stock);
+    let m = guided(case, &rows(case, &format!("f{frame:02}/unet0/out"))?, total, stock);
     let denoised: Rows = (0..total).map(|row| coefficients.step(row, row / f, &m[row], &x[row])).collect();
     if case.config.guidance_scale > 1.0 && matches!(case.config.cfg_type.as_str(), "self" | "initialize") {
         for row in 0..total {
             let scaled: Vec<f64> = stock[row].iter().map(|value| coefficients.sigma[row] * value).collect();
             let delta = coefficients.step(row, row / f, &m[row], &scaled);
-            let (a, s) = if row + 1 < total {
-                (coefficients.alpha[row + 1], coefficients.sigma[row + 1])
-            } else {
-                (1.0, 1.0)
-            };
+            let (a, s) =
+                if row + 1 < total { (coefficients.alpha[row + 1], coefficients.sigma[row + 1]) } else { (1.0, 1.0) };
             let noise = &init_noise[(row + 1) % total];
             stock[row] = noise.iter().zip(&delta).map(|(z, delta)| z + a * delta / s).collect();
         }
@@ -131,14 +128,15 @@ fn sequential_call(
     mut x: Rows,
     stock: &mut Rows,
 ) -> Outcome<Rows> {
-    let draws = case.draws(frame, "randn_like")?;
+    let mut draws = case.draws(frame, "randn_like")?.into_iter();
     let mut denoised = Vec::new();
     for step in 0..case.steps() {
-        let m = guided(case, rows(case, &format!("f{frame:02}/unet{step}/out"))?, x.len(), stock);
+        let m = guided(case, &rows(case, &format!("f{frame:02}/unet{step}/out"))?, x.len(), stock);
         denoised = x.iter().zip(&m).map(|(x, m)| coefficients.step(step, step, m, x)).collect::<Rows>();
         if step + 1 < case.steps() {
             let (a, s) = (coefficients.alpha[step + 1], coefficients.sigma[step + 1]);
-            let noise = if case.config.do_add_noise { Some(rows(case, &draws[step])?) } else { None };
+            let draw = if case.config.do_add_noise { draws.next() } else { None };
+            let noise = draw.map(|key| rows(case, &key)).transpose()?;
             x = denoised
                 .iter()
                 .enumerate()
@@ -153,7 +151,7 @@ fn sequential_call(
 }
 
 /// `unet_step`'s guidance over recorded outputs; the last `total` rows are the prompt's.
-fn guided(case: &Case, outputs: Rows, total: usize, stock: &mut Rows) -> Rows {
+fn guided(case: &Case, outputs: &[Vec<f64>], total: usize, stock: &mut Rows) -> Rows {
     let (gamma, delta) = (f64::from(case.config.guidance_scale), f64::from(case.config.delta));
     let (negative, prompt) = outputs.split_at(outputs.len() - total);
     let cfg = if gamma > 1.0 { case.config.cfg_type.as_str() } else { "none" };

@@ -74,9 +74,8 @@ fn report(args: &ReplayArgs, case: &Case, ledger: &Ledger, deviation: Option<&De
         passed &= deviation.emulation.is_none_or(|error| error <= Level::Arithmetic.tolerance());
     }
     if args.json {
-        let deviation = deviation.map(|deviation| {
-            json!({ "difference": deviation.difference, "emulation_error": deviation.emulation })
-        });
+        let deviation = deviation
+            .map(|deviation| json!({ "difference": deviation.difference, "emulation_error": deviation.emulation }));
         println!(
             "{:#}",
             json!({

@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use livediffusion_pipeline::frame::{LatentShape, Size};
-use livediffusion_pipeline::model::{
-    Branch, Decoder, DenoiseBatch, Denoiser, Encoder, ModelError, Row,
-};
+use livediffusion_pipeline::model::{Branch, Decoder, DenoiseBatch, Denoiser, Encoder, ModelError, Row};
 use livediffusion_pipeline::noise::NoiseSource;
 
 use super::case::{Case, Tensor};
@@ -134,7 +132,8 @@ impl Encoder for WatchedEncoder {
             let failed = |failure: crate::failure::Failure| ModelError::new(failure.message().to_owned());
             let tensor = self.case.tensor(&key).map_err(failed)?;
             let recorded = tensor.row(row).filter(|recorded| recorded.len() == len);
-            let recorded = recorded.ok_or_else(|| ModelError::new(format!("{key} has the shape {:?}", tensor.shape)))?;
+            let recorded =
+                recorded.ok_or_else(|| ModelError::new(format!("{key} has the shape {:?}", tensor.shape)))?;
             if self.real.is_some() {
                 lock(&self.ledger).compare("x0_latent", latent, recorded);
             } else {
@@ -176,8 +175,7 @@ impl RecordedNoise {
         let first = |frame, kind: &str| -> Outcome<Option<Tensor>> {
             case.draws(frame, kind)?.first().map(|key| case.tensor(key)).transpose()
         };
-        let mut noise =
-            Self { fixed, fresh: Vec::new(), initial: Vec::new(), posterior: Vec::new(), frames };
+        let mut noise = Self { fixed, fresh: Vec::new(), initial: Vec::new(), posterior: Vec::new(), frames };
         for frame in 0..case.config.frames {
             let keys = case.draws(frame, "randn_like")?;
             noise.fresh.push(keys.iter().map(|key| case.tensor(key)).collect::<Outcome<_>>()?);

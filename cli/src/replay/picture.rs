@@ -23,35 +23,42 @@ pub(super) fn fit(frames: &Tensor, id: usize, size: Size, resizes: bool) -> Outc
         return Ok(vec![0; 3 * size.pixels()]);
     }
     // Across first, then down, with 8-bit pictures between: another order, or floats between, gives other bytes.
-    let across = pass(&rgb, 3, width, 3 * width, height, size.width);
-    Ok(pass(&across, 3 * size.width, height, 3, size.width, size.height))
+    let across = pass(&rgb, Line { len: width, step: 3 }, Line { len: height, step: 3 * width }, size.width);
+    let (along, lines) = (Line { len: height, step: 3 * size.width }, Line { len: size.width, step: 3 });
+    let down = pass(&across, along, lines, size.height);
+    Ok(transpose(&down, size))
 }
 
 /// Bits behind the point of Pillow's fixed-point weights.
 const PRECISION: u32 = 22;
 
-/// Resizes one dimension to `out` samples. Samples along it are `step` apart in the input, of which there are `len`;
-/// lines across it are `line_step` apart, of which there are `lines`.
-fn pass(input: &[u8], step: usize, len: usize, line_step: usize, lines: usize, out: usize) -> Vec<u8> {
-    let across = step == 3;
-    let mut output = vec![0; out * lines * 3];
-    for (target, (first, weights)) in weights(len, out).into_iter().enumerate() {
-        for line in 0..lines {
+/// Pixels in a row or a column, and bytes from one to the next.
+#[derive(Clone, Copy)]
+struct Line {
+    len: usize,
+    step: usize,
+}
+
+/// Resizes every line `along` to `out` pixels. The result has the lines one after the other.
+fn pass(input: &[u8], along: Line, lines: Line, out: usize) -> Vec<u8> {
+    let mut output = vec![0; out * lines.len * 3];
+    for (target, (first, weights)) in weights(along.len, out).into_iter().enumerate() {
+        for line in 0..lines.len {
             for channel in 0..3 {
-                let sum: i64 = weights
-                    .iter()
-                    .enumerate()
-                    .map(|(i, weight)| {
-                        i64::from(input[line * line_step + (first + i) * step + channel]) * weight
-                    })
-                    .sum();
+                let at = |i: usize| line * lines.step + (first + i) * along.step + channel;
+                let sum: i64 = weights.iter().enumerate().map(|(i, weight)| i64::from(input[at(i)]) * weight).sum();
                 let value = (sum + (1 << (PRECISION - 1))) >> PRECISION;
-                let at = if across { (line * out + target) * 3 } else { (target * lines + line) * 3 };
-                output[at + channel] = value.clamp(0, 255) as u8;
+                output[(line * out + target) * 3 + channel] = value.clamp(0, 255) as u8;
             }
         }
     }
     output
+}
+
+/// A picture stored by columns as one stored by rows.
+fn transpose(columns: &[u8], size: Size) -> Vec<u8> {
+    let pixel = |x: usize, y: usize| &columns[(x * size.height + y) * 3..][..3];
+    (0..size.height).flat_map(|y| (0..size.width).flat_map(move |x| pixel(x, y).iter().copied())).collect()
 }
 
 /// First input sample and fixed-point weights of every output sample (Pillow's `precompute_coeffs`).
@@ -64,8 +71,7 @@ fn weights(len: usize, out: usize) -> Vec<(usize, Vec<i64>)> {
             let center = (target as f64 + 0.5) * scale;
             let first = (center - support + 0.5).max(0.0) as usize;
             let last = ((center + support + 0.5) as usize).min(len);
-            let raw: Vec<f64> =
-                (first..last).map(|i| lanczos3((i as f64 - center + 0.5) / filter_scale)).collect();
+            let raw: Vec<f64> = (first..last).map(|i| lanczos3((i as f64 - center + 0.5) / filter_scale)).collect();
             let total: f64 = raw.iter().sum();
             let fixed = |weight: f64| (weight / total * f64::from(1 << PRECISION)).round() as i64;
             (first, raw.into_iter().map(fixed).collect())

@@ -15,9 +15,7 @@ use livediffusion_pipeline::{PromptPair, Settings};
 use serde_json::json;
 
 use super::case::{Case, ReferenceBug};
-use super::networks::{
-    NoDecoder, RecordedNoise, Recording, SharedLedger, WatchedDenoiser, WatchedEncoder, lock,
-};
+use super::networks::{NoDecoder, RecordedNoise, Recording, SharedLedger, WatchedDenoiser, WatchedEncoder, lock};
 use crate::args::{Level, ReplayArgs};
 use crate::failure::{Failure, Outcome, USAGE};
 

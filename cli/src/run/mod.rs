@@ -52,19 +52,16 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let model = session.open.folder.display().to_string();
     let mut engine = session.into_engine(size, Control::new(settings))?;
 
-    let (frames, sink, estimate) = match source {
-        Some(mut source) => {
-            let sink = open_sink(&output, size, &mut source)?;
-            let estimate = source.info().frames_estimate;
-            (Frames::Video(source), sink, estimate)
-        }
-        None => {
-            let duration = args.duration.map(|s| (s * f64::from(NOISE_RATE.0)).ceil() as u64);
-            let count = args.frames.into_iter().chain(duration).min().unwrap_or(0);
-            let framerate = Some(NOISE_RATE);
-            let options = SinkOptions { size, framerate, live: false, audio: None, overwrite: true };
-            (Frames::noise(count, NOISE_RATE), VideoSink::open(&output, options)?, Some(count))
-        }
+    let (frames, sink, estimate) = if let Some(mut source) = source {
+        let sink = open_sink(&output, size, &mut source)?;
+        let estimate = source.info().frames_estimate;
+        (Frames::Video(Box::new(source)), sink, estimate)
+    } else {
+        let duration = args.duration.map(|s| (s * f64::from(NOISE_RATE.0)).ceil() as u64);
+        let count = args.frames.into_iter().chain(duration).min().unwrap_or(0);
+        let framerate = Some(NOISE_RATE);
+        let options = SinkOptions { size, framerate, live: false, audio: None, overwrite: true };
+        (Frames::noise(count, NOISE_RATE), VideoSink::open(&output, options)?, Some(count))
     };
     let estimate = match (estimate, args.frames) {
         (Some(a), Some(b)) => Some(a.min(b)),

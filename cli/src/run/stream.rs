@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use livediffusion_io::{Next, VideoSink, VideoSource};
+use livediffusion_io::{IoError, Next, VideoSink, VideoSource};
 use livediffusion_pipeline::Emitted;
 use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::FrameMeta;
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Where the engine's frames come from.
 pub(crate) enum Frames {
     /// Pictures of a source.
-    Video(VideoSource),
+    Video(Box<VideoSource>),
     /// Noise: this many frames, so long apart.
     Noise { left: u64, next: u64, interval_ns: u64 },
 }
@@ -76,7 +76,8 @@ impl Stream<'_> {
     /// removed and nothing is left under the final name.
     pub(crate) fn run(&mut self, engine: &mut Engine, mut frames: Frames, mut sink: VideoSink) -> Outcome<Counts> {
         let mut counts = Counts::default();
-        let mut begun = None;
+        // A window that is closed ends the stream as the user wished: it is no failure.
+        let (mut begun, mut closed) = (None, false);
         while !self.stop.load(Ordering::Relaxed) {
             let emitted = match &mut frames {
                 Frames::Video(source) => match source.next(PATIENCE)? {
@@ -98,10 +99,18 @@ impl Stream<'_> {
                     engine.generate(meta)?
                 }
             };
-            self.push(emitted, &mut sink, &mut counts)?;
+            match self.push(emitted, &mut sink, &mut counts) {
+                Err(IoError::WindowClosed) => {
+                    closed = true;
+                    break;
+                }
+                pushed => pushed?,
+            }
         }
         counts.stopped = self.stop.load(Ordering::Relaxed);
-        self.push(engine.flush()?, &mut sink, &mut counts)?;
+        if !closed {
+            self.push(engine.flush()?, &mut sink, &mut counts)?;
+        }
         let now = self.clock.now();
         counts.streaming = now.saturating_sub(begun.unwrap_or(now));
         if let Frames::Video(source) = &frames {
@@ -110,11 +119,14 @@ impl Stream<'_> {
         }
         // Before the sink finishes: sound still under way belongs to a video that ends here.
         drop(frames);
-        sink.finish()?;
+        match sink.finish() {
+            Ok(_) | Err(IoError::WindowClosed) => {}
+            Err(error) => return Err(error.into()),
+        }
         Ok(counts)
     }
 
-    fn push(&self, emitted: Emitted<'_>, sink: &mut VideoSink, counts: &mut Counts) -> Outcome<()> {
+    fn push(&self, emitted: Emitted<'_>, sink: &mut VideoSink, counts: &mut Counts) -> Result<(), IoError> {
         for picture in emitted.iter() {
             sink.push(picture.meta, picture.rgb)?;
             counts.time_to_first_frame.get_or_insert_with(|| self.clock.now());

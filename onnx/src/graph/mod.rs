@@ -135,11 +135,7 @@ impl TensorInfo {
             known => known.to_string(),
         };
         let sides: Vec<String> = dims.iter().enumerate().map(side).collect();
-        ValueInfoProto::tensor(
-            &self.name,
-            number,
-            &sides.iter().map(String::as_str).collect::<Vec<_>>(),
-        )
+        ValueInfoProto::tensor(&self.name, number, &sides.iter().map(String::as_str).collect::<Vec<_>>())
     }
 }
 
@@ -171,11 +167,7 @@ impl From<ValueInfoProto> for TensorInfo {
                 })
                 .collect()
         });
-        Self {
-            name: value.name,
-            dtype,
-            dims,
-        }
+        Self { name: value.name, dtype, dims }
     }
 }
 
@@ -205,10 +197,7 @@ impl Graph {
 
     /// Reads the description of a model in memory.
     pub fn from_bytes(model: &[u8]) -> Result<Self, GraphError> {
-        Self::read(
-            Source::new(Cursor::new(model), model.len() as u64),
-            model.len() as u64,
-        )
+        Self::read(Source::new(Cursor::new(model), model.len() as u64), model.len() as u64)
     }
 
     /// The input of that name.
@@ -243,28 +232,18 @@ impl Graph {
         }
     }
 
-    fn read_graph<R: Read + Seek>(
-        &mut self,
-        source: &mut Source<R>,
-        end: u64,
-    ) -> Result<(), GraphError> {
+    fn read_graph<R: Read + Seek>(&mut self, source: &mut Source<R>, end: u64) -> Result<(), GraphError> {
         let mut weights = HashSet::new();
         // Field numbers of onnx.GraphProto: 1 node, 5 initializer, 11 input, 12 output.
         while let Some((number, payload)) = source.field(end)? {
             match (number, payload) {
-                (1, _) => self
-                    .nodes
-                    .push(NodeProto::decode(&source.bytes(payload)?[..])?),
+                (1, _) => self.nodes.push(NodeProto::decode(&source.bytes(payload)?[..])?),
                 (5, Payload::Bytes(bytes)) => {
                     let end = source.position() + bytes;
                     self.external_data |= read_weight(source, end, &mut weights)?;
                 }
-                (11, _) => self
-                    .inputs
-                    .push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
-                (12, _) => self
-                    .outputs
-                    .push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
+                (11, _) => self.inputs.push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
+                (12, _) => self.outputs.push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
                 _ => source.skip(payload)?,
             }
         }

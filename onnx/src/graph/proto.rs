@@ -135,40 +135,20 @@ impl ValueInfoProto {
     /// A tensor of `elem_type`; sides are numbers or symbols.
     pub fn tensor(name: &str, elem_type: i32, sides: &[&str]) -> Self {
         let side = |text: &&str| match text.parse() {
-            Ok(value) => DimensionProto {
-                dim_value: Some(value),
-                dim_param: None,
-            },
-            Err(_) => DimensionProto {
-                dim_value: None,
-                dim_param: Some((*text).to_owned()),
-            },
+            Ok(value) => DimensionProto { dim_value: Some(value), dim_param: None },
+            Err(_) => DimensionProto { dim_value: None, dim_param: Some((*text).to_owned()) },
         };
-        let shape = TensorShapeProto {
-            dim: sides.iter().map(side).collect(),
-        };
-        let tensor_type = Some(TensorTypeProto {
-            elem_type,
-            shape: Some(shape),
-        });
-        Self {
-            name: name.to_owned(),
-            r#type: Some(TypeProto { tensor_type }),
-        }
+        let shape = TensorShapeProto { dim: sides.iter().map(side).collect() };
+        let tensor_type = Some(TensorTypeProto { elem_type, shape: Some(shape) });
+        Self { name: name.to_owned(), r#type: Some(TypeProto { tensor_type }) }
     }
 }
 
 impl ValueInfoProto {
     /// A tensor of `elem_type` whose shape is left to be inferred.
     pub fn unshaped(name: &str, elem_type: i32) -> Self {
-        let tensor_type = Some(TensorTypeProto {
-            elem_type,
-            shape: None,
-        });
-        Self {
-            name: name.to_owned(),
-            r#type: Some(TypeProto { tensor_type }),
-        }
+        let tensor_type = Some(TensorTypeProto { elem_type, shape: None });
+        Self { name: name.to_owned(), r#type: Some(TypeProto { tensor_type }) }
     }
 }
 
@@ -188,28 +168,11 @@ impl NodeProto {
 
 impl ModelProto {
     /// A model of the given nodes, inputs and outputs, in operator set 17.
-    pub fn new(
-        node: Vec<NodeProto>,
-        input: Vec<ValueInfoProto>,
-        output: Vec<ValueInfoProto>,
-    ) -> Self {
-        let graph = GraphProto {
-            node,
-            name: "graph".into(),
-            initializer: Vec::new(),
-            input,
-            output,
-        };
+    pub fn new(node: Vec<NodeProto>, input: Vec<ValueInfoProto>, output: Vec<ValueInfoProto>) -> Self {
+        let graph = GraphProto { node, name: "graph".into(), initializer: Vec::new(), input, output };
         // Version 8 of the format came with operator set 15 to 18; an older library refuses a higher one.
-        let opset_import = vec![OperatorSetIdProto {
-            domain: String::new(),
-            version: 17,
-        }];
-        Self {
-            ir_version: 8,
-            graph: Some(graph),
-            opset_import,
-        }
+        let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 17 }];
+        Self { ir_version: 8, graph: Some(graph), opset_import }
     }
 
     /// The same model, serialised, with weights (raw `TensorProto`s) and another operator set.
@@ -224,11 +187,7 @@ impl ModelProto {
     }
 
     /// A model without weights in operator set 17, serialised.
-    pub fn bytes(
-        node: Vec<NodeProto>,
-        input: Vec<ValueInfoProto>,
-        output: Vec<ValueInfoProto>,
-    ) -> Vec<u8> {
+    pub fn bytes(node: Vec<NodeProto>, input: Vec<ValueInfoProto>, output: Vec<ValueInfoProto>) -> Vec<u8> {
         Self::new(node, input, output).encode_to_vec()
     }
 }

@@ -31,10 +31,7 @@ pub enum Change {
 }
 
 /// Copies `model`, asking `change` about every node, input, output and inner tensor in file order.
-pub fn rewrite(
-    model: &[u8],
-    mut change: impl FnMut(&Part) -> Change,
-) -> Result<Vec<u8>, GraphError> {
+pub fn rewrite(model: &[u8], mut change: impl FnMut(&Part) -> Change) -> Result<Vec<u8>, GraphError> {
     let len = model.len() as u64;
     let mut out = Vec::with_capacity(model.len() + 1024);
     let mut source = Source::new(Cursor::new(model), len);

@@ -64,25 +64,16 @@ impl<R: Read + Seek> Source<R> {
             2 => Payload::Bytes(self.varint()?),
             5 => Payload::Bytes(4),
             other => {
-                return Err(GraphError::Malformed(format!(
-                    "wire type {other} at byte {}",
-                    self.pos
-                )));
+                return Err(GraphError::Malformed(format!("wire type {other} at byte {}", self.pos)));
             }
         };
         if let Payload::Bytes(len) = payload {
-            let stop = self
-                .pos
-                .checked_add(len)
-                .ok_or_else(|| GraphError::Malformed("length overflow".into()))?;
+            let stop = self.pos.checked_add(len).ok_or_else(|| GraphError::Malformed("length overflow".into()))?;
             if stop > self.len {
                 return Err(GraphError::Truncated(self.len));
             }
             if stop > end {
-                return Err(GraphError::Malformed(format!(
-                    "a field runs over its message at byte {}",
-                    self.pos
-                )));
+                return Err(GraphError::Malformed(format!("a field runs over its message at byte {}", self.pos)));
             }
         }
         Ok(Some((tag >> 3, payload)))
@@ -91,9 +82,7 @@ impl<R: Read + Seek> Source<R> {
     /// Passes over a payload.
     pub(super) fn skip(&mut self, payload: Payload) -> Result<(), GraphError> {
         if let Payload::Bytes(len) = payload {
-            self.inner
-                .seek_relative(len as i64)
-                .map_err(|e| GraphError::Io(e.to_string()))?;
+            self.inner.seek_relative(len as i64).map_err(|e| GraphError::Io(e.to_string()))?;
             self.pos += len;
         }
         Ok(())
@@ -102,10 +91,7 @@ impl<R: Read + Seek> Source<R> {
     /// Reads a payload of bytes.
     pub(super) fn bytes(&mut self, payload: Payload) -> Result<Vec<u8>, GraphError> {
         let Payload::Bytes(len) = payload else {
-            return Err(GraphError::Malformed(format!(
-                "an integer where a message belongs, at byte {}",
-                self.pos
-            )));
+            return Err(GraphError::Malformed(format!("an integer where a message belongs, at byte {}", self.pos)));
         };
         let mut bytes = vec![0; len as usize];
         self.inner.read_exact(&mut bytes).map_err(|e| self.io(&e))?;
@@ -124,10 +110,7 @@ impl<R: Read + Seek> Source<R> {
                 return Ok(value);
             }
         }
-        Err(GraphError::Malformed(format!(
-            "an endless integer at byte {}",
-            self.pos
-        )))
+        Err(GraphError::Malformed(format!("an endless integer at byte {}", self.pos)))
     }
 
     fn io(&self, error: &io::Error) -> GraphError {

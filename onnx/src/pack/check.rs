@@ -56,18 +56,12 @@ pub(super) fn unet(part: &Part) -> Result<UnetPorts, OnnxError> {
     let sample = need(names::UNET_SAMPLE, Some(4))?;
     let timestep = need(names::UNET_TIMESTEP, None)?;
     if timestep.rank().is_some_and(|r| r > 1) {
-        return Err(wrong(
-            part,
-            &format!("{timestep} is neither a scalar nor a vector"),
-        ));
+        return Err(wrong(part, &format!("{timestep} is neither a scalar nor a vector")));
     }
     let out = names::named_or_only(&part.outputs, names::UNET_OUT)
         .ok_or_else(|| wrong(part, &format!("no output {}", names::UNET_OUT.join(" or "))))?;
     let config = of_part(part)?;
-    let channels = sample
-        .fixed(1)
-        .or_else(|| number(&config, "in_channels").map(|n| n as usize))
-        .unwrap_or(4);
+    let channels = sample.fixed(1).or_else(|| number(&config, "in_channels").map(|n| n as usize)).unwrap_or(4);
     let ports = UnetPorts {
         tokens: need(names::UNET_TOKENS, Some(3))?,
         pooled: find(names::UNET_POOLED, Some(2))?,
@@ -82,23 +76,13 @@ pub(super) fn unet(part: &Part) -> Result<UnetPorts, OnnxError> {
         return Err(wrong(part, "it takes only one of text_embeds and time_ids"));
     }
     if let Some(out) = ports.out.fixed(1).filter(|&c| c != channels) {
-        return Err(wrong(
-            part,
-            &format!("it takes {channels} channels and gives {out}"),
-        )
-        .hint("inpainting and learned-variance networks are not supported"));
+        return Err(wrong(part, &format!("it takes {channels} channels and gives {out}"))
+            .hint("inpainting and learned-variance networks are not supported"));
     }
     let used = ports.inputs();
-    if let Some(extra) = part
-        .inputs
-        .iter()
-        .find(|t| !used.iter().any(|u| u.name == t.name))
-    {
-        return Err(wrong(
-            part,
-            &format!("it needs an input that is not supported: {extra}"),
-        )
-        .hint("export it without ControlNet and IP-Adapter inputs"));
+    if let Some(extra) = part.inputs.iter().find(|t| !used.iter().any(|u| u.name == t.name)) {
+        return Err(wrong(part, &format!("it needs an input that is not supported: {extra}"))
+            .hint("export it without ControlNet and IP-Adapter inputs"));
     }
     Ok(ports)
 }
@@ -107,45 +91,26 @@ impl UnetPorts {
     /// The inputs, in the order in which they are bound.
     pub(crate) fn inputs(&self) -> Vec<&TensorInfo> {
         let optional = [&self.pooled, &self.time_ids, &self.guidance];
-        [&self.sample, &self.timestep, &self.tokens]
-            .into_iter()
-            .chain(optional.into_iter().flatten())
-            .collect()
+        [&self.sample, &self.timestep, &self.tokens].into_iter().chain(optional.into_iter().flatten()).collect()
     }
 }
 
 pub(super) fn text(parts: &[Part], sdxl: bool) -> Result<Vec<TextPorts>, OnnxError> {
-    let encoders = parts
-        .iter()
-        .filter(|p| matches!(p.name, PartName::TextEncoder | PartName::TextEncoder2));
+    let encoders = parts.iter().filter(|p| matches!(p.name, PartName::TextEncoder | PartName::TextEncoder2));
     let mut all = Vec::new();
     for part in encoders {
-        let ids = names::named_or_only(&part.inputs, names::TEXT_IDS).ok_or_else(|| {
-            wrong(
-                part,
-                &format!("no input input_ids; it has {}", list(&part.inputs)),
-            )
-        })?;
+        let ids = names::named_or_only(&part.inputs, names::TEXT_IDS)
+            .ok_or_else(|| wrong(part, &format!("no input input_ids; it has {}", list(&part.inputs))))?;
         let hidden = if sdxl {
             // SDXL was trained on the layer before the last of both encoders.
             let plain = part.outputs.iter().find(|t| t.name == "hidden_states");
             names::penultimate(&part.outputs).or(plain).ok_or_else(|| {
-                wrong(
-                    part,
-                    "SDXL needs the hidden states of its text encoders, and they are not exported",
-                )
-                .hint("export the text encoder with output_hidden_states=True")
+                wrong(part, "SDXL needs the hidden states of its text encoders, and they are not exported")
+                    .hint("export the text encoder with output_hidden_states=True")
             })?
         } else {
-            names::named_or_only(&part.outputs, names::TEXT_LAST).ok_or_else(|| {
-                wrong(
-                    part,
-                    &format!(
-                        "no output last_hidden_state; it has {}",
-                        list(&part.outputs)
-                    ),
-                )
-            })?
+            names::named_or_only(&part.outputs, names::TEXT_LAST)
+                .ok_or_else(|| wrong(part, &format!("no output last_hidden_state; it has {}", list(&part.outputs))))?
         };
         let second = part.name == PartName::TextEncoder2;
         let pooled = names::named(&part.outputs, names::TEXT_POOLED).filter(|_| sdxl && second);
@@ -154,19 +119,15 @@ pub(super) fn text(parts: &[Part], sdxl: bool) -> Result<Vec<TextPorts>, OnnxErr
             ids: ranked(part, ids, Some(2))?.clone(),
             mask: names::named(&part.inputs, names::TEXT_MASK).cloned(),
             hidden: ranked(part, hidden, Some(3))?.clone(),
-            pooled: pooled
-                .map(|t| ranked(part, t, Some(2)).cloned())
-                .transpose()?,
+            pooled: pooled.map(|t| ranked(part, t, Some(2)).cloned()).transpose()?,
         });
         if !sdxl {
             break;
         }
     }
     if sdxl && !all.iter().any(|t| t.pooled.is_some()) {
-        return Err(OnnxError::invalid(
-            "the U-Net takes text_embeds, but no text_encoder_2 gives them",
-        )
-        .hint("an SDXL pack needs text_encoder_2/ with the output text_embeds"));
+        return Err(OnnxError::invalid("the U-Net takes text_embeds, but no text_encoder_2 gives them")
+            .hint("an SDXL pack needs text_encoder_2/ with the output text_embeds"));
     }
     Ok(all)
 }
@@ -178,14 +139,9 @@ pub(super) fn vae_encoder(part: &Part, channels: usize) -> Result<VaeKind, OnnxE
     match out.fixed(1) {
         Some(c) if c == channels => Ok(VaeKind::Deterministic),
         Some(c) if c == 2 * channels => Ok(VaeKind::Kl),
-        Some(c) => Err(wrong(
-            part,
-            &format!("it gives latents of {c} channels, and the U-Net takes {channels}"),
-        )
-        .hint("the VAE belongs to another model")),
-        None if of_part(part)?["_class_name"] == "AutoencoderKL" && out.name != "latent_sample" => {
-            Ok(VaeKind::Kl)
-        }
+        Some(c) => Err(wrong(part, &format!("it gives latents of {c} channels, and the U-Net takes {channels}"))
+            .hint("the VAE belongs to another model")),
+        None if of_part(part)?["_class_name"] == "AutoencoderKL" && out.name != "latent_sample" => Ok(VaeKind::Kl),
         None => Ok(VaeKind::Deterministic),
     }
 }
@@ -194,11 +150,10 @@ pub(super) fn vae_decoder(part: &Part, channels: usize) -> Result<(), OnnxError>
     let (input, out) = vae_ports(part)?;
     let _ = (ranked(part, input, Some(4))?, ranked(part, out, Some(4))?);
     match input.fixed(1) {
-        Some(c) if c != channels => Err(wrong(
-            part,
-            &format!("it takes latents of {c} channels, and the U-Net gives {channels}"),
-        )
-        .hint("the VAE belongs to another model")),
+        Some(c) if c != channels => {
+            Err(wrong(part, &format!("it takes latents of {c} channels, and the U-Net gives {channels}"))
+                .hint("the VAE belongs to another model"))
+        }
         _ => Ok(()),
     }
 }
@@ -211,19 +166,12 @@ pub(crate) fn vae_ports(part: &Part) -> Result<(&TensorInfo, &TensorInfo), OnnxE
     };
     let input = names::named_or_only(&part.inputs, inputs);
     let output = names::named_or_only(&part.outputs, outputs);
-    input
-        .zip(output)
-        .filter(|_| part.inputs.len() == 1)
-        .ok_or_else(|| {
-            wrong(
-                part,
-                &format!(
-                    "expected one input and one output; it has {} and {}",
-                    list(&part.inputs),
-                    list(&part.outputs)
-                ),
-            )
-        })
+    input.zip(output).filter(|_| part.inputs.len() == 1).ok_or_else(|| {
+        wrong(
+            part,
+            &format!("expected one input and one output; it has {} and {}", list(&part.inputs), list(&part.outputs)),
+        )
+    })
 }
 
 /// Length and width of a prompt, from whichever graph or config fixes them.
@@ -235,47 +183,27 @@ pub(super) fn prompt(
 ) -> Result<(usize, usize), OnnxError> {
     let config = of_part(encoder)?;
     let unet_config = of_part(unet_part)?;
-    let length = unet.tokens.fixed(1).or_else(|| {
-        text.iter()
-            .find_map(|t| t.ids.fixed(1).or(t.hidden.fixed(1)))
-    });
+    let length = unet.tokens.fixed(1).or_else(|| text.iter().find_map(|t| t.ids.fixed(1).or(t.hidden.fixed(1))));
     // CLIP's length; a text encoder of another one says so in its config.
-    let length = length
-        .or_else(|| number(&config, "max_position_embeddings").map(|n| n as usize))
-        .unwrap_or(77);
-    let made = text
-        .iter()
-        .map(|t| t.hidden.fixed(2))
-        .sum::<Option<usize>>();
-    let taken = unet
-        .tokens
-        .fixed(2)
-        .or_else(|| number(&unet_config, "cross_attention_dim").map(|n| n as usize));
+    let length = length.or_else(|| number(&config, "max_position_embeddings").map(|n| n as usize)).unwrap_or(77);
+    let made = text.iter().map(|t| t.hidden.fixed(2)).sum::<Option<usize>>();
+    let taken = unet.tokens.fixed(2).or_else(|| number(&unet_config, "cross_attention_dim").map(|n| n as usize));
     match (made, taken) {
-        (Some(made), Some(taken)) if made != taken => Err(wrong(
-            unet_part,
-            &format!("it takes prompts of width {taken}, and the text encoder gives {made}"),
-        )
-        .hint("the text encoder belongs to another model")),
+        (Some(made), Some(taken)) if made != taken => {
+            Err(wrong(unet_part, &format!("it takes prompts of width {taken}, and the text encoder gives {made}"))
+                .hint("the text encoder belongs to another model"))
+        }
         (Some(width), _) | (None, Some(width)) => Ok((length, width)),
-        (None, None) => Err(wrong(
-            unet_part,
-            "neither it nor the text encoder fixes the width of a prompt",
-        )),
+        (None, None) => Err(wrong(unet_part, "neither it nor the text encoder fixes the width of a prompt")),
     }
 }
 
-fn ranked<'a>(
-    part: &Part,
-    tensor: &'a TensorInfo,
-    rank: Option<usize>,
-) -> Result<&'a TensorInfo, OnnxError> {
+fn ranked<'a>(part: &Part, tensor: &'a TensorInfo, rank: Option<usize>) -> Result<&'a TensorInfo, OnnxError> {
     match (tensor.rank(), rank) {
-        (Some(have), Some(want)) if have != want => Err(wrong(
-            part,
-            &format!("{tensor} has rank {have} where {want} is expected"),
-        )
-        .hint("export the pack in the diffusers ONNX layout")),
+        (Some(have), Some(want)) if have != want => {
+            Err(wrong(part, &format!("{tensor} has rank {have} where {want} is expected"))
+                .hint("export the pack in the diffusers ONNX layout"))
+        }
         _ => Ok(tensor),
     }
 }

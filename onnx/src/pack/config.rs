@@ -10,8 +10,7 @@ use crate::error::OnnxError;
 /// Reads a JSON file.
 pub(crate) fn read_json(path: &Path) -> Result<Value, OnnxError> {
     let wrong = |e: &dyn std::fmt::Display| {
-        OnnxError::invalid(format!("{}: {e}", path.display()))
-            .hint("the pack is damaged: copy or export it anew")
+        OnnxError::invalid(format!("{}: {e}", path.display())).hint("the pack is damaged: copy or export it anew")
     };
     let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
     serde_json::from_str(&text).map_err(|e| wrong(&e))
@@ -20,11 +19,7 @@ pub(crate) fn read_json(path: &Path) -> Result<Value, OnnxError> {
 /// `config.json` beside a network; null where there is none.
 pub(crate) fn of_part(part: &Part) -> Result<Value, OnnxError> {
     let path = part.file.with_file_name("config.json");
-    if path.is_file() {
-        read_json(&path)
-    } else {
-        Ok(Value::Null)
-    }
+    if path.is_file() { read_json(&path) } else { Ok(Value::Null) }
 }
 
 /// A number of a config, if it is there and not null.

@@ -83,46 +83,29 @@ impl Pack {
         let dir = dir.as_ref();
         let index = dir.join("model_index.json");
         if !index.is_file() || !dir.join("unet").is_dir() {
-            let missing = if index.is_file() {
-                "unet/"
-            } else {
-                "model_index.json"
-            };
-            return Err(OnnxError::invalid(format!(
-                "{} is not a model pack: no {missing}",
-                dir.display()
-            ))
-            .hint("a pack is a folder in the diffusers ONNX layout, as Optimum writes it"));
+            let missing = if index.is_file() { "unet/" } else { "model_index.json" };
+            return Err(OnnxError::invalid(format!("{} is not a model pack: no {missing}", dir.display()))
+                .hint("a pack is a folder in the diffusers ONNX layout, as Optimum writes it"));
         }
         let index = read_json(&index)?;
         let parts = part::find(dir)?;
         let part = |name| part::need(&parts, dir, name);
         let unet_part = part(PartName::Unet)?;
         let decoder = part(PartName::VaeDecoder)?;
-        let first_text =
-            part(PartName::TextEncoder).or_else(|e| part(PartName::TextEncoder2).map_err(|_| e))?;
+        let first_text = part(PartName::TextEncoder).or_else(|e| part(PartName::TextEncoder2).map_err(|_| e))?;
         let encoder = parts.iter().find(|p| p.name == PartName::VaeEncoder);
 
         let unet = check::unet(unet_part)?;
         let text = check::text(&parts, unet.pooled.is_some())?;
-        let vae_kind = encoder
-            .map(|part| check::vae_encoder(part, unet.channels))
-            .transpose()?;
+        let vae_kind = encoder.map(|part| check::vae_encoder(part, unet.channels)).transpose()?;
         check::vae_decoder(decoder, unet.channels)?;
 
         let unet_config = config::of_part(unet_part)?;
         let decoder_config = config::of_part(decoder)?;
-        let is_kl =
-            vae_kind == Some(VaeKind::Kl) || decoder_config["_class_name"] == "AutoencoderKL";
+        let is_kl = vae_kind == Some(VaeKind::Kl) || decoder_config["_class_name"] == "AutoencoderKL";
         let scheduler = dir.join("scheduler/scheduler_config.json");
-        let scheduler_json = if scheduler.is_file() {
-            read_json(&scheduler)?
-        } else {
-            Value::Null
-        };
-        let prediction_type = [&scheduler_json, &unet_config]
-            .iter()
-            .find_map(|c| c["prediction_type"].as_str());
+        let scheduler_json = if scheduler.is_file() { read_json(&scheduler)? } else { Value::Null };
+        let prediction_type = [&scheduler_json, &unet_config].iter().find_map(|c| c["prediction_type"].as_str());
         let (prompt_length, prompt_width) = check::prompt(unet_part, &unet, &text, first_text)?;
         let (defaults, presets, about) = toml_file::read(&dir.join("pack.toml"))?;
         let mut pack = Self {
@@ -140,19 +123,14 @@ impl Pack {
             ),
             latent_channels: unet.channels,
             // Stable Diffusion's own where a KL VAE's config is silent; without it latents are 5.5 times too large.
-            scaling_factor: number(&decoder_config, "scaling_factor").unwrap_or(if is_kl {
-                0.18215
-            } else {
-                1.0
-            }) as f32,
+            scaling_factor: number(&decoder_config, "scaling_factor").unwrap_or(if is_kl { 0.18215 } else { 1.0 })
+                as f32,
             shift_factor: number(&decoder_config, "shift_factor").unwrap_or(0.0) as f32,
             vae_kind,
             prompt_length,
             prompt_width,
             sdxl: unet.pooled.is_some(),
-            force_zeros_for_empty_prompt: index["force_zeros_for_empty_prompt"]
-                .as_bool()
-                .unwrap_or(false),
+            force_zeros_for_empty_prompt: index["force_zeros_for_empty_prompt"].as_bool().unwrap_or(false),
             timestep_cond_width: unet.guidance.as_ref().and_then(|t| t.fixed(1)),
             prediction_type: prediction_type.unwrap_or("epsilon").to_owned(),
             scheduler_json,
@@ -191,9 +169,7 @@ impl Pack {
         if self.unet.sample.fixed(0) != Some(1) {
             can.push(match declared(&self.unet.timestep, &self.unet.sample) {
                 Declared::PerRow => "stream batch",
-                Declared::Doubtful | Declared::Shared => {
-                    "stream batch (if its time step can be repaired)"
-                }
+                Declared::Doubtful | Declared::Shared => "stream batch (if its time step can be repaired)",
             });
         }
         if self.unet.guidance.is_some() {
@@ -205,9 +181,5 @@ impl Pack {
 
 /// A short list of tensors for messages.
 fn list(tensors: &[TensorInfo]) -> String {
-    tensors
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    tensors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -23,13 +23,7 @@ pub enum PartName {
 
 impl PartName {
     /// Every part, in the order in which they are listed.
-    pub const ALL: [Self; 5] = [
-        Self::Unet,
-        Self::VaeEncoder,
-        Self::VaeDecoder,
-        Self::TextEncoder,
-        Self::TextEncoder2,
-    ];
+    pub const ALL: [Self; 5] = [Self::Unet, Self::VaeEncoder, Self::VaeDecoder, Self::TextEncoder, Self::TextEncoder2];
 
     /// Name of the part's folder.
     pub fn folder(self) -> &'static str {
@@ -81,11 +75,7 @@ pub(super) fn find(dir: &Path) -> Result<Vec<Part>, OnnxError> {
 }
 
 /// The part of that name, or an error that says what is missing.
-pub(super) fn need<'a>(
-    parts: &'a [Part],
-    dir: &Path,
-    name: PartName,
-) -> Result<&'a Part, OnnxError> {
+pub(super) fn need<'a>(parts: &'a [Part], dir: &Path, name: PartName) -> Result<&'a Part, OnnxError> {
     parts.iter().find(|p| p.name == name).ok_or_else(|| {
         OnnxError::invalid(format!("{} has no {name}/", dir.display()))
             .hint("export that part and put it into the pack")
@@ -93,37 +83,27 @@ pub(super) fn need<'a>(
 }
 
 fn read(name: PartName, folder: &Path) -> Result<Part, OnnxError> {
-    let files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|e| Some(e.ok()?.path()))
-        .collect();
+    let files: Vec<PathBuf> =
+        std::fs::read_dir(folder).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).collect();
     let is_model = |p: &&PathBuf| p.extension().is_some_and(|e| e == "onnx");
     let default = folder.join("model.onnx");
     let file = match files.iter().filter(is_model).collect::<Vec<_>>()[..] {
         _ if default.is_file() => default,
         [only] => only.clone(),
         _ => {
-            return Err(
-                OnnxError::invalid(format!("{} has no model.onnx", folder.display()))
-                    .hint("export the pack to ONNX; PyTorch weights alone cannot be run"),
-            );
+            return Err(OnnxError::invalid(format!("{} has no model.onnx", folder.display()))
+                .hint("export the pack to ONNX; PyTorch weights alone cannot be run"));
         }
     };
     let graph = Graph::open(&file).map_err(|e| {
-        OnnxError::invalid(format!("{}: {e}", file.display()))
-            .hint("the file is damaged: copy or export it anew")
+        OnnxError::invalid(format!("{}: {e}", file.display())).hint("the file is damaged: copy or export it anew")
     })?;
     let size = |p: &Path| p.metadata().map_or(0, |m| m.len());
     let beside = |p: &&PathBuf| {
         let name = p.file_name().unwrap_or_default().to_string_lossy();
         **p != file && !name.ends_with(".json") && !name.ends_with(".onnx")
     };
-    let weights: u64 = if graph.external_data {
-        files.iter().filter(beside).map(|p| size(p)).sum()
-    } else {
-        0
-    };
+    let weights: u64 = if graph.external_data { files.iter().filter(beside).map(|p| size(p)).sum() } else { 0 };
     Ok(Part {
         name,
         bytes: size(&file) + weights,

@@ -46,11 +46,7 @@ fn a_frame_allocates_nothing() {
     for name in ["tiny-sd15-kl", "tiny-sdxlturbo"] {
         let (_, mut loaded) = load(&runtime, &pack_dir(name));
         let size = Size::new(64, 64);
-        let shape = LatentShape {
-            channels: 4,
-            height: 8,
-            width: 8,
-        };
+        let shape = LatentShape { channels: 4, height: 8, width: 8 };
         let prompts = ["a cat", "a dog"].map(|p| Arc::new(loaded.text.encode(p, size).unwrap()));
         let encoder = loaded.networks.encoder.as_mut().unwrap();
         let picture = noise(3 * size.pixels(), 0.0);
@@ -58,31 +54,14 @@ fn a_frame_allocates_nothing() {
         let (sample, mut out) = (noise(3 * shape.len(), 1.0), vec![0.0; 3 * shape.len()]);
         for frame in 0..6 {
             let prompt = &prompts[frame % 2];
-            let rows = [
-                row(900.0, &prompts[0]),
-                row(500.0, prompt),
-                row(100.0, prompt),
-            ];
+            let rows = [row(900.0, &prompts[0]), row(500.0, prompt), row(100.0, prompt)];
             let before = COUNT.with(Cell::get);
-            encoder
-                .encode(&picture, 1, size, None, &mut latent)
-                .unwrap();
-            let batch = DenoiseBatch {
-                sample: &sample,
-                shape,
-                rows: &rows,
-            };
+            encoder.encode(&picture, 1, size, None, &mut latent).unwrap();
+            let batch = DenoiseBatch { sample: &sample, shape, rows: &rows };
             loaded.networks.denoiser.denoise(&batch, &mut out).unwrap();
-            loaded
-                .networks
-                .decoder
-                .decode(&latent, 1, shape, &mut back)
-                .unwrap();
+            loaded.networks.decoder.decode(&latent, 1, shape, &mut back).unwrap();
             let count = COUNT.with(Cell::get) - before;
-            assert!(
-                frame == 0 || count == 0,
-                "{name}: frame {frame} allocated {count} times"
-            );
+            assert!(frame == 0 || count == 0, "{name}: frame {frame} allocated {count} times");
         }
     }
 }

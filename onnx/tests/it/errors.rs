@@ -38,21 +38,14 @@ fn reshape(dir: &Path, part: &str, tensor: &str, sides: &[&str]) {
 
 #[test]
 fn a_folder_that_is_no_pack_says_so() {
-    let remove =
-        |name: &'static str| move |dir: &Path| std::fs::remove_file(dir.join(name)).unwrap();
-    let remove_dir =
-        |name: &'static str| move |dir: &Path| std::fs::remove_dir_all(dir.join(name)).unwrap();
+    let remove = |name: &'static str| move |dir: &Path| std::fs::remove_file(dir.join(name)).unwrap();
+    let remove_dir = |name: &'static str| move |dir: &Path| std::fs::remove_dir_all(dir.join(name)).unwrap();
     assert!(message(remove("model_index.json")).contains("no model_index.json"));
     assert!(message(remove_dir("unet")).contains("no unet/"));
     assert!(message(remove_dir("vae_decoder")).contains("no vae_decoder/"));
     assert!(message(remove_dir("text_encoder")).contains("no text_encoder/"));
     assert!(message(remove("unet/model.onnx")).contains("no model.onnx"));
-    assert!(
-        Pack::open("/nowhere")
-            .unwrap_err()
-            .what
-            .contains("not a model pack")
-    );
+    assert!(Pack::open("/nowhere").unwrap_err().what.contains("not a model pack"));
 }
 
 #[test]
@@ -60,18 +53,9 @@ fn a_pack_without_an_encoder_can_still_do_txt2img() {
     let copy = copy_of("tiny-sd15");
     std::fs::remove_dir_all(copy.path().join("vae_encoder")).unwrap();
     let pack = Pack::open(copy.path()).unwrap();
-    assert_eq!(
-        (pack.vae_kind, &pack.can[..]),
-        (None, &["txt2img".to_owned(), "stream batch".to_owned()][..])
-    );
+    assert_eq!((pack.vae_kind, &pack.can[..]), (None, &["txt2img".to_owned(), "stream batch".to_owned()][..]));
     let Some(runtime) = runtime() else { return };
-    assert!(
-        load_networks(&runtime, &pack, &on(Provider::Cpu))
-            .unwrap()
-            .networks
-            .encoder
-            .is_none()
-    );
+    assert!(load_networks(&runtime, &pack, &on(Provider::Cpu)).unwrap().networks.encoder.is_none());
 }
 
 #[test]
@@ -84,20 +68,14 @@ fn a_damaged_file_is_named() {
         }
     };
     let text = message(cut("unet", usize::MAX));
-    assert!(
-        text.contains("unet/model.onnx") && text.contains("cut off"),
-        "{text}"
-    );
+    assert!(text.contains("unet/model.onnx") && text.contains("cut off"), "{text}");
     assert!(message(cut("vae_decoder", 1000)).contains("vae_decoder/model.onnx"));
     assert!(message(cut("text_encoder", 0)).contains("text_encoder/model.onnx"));
     let text = message(|dir| {
         std::fs::write(dir.join("unet/model.onnx"), "version https://git-lfs").unwrap();
     });
     assert!(text.contains("unet/model.onnx"), "{text}");
-    assert!(
-        message(|dir| std::fs::write(dir.join("model_index.json"), "{").unwrap())
-            .contains("model_index.json")
-    );
+    assert!(message(|dir| std::fs::write(dir.join("model_index.json"), "{").unwrap()).contains("model_index.json"));
 }
 
 #[test]
@@ -105,10 +83,7 @@ fn networks_that_do_not_fit_together_are_refused() {
     let text = message(|dir| reshape(dir, "unet", "sample", &["batch", "4", "height"]));
     assert!(text.contains("rank 3 where 4"), "{text}");
     let text = message(|dir| reshape(dir, "unet", "encoder_hidden_states", &["b", "s", "768"]));
-    assert!(
-        text.contains("width 768") && text.contains("gives 32"),
-        "{text}"
-    );
+    assert!(text.contains("width 768") && text.contains("gives 32"), "{text}");
     let text = message(|dir| reshape(dir, "vae_encoder", "latent_sample", &["b", "16", "h", "w"]));
     assert!(text.contains("16 channels"), "{text}");
     let text = message(|dir| reshape(dir, "vae_decoder", "latent_sample", &["b", "16", "h", "w"]));
@@ -116,11 +91,7 @@ fn networks_that_do_not_fit_together_are_refused() {
     let text = message(|dir| reshape(dir, "unet", "out_sample", &["b", "8", "h", "w"]));
     assert!(text.contains("gives 8"), "{text}");
     let text = message(|dir| {
-        std::fs::copy(
-            pack_dir("tiny-sdxlturbo/unet/model.onnx"),
-            dir.join("unet/model.onnx"),
-        )
-        .unwrap();
+        std::fs::copy(pack_dir("tiny-sdxlturbo/unet/model.onnx"), dir.join("unet/model.onnx")).unwrap();
     });
     assert!(text.contains("hidden states"), "{text}");
 }
@@ -132,19 +103,11 @@ fn pack_toml_is_read() {
     std::fs::write(copy.path().join("pack.toml"), text).unwrap();
     let pack = Pack::open(copy.path()).unwrap();
     assert_eq!(pack.defaults["guidance"].as_float(), Some(1.2));
-    assert_eq!(
-        (&*pack.presets[0].name, &*pack.presets[0].prompt),
-        ("fox", "a fox")
-    );
+    assert_eq!((&*pack.presets[0].name, &*pack.presets[0].prompt), ("fox", "a fox"));
     assert_eq!(pack.presets[0].parameters["guidance"].as_float(), Some(1.4));
     assert_eq!(pack.about["title"].as_str(), Some("t"));
     std::fs::write(copy.path().join("pack.toml"), "[[presets]]\nname = 1\n").unwrap();
-    assert!(
-        Pack::open(copy.path())
-            .unwrap_err()
-            .what
-            .contains("pack.toml")
-    );
+    assert!(Pack::open(copy.path()).unwrap_err().what.contains("pack.toml"));
 }
 
 #[test]
@@ -157,49 +120,25 @@ fn a_provider_that_is_not_there_is_an_error_with_a_hint() {
         }
         let error = choose_provider(&runtime, &on(provider)).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Missing);
-        assert!(
-            error.what.contains(&provider.to_string()) && error.hint.is_some(),
-            "{error:?}"
-        );
+        assert!(error.what.contains(&provider.to_string()) && error.hint.is_some(), "{error:?}");
         let pack = Pack::open(pack_dir(PACKS[0])).unwrap();
         assert!(load_networks(&runtime, &pack, &on(provider)).is_err());
     }
     probe_provider(&runtime, Provider::Cpu).unwrap();
-    let settings = SessionSettings {
-        precision: Precision::Bf16,
-        ..on(Provider::Cpu)
-    };
-    assert_eq!(
-        choose_provider(&runtime, &settings).unwrap_err().kind,
-        ErrorKind::Invalid
-    );
+    let settings = SessionSettings { precision: Precision::Bf16, ..on(Provider::Cpu) };
+    assert_eq!(choose_provider(&runtime, &settings).unwrap_err().kind, ErrorKind::Invalid);
 }
 
 #[test]
 fn auto_says_what_it_chose() {
     let Some(runtime) = runtime() else { return };
     let chosen = choose_provider(&runtime, &SessionSettings::default()).unwrap();
-    eprintln!(
-        "{} {}: {} ({} {})",
-        chosen.provider,
-        chosen.precision,
-        chosen.why,
-        runtime.flavour(),
-        runtime.version()
-    );
+    eprintln!("{} {}: {} ({} {})", chosen.provider, chosen.precision, chosen.why, runtime.flavour(), runtime.version());
     assert!(chosen.why.starts_with("auto: "));
     assert!(runtime.version().starts_with("1.") && runtime.path().is_file());
-    assert_eq!(
-        Runtime::load(Some(runtime.path())).unwrap().path(),
-        runtime.path()
-    );
+    assert_eq!(Runtime::load(Some(runtime.path())).unwrap().path(), runtime.path());
     let other = pack_dir("tiny-sd15/model_index.json");
-    assert!(
-        Runtime::load(Some(&other))
-            .unwrap_err()
-            .what
-            .contains("loaded already")
-    );
+    assert!(Runtime::load(Some(&other)).unwrap_err().what.contains("loaded already"));
 }
 
 #[test]
@@ -207,14 +146,7 @@ fn choices_read_and_print_the_same() {
     for text in ["auto", "cpu", "openvino", "cuda", "tensorrt"] {
         assert_eq!(text.parse::<ProviderChoice>().unwrap().to_string(), text);
     }
-    assert!(
-        "gpu"
-            .parse::<ProviderChoice>()
-            .unwrap_err()
-            .hint
-            .unwrap()
-            .contains("cuda")
-    );
+    assert!("gpu".parse::<ProviderChoice>().unwrap_err().hint.unwrap().contains("cuda"));
     for text in ["auto", "f32", "bf16"] {
         assert_eq!(text.parse::<Precision>().unwrap().to_string(), text);
     }
@@ -225,42 +157,12 @@ fn wrong_sizes_are_errors_and_not_panics() {
     let Some(runtime) = runtime() else { return };
     let (_, mut loaded) = load(&runtime, &pack_dir("tiny-sd15"));
     let encoder = loaded.networks.encoder.as_mut().unwrap();
-    let error = encoder
-        .encode(
-            &vec![0.0; 3 * 60 * 60],
-            1,
-            Size::new(60, 60),
-            None,
-            &mut [0.0; 4 * 49],
-        )
-        .unwrap_err();
+    let error = encoder.encode(&vec![0.0; 3 * 60 * 60], 1, Size::new(60, 60), None, &mut [0.0; 4 * 49]).unwrap_err();
     assert!(error.hint.unwrap().contains("multiples of 8"));
-    assert!(
-        encoder
-            .encode(&[0.0; 3], 1, Size::new(64, 64), None, &mut [0.0; 256])
-            .is_err()
-    );
-    let shape = LatentShape {
-        channels: 4,
-        height: 8,
-        width: 8,
-    };
-    assert!(
-        loaded
-            .networks
-            .decoder
-            .decode(&[0.0; 256], 1, shape, &mut [0.0; 5])
-            .is_err()
-    );
-    let shape = LatentShape {
-        channels: 3,
-        height: 8,
-        width: 8,
-    };
-    let error = loaded
-        .networks
-        .decoder
-        .decode(&[0.0; 192], 1, shape, &mut vec![0.0; 3 * 64 * 64])
-        .unwrap_err();
+    assert!(encoder.encode(&[0.0; 3], 1, Size::new(64, 64), None, &mut [0.0; 256]).is_err());
+    let shape = LatentShape { channels: 4, height: 8, width: 8 };
+    assert!(loaded.networks.decoder.decode(&[0.0; 256], 1, shape, &mut [0.0; 5]).is_err());
+    let shape = LatentShape { channels: 3, height: 8, width: 8 };
+    let error = loaded.networks.decoder.decode(&[0.0; 192], 1, shape, &mut vec![0.0; 3 * 64 * 64]).unwrap_err();
     assert!(error.what.contains("VAE decoder"), "{error}");
 }

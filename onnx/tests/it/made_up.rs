@@ -9,9 +9,7 @@ use livediffusion_onnx::graph::{DType, Graph};
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Conditioning, DenoiseBatch};
 
-use crate::support::{
-    assert_close, constant, load, noise, pack_dir, row, runtime, with_int, with_ints,
-};
+use crate::support::{assert_close, constant, load, noise, pack_dir, row, runtime, with_int, with_ints};
 
 /// f16 and i32 in `onnx.TensorProto.DataType`.
 const F16: i32 = 10;
@@ -33,11 +31,7 @@ fn f16_pack() -> tempfile::TempDir {
             constant("spread", &[1, 2, 3]),
             constant("last", &[3]),
             node("Unsqueeze", &["timesteps", "spread"], &["t"]),
-            with_ints(
-                node("ReduceMean", &["text_embeddings"], &["mean"]),
-                "axes",
-                &[1, 2],
-            ),
+            with_ints(node("ReduceMean", &["text_embeddings"], &["mean"]), "axes", &[1, 2]),
             node("Unsqueeze", &["mean", "last"], &["mean4"]),
             node("Mul", &["latents", "t"], &["scaled"]),
             node("Add", &["scaled", "mean4"], &["noise_pred"]),
@@ -62,18 +56,10 @@ fn f16_pack() -> tempfile::TempDir {
             constant("last", &[2]),
             with_int(node("Cast", &["tokens"], &["values"]), "to", i64::from(F16)),
             node("Unsqueeze", &["values", "last"], &["column"]),
-            with_int(
-                node("Concat", &["column", "column"], &["text_embeddings"]),
-                "axis",
-                2,
-            ),
+            with_int(node("Concat", &["column", "column"], &["text_embeddings"]), "axis", 2),
         ],
         vec![ValueInfoProto::tensor("tokens", I32, &["batch", "77"])],
-        vec![ValueInfoProto::tensor(
-            "text_embeddings",
-            F16,
-            &["batch", "77", "2"],
-        )],
+        vec![ValueInfoProto::tensor("text_embeddings", F16, &["batch", "77", "2"])],
     );
     write(dir.path(), "text_encoder", "{}", &text);
     std::fs::create_dir(dir.path().join("tokenizer")).unwrap();
@@ -88,72 +74,32 @@ fn f16_networks_with_unusual_names_run() {
     let Some(runtime) = runtime() else { return };
     let dir = f16_pack();
     let (pack, mut loaded) = load(&runtime, dir.path());
-    assert_eq!(
-        (pack.vae_factor, pack.latent_channels, pack.prompt_width),
-        (1, 3, 2)
-    );
-    assert_eq!(
-        (pack.timestep(), loaded.timesteps),
-        ((DType::F16, Some(1)), Timesteps::PerRow)
-    );
+    assert_eq!((pack.vae_factor, pack.latent_channels, pack.prompt_width), (1, 3, 2));
+    assert_eq!((pack.timestep(), loaded.timesteps), ((DType::F16, Some(1)), Timesteps::PerRow));
     let size = Size::new(5, 4);
-    let shape = LatentShape {
-        channels: 3,
-        height: 4,
-        width: 5,
-    };
+    let shape = LatentShape { channels: 3, height: 4, width: 5 };
 
     let prompt = loaded.text.encode("a photo", size).unwrap();
     assert_eq!(prompt.tokens[..4], [1512.0, 1512.0, 320.0, 320.0]);
 
     let flat = |value: f32| {
-        Arc::new(Conditioning {
-            tokens: vec![value; 77 * 2],
-            length: 77,
-            width: 2,
-            ..Conditioning::default()
-        })
+        Arc::new(Conditioning { tokens: vec![value; 77 * 2], length: 77, width: 2, ..Conditioning::default() })
     };
     let sample = noise(2 * shape.len(), 0.0);
     let mut out = vec![0.0; sample.len()];
     let rows = [row(3.0, &flat(0.5)), row(7.0, &flat(-1.0))];
-    loaded
-        .networks
-        .denoiser
-        .denoise(
-            &DenoiseBatch {
-                sample: &sample,
-                shape,
-                rows: &rows,
-            },
-            &mut out,
-        )
-        .unwrap();
+    loaded.networks.denoiser.denoise(&DenoiseBatch { sample: &sample, shape, rows: &rows }, &mut out).unwrap();
     let (first, second) = sample.split_at(shape.len());
-    let want: Vec<f32> = first
-        .iter()
-        .map(|v| 3.0 * v + 0.5)
-        .chain(second.iter().map(|v| 7.0 * v - 1.0))
-        .collect();
+    let want: Vec<f32> = first.iter().map(|v| 3.0 * v + 0.5).chain(second.iter().map(|v| 7.0 * v - 1.0)).collect();
     assert_close("f16 unet", &out, &want, 2e-3);
 
     let picture = noise(3 * size.pixels(), 9.0);
     let mut latent = vec![0.0; shape.len()];
-    loaded
-        .networks
-        .encoder
-        .as_mut()
-        .unwrap()
-        .encode(&picture, 1, size, None, &mut latent)
-        .unwrap();
+    loaded.networks.encoder.as_mut().unwrap().encode(&picture, 1, size, None, &mut latent).unwrap();
     let want: Vec<f32> = picture.iter().map(|v| (-v - 0.5) * 2.0).collect();
     assert_close("shift and scale", &latent, &want, 2e-3);
     let mut back = vec![0.0; picture.len()];
-    loaded
-        .networks
-        .decoder
-        .decode(&latent, 1, shape, &mut back)
-        .unwrap();
+    loaded.networks.decoder.decode(&latent, 1, shape, &mut back).unwrap();
     assert_close("there and back", &back, &picture, 2e-3);
 }
 

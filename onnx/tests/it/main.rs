@@ -2,14 +2,7 @@
 //!
 //! What needs the ONNX Runtime library is skipped, with the reason printed, where there is none.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a panic is how a test fails, in its helpers too"
-)]
-#![allow(
-    clippy::doc_markdown,
-    reason = "OpenVINO and TensorRT are names, not code"
-)]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod allocation;
 mod errors;

@@ -4,23 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use livediffusion_onnx::pack::{PartName, VaeKind};
-use livediffusion_onnx::{
-    LoadedPack, Pack, Precision, Provider, SessionSettings, Timesteps, load_networks,
-};
+use livediffusion_onnx::{LoadedPack, Pack, Precision, Provider, SessionSettings, Timesteps, load_networks};
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Conditioning, DenoiseBatch};
 use safetensors::SafeTensors;
 
-use crate::support::{
-    PACKS, TOLERANCE, assert_close, data, load, noise, on, openvino, pack_dir, row, runtime,
-};
+use crate::support::{PACKS, TOLERANCE, assert_close, data, load, noise, on, openvino, pack_dir, row, runtime};
 
 const SIZE: Size = Size::new(64, 64);
-const LATENT: LatentShape = LatentShape {
-    channels: 4,
-    height: 8,
-    width: 8,
-};
+const LATENT: LatentShape = LatentShape { channels: 4, height: 8, width: 8 };
 
 /// Tensors and prompts of a golden case.
 struct Golden {
@@ -36,19 +28,9 @@ impl Golden {
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let values = |t: safetensors::tensor::TensorView<'_>| match t.dtype() {
             safetensors::Dtype::U8 => t.data().iter().map(|&v| f32::from(v)).collect(),
-            _ => t
-                .data()
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-                .collect(),
+            _ => t.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
         };
-        Self {
-            tensors: file
-                .iter()
-                .map(|(name, t)| (name.to_owned(), values(t)))
-                .collect(),
-            texts,
-        }
+        Self { tensors: file.iter().map(|(name, t)| (name.to_owned(), values(t))).collect(), texts }
     }
 
     fn get(&self, name: &str) -> &[f32] {
@@ -59,14 +41,11 @@ impl Golden {
     fn picture(&self) -> Vec<f32> {
         let hwc = self.get("frame_u8");
         let pixels = SIZE.pixels();
-        (0..3 * pixels)
-            .map(|i| hwc[(i % pixels) * 3 + i / pixels] / 127.5 - 1.0)
-            .collect()
+        (0..3 * pixels).map(|i| hwc[(i % pixels) * 3 + i / pixels] / 127.5 - 1.0).collect()
     }
 
     fn conditionings(&self, loaded: &mut LoadedPack) -> [Arc<Conditioning>; 2] {
-        ["prompt", "negative_prompt"]
-            .map(|key| Arc::new(loaded.text.encode(&self.texts[key], SIZE).unwrap()))
+        ["prompt", "negative_prompt"].map(|key| Arc::new(loaded.text.encode(&self.texts[key], SIZE).unwrap()))
     }
 }
 
@@ -77,16 +56,9 @@ fn check_text(name: &str, golden: &Golden, loaded: &mut LoadedPack) {
         };
         let have = loaded.text.encode(&golden.texts[key], SIZE).unwrap();
         assert_close(&format!("{name} {key}"), &have.tokens, want, TOLERANCE);
-        let pooled_key = if key == "prompt" {
-            "pooled_prompt_embeds"
-        } else {
-            "negative_pooled_prompt_embeds"
-        };
+        let pooled_key = if key == "prompt" { "pooled_prompt_embeds" } else { "negative_pooled_prompt_embeds" };
         let pooled = golden.tensors.get(pooled_key);
-        assert_eq!(
-            (have.pooled.is_some(), have.time_ids.is_some()),
-            (pooled.is_some(), pooled.is_some())
-        );
+        assert_eq!((have.pooled.is_some(), have.time_ids.is_some()), (pooled.is_some(), pooled.is_some()));
         if let (Some(have), Some(want)) = (&have.pooled, pooled) {
             assert_close(&format!("{name} pooled {key}"), have, want, TOLERANCE);
         }
@@ -100,29 +72,17 @@ fn check_unet(name: &str, golden: &Golden, loaded: &mut LoadedPack, tolerance: f
     let [prompt, negative] = golden.conditionings(loaded);
     let times = golden.get("unet_timestep");
     // With guidance the reference puts the negative rows first.
-    let has_negative = golden.tensors.contains_key("negative_prompt_embeds")
-        && times.starts_with(&times[times.len() / 2..]);
+    let has_negative =
+        golden.tensors.contains_key("negative_prompt_embeds") && times.starts_with(&times[times.len() / 2..]);
     let negatives = if has_negative { times.len() / 2 } else { 0 };
-    let rows: Vec<_> = times
-        .iter()
-        .enumerate()
-        .map(|(i, &t)| row(t, if i < negatives { &negative } else { &prompt }))
-        .collect();
+    let rows: Vec<_> =
+        times.iter().enumerate().map(|(i, &t)| row(t, if i < negatives { &negative } else { &prompt })).collect();
     let mut out = vec![0.0; rows.len() * LATENT.len()];
-    let batch = DenoiseBatch {
-        sample: golden.get("unet_sample"),
-        shape: LATENT,
-        rows: &rows,
-    };
+    let batch = DenoiseBatch { sample: golden.get("unet_sample"), shape: LATENT, rows: &rows };
     for call in 0..2 {
         out.fill(f32::NAN);
         loaded.networks.denoiser.denoise(&batch, &mut out).unwrap();
-        assert_close(
-            &format!("{name} unet, call {call}"),
-            &out,
-            golden.get("unet_out"),
-            tolerance,
-        );
+        assert_close(&format!("{name} unet, call {call}"), &out, golden.get("unet_out"), tolerance);
     }
 }
 
@@ -130,27 +90,11 @@ fn check_vae(name: &str, golden: &Golden, loaded: &mut LoadedPack, tolerance: f3
     let encoder = loaded.networks.encoder.as_mut().unwrap();
     let mut latents = vec![0.0; LATENT.len()];
     let noise = golden.tensors.get("posterior_noise").map(Vec::as_slice);
-    encoder
-        .encode(&golden.picture(), 1, SIZE, noise, &mut latents)
-        .unwrap();
-    assert_close(
-        &format!("{name} encoder"),
-        &latents,
-        golden.get("x0_latent"),
-        tolerance,
-    );
+    encoder.encode(&golden.picture(), 1, SIZE, noise, &mut latents).unwrap();
+    assert_close(&format!("{name} encoder"), &latents, golden.get("x0_latent"), tolerance);
     let mut picture = vec![0.0; 3 * SIZE.pixels()];
-    loaded
-        .networks
-        .decoder
-        .decode(golden.get("latent_out"), 1, LATENT, &mut picture)
-        .unwrap();
-    assert_close(
-        &format!("{name} decoder"),
-        &picture,
-        golden.get("image_f32"),
-        tolerance,
-    );
+    loaded.networks.decoder.decode(golden.get("latent_out"), 1, LATENT, &mut picture).unwrap();
+    assert_close(&format!("{name} decoder"), &picture, golden.get("image_f32"), tolerance);
 }
 
 #[test]
@@ -159,10 +103,7 @@ fn every_golden_pack_computes_what_the_reference_computes() {
     for name in PACKS {
         let golden = Golden::of(name);
         let (_, mut loaded) = load(&runtime, &pack_dir(name));
-        assert_eq!(
-            (loaded.provider, loaded.timesteps),
-            (Provider::Cpu, Timesteps::PerRow)
-        );
+        assert_eq!((loaded.provider, loaded.timesteps), (Provider::Cpu, Timesteps::PerRow));
         check_text(name, &golden, &mut loaded);
         check_unet(name, &golden, &mut loaded, TOLERANCE);
         check_vae(name, &golden, &mut loaded, TOLERANCE);
@@ -175,15 +116,9 @@ fn openvino_computes_what_the_reference_computes() {
     for name in PACKS {
         let golden = Golden::of(name);
         let pack = Pack::open(pack_dir(name)).unwrap();
-        let settings = SessionSettings {
-            precision: Precision::F32,
-            ..on(Provider::OpenVino)
-        };
+        let settings = SessionSettings { precision: Precision::F32, ..on(Provider::OpenVino) };
         let mut loaded = load_networks(&runtime, &pack, &settings).unwrap();
-        assert_eq!(
-            (loaded.provider, loaded.precision),
-            (Provider::OpenVino, Precision::F32)
-        );
+        assert_eq!((loaded.provider, loaded.precision), (Provider::OpenVino, Precision::F32));
         check_text(name, &golden, &mut loaded);
         check_unet(name, &golden, &mut loaded, TOLERANCE);
         check_vae(name, &golden, &mut loaded, TOLERANCE);
@@ -198,10 +133,7 @@ fn openvino_in_bf16_is_near() {
     for name in PACKS {
         let golden = Golden::of(name);
         let pack = Pack::open(pack_dir(name)).unwrap();
-        let settings = SessionSettings {
-            precision: Precision::Bf16,
-            ..on(Provider::OpenVino)
-        };
+        let settings = SessionSettings { precision: Precision::Bf16, ..on(Provider::OpenVino) };
         let mut loaded = load_networks(&runtime, &pack, &settings).unwrap();
         assert_eq!(loaded.precision, Precision::Bf16);
         check_text(name, &golden, &mut loaded);
@@ -215,28 +147,11 @@ fn facts_are_read_from_the_graphs() {
     for name in PACKS {
         let pack = Pack::open(pack_dir(name)).unwrap();
         let is_kl = name == "tiny-sd15-kl";
-        assert_eq!(
-            pack.vae_kind,
-            Some(if is_kl {
-                VaeKind::Kl
-            } else {
-                VaeKind::Deterministic
-            })
-        );
+        assert_eq!(pack.vae_kind, Some(if is_kl { VaeKind::Kl } else { VaeKind::Deterministic }));
         assert!((pack.scaling_factor - if is_kl { 0.18215 } else { 1.0 }).abs() < 1e-6);
-        assert_eq!(
-            (pack.vae_factor, pack.latent_channels, pack.prompt_length),
-            (8, 4, 77)
-        );
+        assert_eq!((pack.vae_factor, pack.latent_channels, pack.prompt_length), (8, 4, 77));
         assert_eq!(pack.sdxl, name == "tiny-sdxlturbo");
-        assert_eq!(
-            pack.prompt_width,
-            if pack.sdxl {
-                72
-            } else {
-                pack.text[0].hidden.fixed(2).unwrap()
-            }
-        );
+        assert_eq!(pack.prompt_width, if pack.sdxl { 72 } else { pack.text[0].hidden.fixed(2).unwrap() });
         assert_eq!(pack.prediction_type, "epsilon");
         assert_eq!(pack.timestep().1, Some(1));
         assert_eq!(pack.can, ["txt2img", "img2img", "stream batch"]);
@@ -252,38 +167,15 @@ fn batches_of_any_size_equal_single_calls() {
     let encoder = loaded.networks.encoder.as_mut().unwrap();
     let (images, draws) = (noise(6 * SIZE.pixels(), 1.0), noise(2 * LATENT.len(), 2.0));
     let mut both = vec![0.0; 2 * LATENT.len()];
-    encoder
-        .encode(&images, 2, SIZE, Some(&draws), &mut both)
-        .unwrap();
+    encoder.encode(&images, 2, SIZE, Some(&draws), &mut both).unwrap();
     let mut second = vec![0.0; LATENT.len()];
-    encoder
-        .encode(
-            &images[3 * SIZE.pixels()..],
-            1,
-            SIZE,
-            Some(&draws[LATENT.len()..]),
-            &mut second,
-        )
-        .unwrap();
+    encoder.encode(&images[3 * SIZE.pixels()..], 1, SIZE, Some(&draws[LATENT.len()..]), &mut second).unwrap();
     assert_close("second of two", &both[LATENT.len()..], &second, TOLERANCE);
     let mut mean = vec![0.0; LATENT.len()];
-    encoder
-        .encode(&images[3 * SIZE.pixels()..], 1, SIZE, None, &mut mean)
-        .unwrap();
-    assert!(
-        crate::support::error(&mean, &second) > 1e-3,
-        "mean and sample of a KL posterior differ"
-    );
+    encoder.encode(&images[3 * SIZE.pixels()..], 1, SIZE, None, &mut mean).unwrap();
+    assert!(crate::support::error(&mean, &second) > 1e-3, "mean and sample of a KL posterior differ");
     let zero = vec![0.0; LATENT.len()];
-    encoder
-        .encode(
-            &images[3 * SIZE.pixels()..],
-            1,
-            SIZE,
-            Some(&zero),
-            &mut second,
-        )
-        .unwrap();
+    encoder.encode(&images[3 * SIZE.pixels()..], 1, SIZE, Some(&zero), &mut second).unwrap();
     assert_close("a sample without noise is the mean", &second, &mean, 1e-6);
 }
 
@@ -295,18 +187,7 @@ fn a_new_conditioning_reaches_only_its_row() {
     let sample = noise(3 * LATENT.len(), 3.0);
     let mut run = |rows: &[_], sample: &[f32]| {
         let mut out = vec![0.0; sample.len()];
-        loaded
-            .networks
-            .denoiser
-            .denoise(
-                &DenoiseBatch {
-                    sample,
-                    shape: LATENT,
-                    rows,
-                },
-                &mut out,
-            )
-            .unwrap();
+        loaded.networks.denoiser.denoise(&DenoiseBatch { sample, shape: LATENT, rows }, &mut out).unwrap();
         out
     };
     let before = run(&[row(900.0, &a), row(500.0, &a), row(100.0, &a)], &sample);

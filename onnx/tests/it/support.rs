@@ -4,35 +4,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use livediffusion_onnx::graph::proto::NodeProto;
-use livediffusion_onnx::{
-    LoadedPack, Pack, Provider, ProviderChoice, Runtime, SessionSettings, load_networks,
-};
+use livediffusion_onnx::{LoadedPack, Pack, Provider, ProviderChoice, Runtime, SessionSettings, load_networks};
 use livediffusion_pipeline::model::{Branch, Conditioning, Row};
 use prost::Message;
 
 /// The golden packs.
-pub(crate) const PACKS: [&str; 4] = [
-    "tiny-sd15",
-    "tiny-sd15-kl",
-    "tiny-sdturbo",
-    "tiny-sdxlturbo",
-];
+pub(crate) const PACKS: [&str; 4] = ["tiny-sd15", "tiny-sd15-kl", "tiny-sdturbo", "tiny-sdxlturbo"];
 
 /// What networks of the reference and of ONNX Runtime may differ by, relative to the larger of peak and 1.
 pub(crate) const TOLERANCE: f32 = 1e-4;
 
 /// Folder of a golden pack.
 pub(crate) fn pack_dir(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../assets/goldens/models")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/goldens/models").join(name)
 }
 
 /// A file of this crate's tests.
 pub(crate) fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
 /// The library, or `None` and a printed reason.
@@ -58,10 +47,7 @@ pub(crate) fn openvino() -> Option<Runtime> {
 
 /// Settings of that provider.
 pub(crate) fn on(provider: Provider) -> SessionSettings {
-    SessionSettings {
-        provider: ProviderChoice::Fixed(provider),
-        ..SessionSettings::default()
-    }
+    SessionSettings { provider: ProviderChoice::Fixed(provider), ..SessionSettings::default() }
 }
 
 /// A pack on the CPU provider.
@@ -95,10 +81,7 @@ fn copy_all(from: &Path, to: &Path) {
 pub(crate) fn error(have: &[f32], want: &[f32]) -> f32 {
     assert_eq!(have.len(), want.len());
     let peak = want.iter().fold(1.0f32, |m, v| m.max(v.abs()));
-    have.iter()
-        .zip(want)
-        .map(|(a, b)| (a - b).abs() / peak)
-        .fold(0.0, |m, e| if e.is_nan() { e } else { m.max(e) })
+    have.iter().zip(want).map(|(a, b)| (a - b).abs() / peak).fold(0.0, |m, e| if e.is_nan() { e } else { m.max(e) })
 }
 
 /// Fails with the error in the message.
@@ -111,20 +94,12 @@ pub(crate) fn assert_close(what: &str, have: &[f32], want: &[f32], tolerance: f3
 
 /// A row of a U-Net call.
 pub(crate) fn row(timestep: f32, conditioning: &Arc<Conditioning>) -> Row {
-    Row {
-        frame: 0,
-        step: 0,
-        timestep,
-        branch: Branch::Prompt,
-        conditioning: Arc::clone(conditioning),
-    }
+    Row { frame: 0, step: 0, timestep, branch: Branch::Prompt, conditioning: Arc::clone(conditioning) }
 }
 
 /// Numbers without a pattern, in about [-1.5, 1.5].
 pub(crate) fn noise(count: usize, seed: f32) -> Vec<f32> {
-    (0..count)
-        .map(|i| 1.5 * ((i as f32 + seed) * 12.9898).sin())
-        .collect()
+    (0..count).map(|i| 1.5 * ((i as f32 + seed) * 12.9898).sin()).collect()
 }
 
 /// `onnx.AttributeProto`, integers only.
@@ -143,12 +118,7 @@ struct Attribute {
 /// A node with a list of integers as its attribute.
 pub(crate) fn with_ints(mut node: NodeProto, name: &str, ints: &[i64]) -> NodeProto {
     // 7 is AttributeProto.AttributeType.INTS.
-    let attribute = Attribute {
-        name: name.to_owned(),
-        i: 0,
-        ints: ints.to_vec(),
-        kind: 7,
-    };
+    let attribute = Attribute { name: name.to_owned(), i: 0, ints: ints.to_vec(), kind: 7 };
     node.attribute.push(attribute.encode_to_vec());
     node
 }
@@ -156,23 +126,11 @@ pub(crate) fn with_ints(mut node: NodeProto, name: &str, ints: &[i64]) -> NodePr
 /// A node with an integer as its attribute.
 pub(crate) fn with_int(mut node: NodeProto, name: &str, i: i64) -> NodeProto {
     // 2 is AttributeProto.AttributeType.INT.
-    node.attribute.push(
-        Attribute {
-            name: name.to_owned(),
-            i,
-            ints: Vec::new(),
-            kind: 2,
-        }
-        .encode_to_vec(),
-    );
+    node.attribute.push(Attribute { name: name.to_owned(), i, ints: Vec::new(), kind: 2 }.encode_to_vec());
     node
 }
 
 /// A constant vector of integers.
 pub(crate) fn constant(name: &str, values: &[i64]) -> NodeProto {
-    with_ints(
-        NodeProto::new("Constant", &[], &[name]),
-        "value_ints",
-        values,
-    )
+    with_ints(NodeProto::new("Constant", &[], &[name]), "value_ints", values)
 }

@@ -9,15 +9,9 @@ use livediffusion_onnx::{LoadedPack, Pack, Timesteps};
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::DenoiseBatch;
 
-use crate::support::{
-    TOLERANCE, assert_close, constant, copy_of, load, noise, pack_dir, row, runtime,
-};
+use crate::support::{TOLERANCE, assert_close, constant, copy_of, load, noise, pack_dir, row, runtime};
 
-const LATENT: LatentShape = LatentShape {
-    channels: 4,
-    height: 8,
-    width: 8,
-};
+const LATENT: LatentShape = LatentShape { channels: 4, height: 8, width: 8 };
 
 /// i64 in `onnx.TensorProto.DataType`.
 const I64: i32 = 7;
@@ -31,26 +25,15 @@ fn edit(dir: &Path, element: i32, sides: &[&str], between: &[NodeProto], renamed
     let model = std::fs::read(&file).unwrap();
     let mut is_first = true;
     let edited = rewrite(&model, |part| match part {
-        Part::Input(value) if value.name == "timestep" => Change::Replace(vec![Part::Input(
-            ValueInfoProto::tensor("timestep", element, sides),
-        )]),
+        Part::Input(value) if value.name == "timestep" => {
+            Change::Replace(vec![Part::Input(ValueInfoProto::tensor("timestep", element, sides))])
+        }
         Part::Node(node) => {
-            let mut nodes = if std::mem::take(&mut is_first) {
-                between.to_vec()
-            } else {
-                Vec::new()
-            };
+            let mut nodes = if std::mem::take(&mut is_first) { between.to_vec() } else { Vec::new() };
             let rename = |name: &String| {
-                if name == "timestep" {
-                    renamed.to_owned()
-                } else {
-                    name.clone()
-                }
+                if name == "timestep" { renamed.to_owned() } else { name.clone() }
             };
-            nodes.push(NodeProto {
-                input: node.input.iter().map(rename).collect(),
-                ..node.clone()
-            });
+            nodes.push(NodeProto { input: node.input.iter().map(rename).collect(), ..node.clone() });
             Change::Replace(nodes.into_iter().map(Part::Node).collect())
         }
         _ => Change::Keep,
@@ -63,11 +46,7 @@ fn three_rows(loaded: &mut LoadedPack) -> Vec<f32> {
     let rows = [row(999.0, &prompt), row(450.0, &prompt), row(1.0, &prompt)];
     let sample = noise(3 * LATENT.len(), 0.0);
     let mut out = vec![0.0; sample.len()];
-    let batch = DenoiseBatch {
-        sample: &sample,
-        shape: LATENT,
-        rows: &rows,
-    };
+    let batch = DenoiseBatch { sample: &sample, shape: LATENT, rows: &rows };
     loaded.networks.denoiser.denoise(&batch, &mut out).unwrap();
     out
 }
@@ -81,11 +60,7 @@ fn a_scalar_time_step_is_repaired_whichever_node_spreads_it() {
     let unsqueeze = NodeProto::new("Unsqueeze", &["timestep", "axes"], &["t1"]);
     let reshape = NodeProto::new("Reshape", &["timestep", "shape"], &["t1"]);
     // Cast to i64 (attribute `to`), as exports with a float time step have it.
-    let cast = crate::support::with_int(
-        NodeProto::new("Cast", &["timestep"], &["whole"]),
-        "to",
-        i64::from(I64),
-    );
+    let cast = crate::support::with_int(NodeProto::new("Cast", &["timestep"], &["whole"]), "to", i64::from(I64));
     let unsqueeze_cast = NodeProto::new("Unsqueeze", &["whole", "axes"], &["t1"]);
     let f32_scalar = [axes.clone(), cast, unsqueeze_cast];
     let cases: [Case<'_>; 5] = [
@@ -135,10 +110,5 @@ fn a_vector_of_another_name_is_tried_out() {
     edit(copy.path(), I64, &["steps"], &[zero, first], "t1");
     let (_, mut loaded) = load(&runtime, copy.path());
     assert_eq!(loaded.timesteps, Timesteps::SlotBySlot);
-    assert_close(
-        "first value only",
-        &three_rows(&mut loaded),
-        &want,
-        TOLERANCE,
-    );
+    assert_close("first value only", &three_rows(&mut loaded), &want, TOLERANCE);
 }

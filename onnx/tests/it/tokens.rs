@@ -8,18 +8,12 @@ use serde_json::Value;
 use crate::support::{data, pack_dir};
 
 fn check(dir: &Path, key: &str) {
-    let all: Value =
-        serde_json::from_str(&std::fs::read_to_string(data("tokens.json")).unwrap()).unwrap();
+    let all: Value = serde_json::from_str(&std::fs::read_to_string(data("tokens.json")).unwrap()).unwrap();
     let cases = all[key].as_array().unwrap();
     let tokenizer = PromptTokenizer::open(dir, None).unwrap();
     assert_eq!((cases.len(), tokenizer.length()), (34, 77));
     for case in cases {
-        let want: Vec<u32> = case["ids"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|id| id.as_u64().unwrap() as u32)
-            .collect();
+        let want: Vec<u32> = case["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
         let text = case["text"].as_str().unwrap();
         assert_eq!(tokenizer.encode(text).unwrap().ids, want, "{key}: {text:?}");
     }
@@ -40,10 +34,7 @@ fn tables(from: &Path, pad: &str) -> tempfile::TempDir {
 
 #[test]
 fn full_table_padded_with_the_end_token() {
-    check(
-        tables(&data("clip-full"), "<|endoftext|>").path(),
-        "full/<|endoftext|>",
-    );
+    check(tables(&data("clip-full"), "<|endoftext|>").path(), "full/<|endoftext|>");
 }
 
 #[test]
@@ -59,10 +50,7 @@ fn small_table_padded_with_the_end_token() {
 
 #[test]
 fn small_table_padded_with_an_exclamation_mark() {
-    check(
-        tables(&pack_dir("tiny-sd15/tokenizer"), "!").path(),
-        "small/!",
-    );
+    check(tables(&pack_dir("tiny-sd15/tokenizer"), "!").path(), "small/!");
 }
 
 #[test]
