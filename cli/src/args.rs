@@ -155,6 +155,11 @@ pub(crate) struct OverheadArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 
+    /// Take the clip as it is: decoding a large picture then counts as overhead. Without it the clip is first brought to
+    /// the networks' size
+    #[arg(long)]
+    pub(crate) as_is: bool,
+
     /// Rounds of both measurements, alternating; the median counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) rounds: u16,

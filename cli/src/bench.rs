@@ -1,11 +1,13 @@
 //! `livediffusion bench`.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use livediffusion_bench::bare::BareFrame;
 use livediffusion_bench::overhead;
-use livediffusion_io::{Input, Output};
+use livediffusion_io::{Input, Next, Output};
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::Size;
@@ -33,8 +35,11 @@ fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
     let parameters = config::parameters(&open.pack.defaults, &open.folder, &ConfigFile::default(), &args.parameters)?;
     let size = open.size(&parameters);
     let facts = open.facts.clone();
-    let input = Input::parse(&args.input)?;
     let folder = tempfile::tempdir().map_err(|error| Failure::new(RUNNING, format!("temporary folder: {error}")))?;
+    let mut input = Input::parse(&args.input)?;
+    if !args.as_is {
+        input = fitted(&input, &folder.path().join("in.mp4"), size)?;
+    }
     let output = Output::parse(&folder.path().join("out.mp4").display().to_string())?;
 
     let mut session = Session::load(&args.model, open)?;
@@ -76,6 +81,7 @@ fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
                 "ratio_max": round(result.ratios.max),
                 "run_fps": round(result.run_fps.median),
                 "bare_fps": round(result.bare_fps.median),
+                "as_is": args.as_is,
                 "rounds": result.rounds,
                 "frames": frames.get(),
                 "size": size.to_string(),
@@ -95,6 +101,31 @@ fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
         println!("ratio           {:>7.3} ({:.3} to {:.3})", result.ratio, result.ratios.min, result.ratios.max);
     }
     Ok(())
+}
+
+/// The clip in a file of the networks' size.
+fn fitted(input: &Input, path: &Path, size: Size) -> Outcome<Input> {
+    let text = path.display().to_string();
+    let mut source = open_file(input, size)?;
+    let mut sink = open_sink(&Output::parse(&text)?, size, &mut source)?;
+    let mut packed = Vec::new();
+    loop {
+        match source.next(Duration::from_secs(1))? {
+            Next::Frame(frame) => {
+                frame.with_picture(|picture| {
+                    packed.clear();
+                    for line in picture.rgb.chunks(picture.stride).take(size.height) {
+                        packed.extend_from_slice(&line[..3 * size.width]);
+                    }
+                })?;
+                sink.push(frame.meta(), &packed)?;
+            }
+            Next::TimedOut => {}
+            Next::End => break,
+        }
+    }
+    sink.finish()?;
+    Ok(Input::parse(&text)?)
 }
 
 /// Frames a second of `run`'s own loop, from the first frame's arrival to the last picture's departure.
