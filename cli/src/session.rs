@@ -6,10 +6,11 @@ use std::sync::Arc;
 use livediffusion_onnx::{LoadedPack, Pack, Runtime, load_networks};
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::Size;
-use livediffusion_pipeline::params::Parameters;
+use livediffusion_pipeline::model::Conditioning;
+use livediffusion_pipeline::params::{CfgType, Parameters};
 use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::stats::MonotonicClock;
-use livediffusion_pipeline::{Control, PromptPair, Settings};
+use livediffusion_pipeline::{Control, PromptPair, Settings, guidance_embedding};
 use serde_json::json;
 
 use crate::args::ModelArgs;
@@ -86,12 +87,22 @@ impl Session {
     }
 
     /// The parameters as a snapshot with their prompts encoded.
-    pub(crate) fn settings(&mut self, parameters: Parameters, size: Size) -> Outcome<Settings> {
-        let prompt = Arc::new(self.loaded.text.encode(&parameters.prompt, size)?);
+    pub(crate) fn settings(&mut self, mut parameters: Parameters, size: Size) -> Outcome<Settings> {
+        // An LCM full model takes the guidance scale as an input: guiding its output as well would guide twice.
+        let width = self.loaded.networks.denoiser.timestep_cond_width();
+        let timestep_cond = width.map(|width| guidance_embedding(parameters.guidance, width));
+        if timestep_cond.is_some() {
+            parameters.cfg = CfgType::None;
+        }
+        let mut encode = |prompt: &str| -> Outcome<Arc<Conditioning>> {
+            let conditioning = self.loaded.text.encode(prompt, size)?;
+            Ok(Arc::new(Conditioning { timestep_cond: timestep_cond.clone(), ..conditioning }))
+        };
+        let prompt = encode(&parameters.prompt)?;
         let negative = if parameters.negative_prompt == parameters.prompt {
             Arc::clone(&prompt)
         } else {
-            Arc::new(self.loaded.text.encode(&parameters.negative_prompt, size)?)
+            encode(&parameters.negative_prompt)?
         };
         Ok(Settings { parameters, prompts: Arc::new(PromptPair { prompt, negative }) })
     }

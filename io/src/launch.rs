@@ -28,14 +28,34 @@ pub(crate) fn without_appsrc(text: &str) -> &str {
     }
 }
 
-/// Builds the user's `fragment` as a bin whose free ends are its pads.
-pub(crate) fn user_bin(fragment: &str) -> Result<gst::Bin, IoError> {
-    // A fragment may end in caps, as in `v4l2src ! video/x-raw,width=640`; to the parser caps stand between elements.
+/// Builds the user's `fragment` for an output: a bin with one pad, its free front end.
+pub(crate) fn user_sink(fragment: &str) -> Result<gst::Bin, IoError> {
+    user_bin(fragment, fragment, true)
+}
+
+/// Builds the user's `fragment` for an input: a bin with one pad, `src`, that gives video.
+///
+/// Only that pad is made: the parser's own free ends would include elements whose link waits for a demuxer or a decoder
+/// to show its pads, and would keep it from ever being made.
+pub(crate) fn user_source(fragment: &str) -> Result<gst::Bin, IoError> {
+    let bad = |detail: &str| IoError::BadFragment { fragment: fragment.to_owned(), detail: detail.to_owned() };
+    // To the parser caps stand between elements, also the caps that a fragment ends in, as in `v4l2src ! image/jpeg`.
     let last = fragment.rsplit('!').next().unwrap_or_default().split_whitespace().next().unwrap_or_default();
     let ends_in_caps = last.split(['=', '"']).next().unwrap_or_default().contains('/');
-    let whole = if ends_in_caps { format!("{fragment} ! identity") } else { fragment.to_owned() };
+    let between = if ends_in_caps { "! identity " } else { "" };
+    // The caps choose the video of what has sound too, once a decoder shows both.
+    let bin = user_bin(fragment, &format!("{fragment} {between}! video/x-raw ! identity name=end"), false)?;
+    let end: gst::Element = named(&bin, "end")?;
+    let pad = end.static_pad("src").ok_or_else(|| bad("it has no free end that gives pictures"))?;
+    let ghost = gst::GhostPad::builder_with_target(&pad).map(|builder| builder.name("src").build());
+    let added = ghost.map_err(|e| failed(fragment, &e)).map(|ghost| bin.add_pad(&ghost))?;
+    added.map_err(|e| failed(fragment, &e))?;
+    Ok(bin)
+}
+
+fn user_bin(fragment: &str, whole: &str, ghosts: bool) -> Result<gst::Bin, IoError> {
     let bad = |detail: &str| IoError::BadFragment { fragment: fragment.to_owned(), detail: detail.to_owned() };
-    let element = parse(&whole, true).map_err(|error| error.unwrap_or_else(|e| bad(e.message())))?;
+    let element = parse(whole, ghosts).map_err(|error| error.unwrap_or_else(|e| bad(e.message())))?;
     element.downcast::<gst::Bin>().map_err(|_| bad("it is not a chain of elements"))
 }
 

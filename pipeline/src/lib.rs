@@ -7,6 +7,7 @@ pub mod engine;
 mod error;
 pub mod fake;
 pub mod frame;
+mod guidance_embedding;
 pub mod model;
 pub mod noise;
 pub mod params;
@@ -22,6 +23,7 @@ pub mod timesteps;
 
 pub use emit::{Emitted, Picture};
 pub use error::EngineError;
+pub use guidance_embedding::guidance_embedding;
 pub use settings::{Control, Settings};
 pub use slot::PromptPair;
 pub use stream_batch::GuidanceSettings;

@@ -40,6 +40,10 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let parameters = config::parameters(&open.pack.defaults, &open.folder, &file, &args.parameters)?;
     let size = open.size(&parameters);
     open.facts.latent_shape(size)?;
+    if input.is_some() && open.pack.vae_kind.is_none() {
+        let what = format!("{} has no vae_encoder/: it cannot repaint pictures", open.folder.display());
+        return Err(Failure::usage(what, "use --input noise:// (txt2img), or add the VAE encoder to the pack"));
+    }
     if input.is_none() && args.frames.is_none() && args.duration.is_none() {
         return Err(Failure::usage("noise:// never ends", "say how much with --frames N or --duration S"));
     }

@@ -165,7 +165,7 @@ fn fragment(text: &str) -> Result<gst::Pipeline, IoError> {
     let bad = |detail: &str| IoError::BadFragment { fragment: text.to_owned(), detail: detail.to_owned() };
     let pipeline = gst::Pipeline::new();
     let head = launch::bin("appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert", true)?;
-    let tail = launch::user_bin(text)?;
+    let tail = launch::user_sink(text)?;
     if tail.sink_pads().is_empty() {
         return Err(bad("it has no free end that takes pictures"));
     }

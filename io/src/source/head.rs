@@ -73,11 +73,7 @@ pub(crate) fn attach(
             direct(&source, pipeline, &joint)?;
         }
         Input::Fragment(text) => {
-            let bin = launch::user_bin(text)?;
-            if bin.src_pads().is_empty() {
-                let detail = "it has no free end that gives pictures (does it end in a sink?)".into();
-                return Err(IoError::BadFragment { fragment: text.clone(), detail });
-            }
+            let bin = launch::user_source(text)?;
             direct(bin.upcast_ref(), pipeline, &joint)?;
         }
     }

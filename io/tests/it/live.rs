@@ -83,3 +83,18 @@ fn a_live_recording_starts_at_its_first_picture() {
     let read = support::read(&out, 32, 32);
     assert_eq!((read.metas.len(), read.metas[0].pts_ns), (10, Some(0)));
 }
+
+/// A demuxer shows its pads late, and what it holds has sound as well: the fragment's links must wait for its video.
+#[test]
+fn a_fragment_may_decode_a_file_with_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = support::mp4(folder.path());
+    let frames = support::read(&clip, 64, 48).metas.len();
+    for tail in ["decodebin", "decodebin ! videoconvert ! videoscale", "decodebin ! video/x-raw,format=I420"] {
+        let fragment = format!("filesrc location={} ! {tail}", clip.display());
+        let mut source = support::open(&fragment, &support::options(64, 48)).unwrap();
+        let (read, error) = support::drain(&mut source);
+        assert!(error.is_none(), "{tail}: {error:?}");
+        assert_eq!(read.metas.len(), frames, "{tail}");
+    }
+}
