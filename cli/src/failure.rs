@@ -53,9 +53,12 @@ impl Failure {
         // One line each: whatever a library put into its message.
         let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         eprintln!("error: {}", line(&self.message));
-        if let Some(hint) = &self.hint {
-            eprintln!("hint: {}", line(hint));
-        }
+        let general = match self.code {
+            USAGE => "livediffusion run --help lists the flags and what they take",
+            MISSING => "livediffusion doctor lists what is missing",
+            _ => "run it again with -v to see what led to it",
+        };
+        eprintln!("hint: {}", line(self.hint.as_deref().unwrap_or(general)));
         ExitCode::from(self.code)
     }
 }

@@ -13,14 +13,16 @@ mod parameter_args;
 mod replay;
 mod run;
 mod session;
+mod usage;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     let started = livediffusion_pipeline::stats::MonotonicClock::start();
-    let cli = args::Cli::parse();
+    let cli = match usage::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     args::init_logging(&cli);
     let result = match cli.command {
         args::Command::Run(args) => run::command(&args, started),
