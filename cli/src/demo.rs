@@ -41,10 +41,11 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
     let parameters =
         config::parameters(&open.pack.defaults, &open.folder, &ConfigFile::default(), &ParameterArgs::default())?;
     let size = open.size(&parameters);
-    std::fs::create_dir_all(&args.output)
-        .map_err(|error| Failure::new(RUNNING, format!("{}: {error}", args.output.display())))?;
     let input = Input::parse(&args.input)?;
     let samples = sample_frames(&input, size)?;
+    std::fs::create_dir_all(&args.output).map_err(|error| {
+        Failure::usage(format!("{}: {error}", args.output.display()), "choose a folder that you may write to")
+    })?;
 
     let mut session = Session::load(&args.model, open)?;
     let settings = prompts(&mut session, &parameters, size)?;

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
 
+/// The hint where a tensor is not what the configuration says.
+pub(super) const CONTRADICTION: &str = "the case contradicts its own configuration: make it again";
+
 /// NAME.json, as far as it is replayed.
 #[derive(Debug, Deserialize)]
 struct CaseFile {
@@ -211,7 +214,7 @@ impl Case {
             return Ok(());
         }
         let what = format!("{}: {key} has the shape {:?}, not {shape:?}", self.path.display(), tensor.shape);
-        Err(Failure::usage(what, "the case contradicts its own configuration"))
+        Err(Failure::usage(what, CONTRADICTION))
     }
 
     /// Keys of a recorded frame's random draws of one kind, in the order in which they were drawn.

@@ -25,7 +25,7 @@ fn sizes() {
 #[test]
 fn denoising_steps() {
     for list in ["50", "32,99", "47,32", "32,32", "", ",", "-1", "1.5", "a,b", "18446744073709551616"] {
-        refused(&["--t-index", list], USAGE, &["t-index"]);
+        refused(&["--t-index", list], USAGE, &["hint:--t-index"]);
     }
     refused(&["--steps", "0"], USAGE, &["steps"]);
     refused(&["--frame-buffer", "0"], USAGE, &["frame-buffer"]);
@@ -85,13 +85,14 @@ fn config_files() {
         ("provider = 3", "provider"),
         ("fit = \"squeeze\"", "squeeze"),
         ("threads = 0", "threads"),
+        ("frames = 0", "frames"),
         ("threads = 70000", "threads"),
         ("duration = -1.0", "duration"),
         ("size = \"250x256\"", "250x256"),
         ("t-index = [47, 32]", "t-index"),
-        ("this is no TOML", "TOML"),
+        ("this is no TOML", "line 1"),
         ("prompt = \"unfinished", "bad.toml"),
-        ("guidance = 1\nguidance = 2", "guidance"),
+        ("guidance = 1\nguidance = 2", "line 2"),
     ] {
         std::fs::write(&path, text).unwrap();
         println!("{text:?}");
