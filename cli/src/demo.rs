@@ -89,9 +89,9 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
     let picture = args.output.join("demo.png");
     sheet.save(&picture).map_err(|error| Failure::new(RUNNING, format!("{}: {error}", picture.display())))?;
 
-    println!("{} ({frames} frames, {size})", video.display());
-    println!("{} ({} styles)", picture.display(), settings.len());
-    println!(
+    say!("{} ({frames} frames, {size})", video.display());
+    say!("{} ({} styles)", picture.display(), settings.len());
+    say!(
         "{fps:.1} fps on {provider} {precision}, first frame after {:.0} ms",
         counts.time_to_first_frame.map_or(0.0, milliseconds)
     );

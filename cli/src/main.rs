@@ -1,5 +1,8 @@
 //! The livediffusion binary: parses the command line, runs the command, prints an error once.
 
+#[macro_use]
+mod say;
+
 mod args;
 mod bench;
 mod config;
@@ -33,7 +36,7 @@ fn main() -> ExitCode {
         args::Command::Devices(args) => devices::command(&args),
         args::Command::Models(args) => models::command(&args),
     };
-    match result {
+    match result.and_then(|()| say::finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

@@ -80,7 +80,7 @@ fn report(args: &ReplayArgs, case: &Case, ledger: &Ledger, deviation: Option<&De
     if args.json {
         let deviation = deviation
             .map(|deviation| json!({ "difference": deviation.difference, "emulation_error": deviation.emulation }));
-        println!(
+        say!(
             "{:#}",
             json!({
                 "case": case.name,
@@ -100,10 +100,10 @@ fn report(args: &ReplayArgs, case: &Case, ledger: &Ledger, deviation: Option<&De
         );
         return passed;
     }
-    println!("{} at the level {}: {}", case.name, args.level, if passed { "pass" } else { "FAIL" });
-    println!("worst error      {worst:.2e} in {tensor} (tolerance {tolerance:.0e}, {} tensors)", ledger.compared);
+    say!("{} at the level {}: {}", case.name, args.level, if passed { "pass" } else { "FAIL" });
+    say!("worst error      {worst:.2e} in {tensor} (tolerance {tolerance:.0e}, {} tensors)", ledger.compared);
     if ledger.bytes.compared > 0 {
-        println!(
+        say!(
             "picture bytes    {:.2e} of {} differ, by {} at most",
             ledger.byte_share(),
             ledger.bytes.compared,
@@ -111,12 +111,12 @@ fn report(args: &ReplayArgs, case: &Case, ledger: &Ledger, deviation: Option<&De
         );
     }
     if ledger.decisions > 0 {
-        println!("filter           {} of {} decisions differ", ledger.decisions_differ, ledger.decisions);
+        say!("filter           {} of {} decisions differ", ledger.decisions_differ, ledger.decisions);
     }
     if let Some(Deviation { emulation, difference }) = deviation {
-        println!("reference bug    ours differs by {difference:.2e}, as it must");
+        say!("reference bug    ours differs by {difference:.2e}, as it must");
         if let Some(error) = emulation {
-            println!("                 the bug emulated gives the recording to {error:.2e}");
+            say!("                 the bug emulated gives the recording to {error:.2e}");
         }
     }
     passed

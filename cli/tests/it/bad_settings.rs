@@ -1,6 +1,8 @@
 //! `run` given settings that mean nothing: flags, config files, providers, libraries.
 
-use crate::support::{MISSING, USAGE, has_runtime, names, run};
+use std::process::Stdio;
+
+use crate::support::{Done, MISSING, RUNNING, USAGE, command, has_runtime, names, run};
 
 /// Runs with these flags added, and asserts that nothing was written.
 #[track_caller]
@@ -103,6 +105,25 @@ fn config_files() {
     refused(&["--config", file], USAGE, &["bad.toml"]);
     refused(&["--config", "/nosuch.toml"], USAGE, &["/nosuch.toml"]);
     refused(&["--config", folder.path().to_str().unwrap()], USAGE, &[folder.path().to_str().unwrap()]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let mut child =
+        command(["models", "list", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let done = Done::from(child.wait_with_output().unwrap());
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn results_that_cannot_be_written_are_a_failure() {
+    let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else {
+        println!("skipped: there is no /dev/full");
+        return;
+    };
+    let output = command(["models", "list"]).stdout(full).output().unwrap();
+    Done::from(output).refused(RUNNING, &["standard output"]);
 }
 
 #[test]
