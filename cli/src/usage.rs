@@ -52,6 +52,6 @@ fn hint(error: &clap::Error) -> String {
     }
     match error.get(ContextKind::Usage) {
         Some(usage) => format!("{}; add --help for more", usage.to_string().replace("Usage: ", "use: ")),
-        None => "livediffusion run --help lists the flags".into(),
+        None => "the same command with --help says what it takes".into(),
     }
 }

@@ -191,6 +191,25 @@ fn outputs_that_cannot_be_written() {
 }
 
 #[test]
+fn a_stream_that_breaks_off_leaves_the_old_file_alone() {
+    if !has_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pack = packs().join("tiny-sd15").display().to_string();
+    let broken = "videotestsrc num-buffers=60 ! video/x-raw,width=64,height=64 ! identity error-after=10";
+    for name in ["out.mp4", "out.mkv", "out.webm"] {
+        let output = folder.path().join(name);
+        std::fs::write(&output, "what was there before").unwrap();
+        let flags = ["--model", &pack, "--provider", "cpu", "--size", "64x64", "--t-index", "32"];
+        let usual = ["run", "--input", broken, "--output", output.to_str().unwrap()];
+        run(usual.iter().chain(&flags)).refused(RUNNING, &[]);
+        assert_eq!(std::fs::read(&output).unwrap(), b"what was there before");
+    }
+    assert_eq!(names(folder.path()), ["out.mkv", "out.mp4", "out.webm"]);
+}
+
+#[test]
 fn a_disk_that_is_full() {
     if !has_runtime() {
         return;

@@ -57,6 +57,19 @@ fn the_summary_says_what_happened() {
 }
 
 #[test]
+fn logs_go_to_stderr_as_much_as_asked_for() {
+    if !has_runtime() {
+        return;
+    }
+    let with = |flag: &str| run(["run", "-i", "test://ball", "-o", "fakesink", "--frames", "2", "--json", flag]);
+    let (quiet, verbose) = (with("-q"), with("-v"));
+    assert_eq!(quiet.stderr, "");
+    assert_eq!(quiet.json()["frames_out"], 2);
+    assert!(verbose.stderr.contains("INFO"), "{}", verbose.stderr);
+    assert_eq!(verbose.json()["frames_out"], 2);
+}
+
+#[test]
 fn the_table_names_the_same_things() {
     if !has_runtime() {
         return;
