@@ -93,7 +93,7 @@ pub(crate) struct RunArgs {
     pub(crate) fit: Option<Fit>,
 
     /// Stop after N frames
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) frames: Option<u64>,
 
     /// Stop after S seconds of video
@@ -113,11 +113,12 @@ pub(crate) struct RunArgs {
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        // A year of video: more is a typing mistake, and would overflow nanoseconds in the end.
-        Ok(value) if value > 0.0 && value < 31_536_000.0 => Ok(value),
-        _ => Err("a number of seconds over 0 is needed".into()),
-    }
+    text.parse().ok().filter(|value| is_duration(*value)).ok_or_else(|| "a number of seconds over 0 is needed".into())
+}
+
+/// Over 0 and under a year: more is a typing mistake, and would overflow nanoseconds in the end.
+pub(crate) fn is_duration(seconds: f64) -> bool {
+    seconds > 0.0 && seconds < 31_536_000.0
 }
 
 #[derive(Clone, Debug, Args)]

@@ -73,7 +73,7 @@ fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
     };
     let result = overhead::measure(usize::from(args.rounds), whole, bare)?;
     if args.json {
-        println!(
+        say!(
             "{:#}",
             json!({
                 "ratio": round(result.ratio),
@@ -90,15 +90,10 @@ fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
             })
         );
     } else {
-        println!(
-            "{} at {size} on {provider} {precision}, {} frames, {} rounds",
-            args.input,
-            frames.get(),
-            result.rounds
-        );
-        println!("file to file    {:>7.1} fps (median)", result.run_fps.median);
-        println!("bare networks   {:>7.1} fps", result.bare_fps.median);
-        println!("ratio           {:>7.3} ({:.3} to {:.3})", result.ratio, result.ratios.min, result.ratios.max);
+        say!("{} at {size} on {provider} {precision}, {} frames, {} rounds", args.input, frames.get(), result.rounds);
+        say!("file to file    {:>7.1} fps (median)", result.run_fps.median);
+        say!("bare networks   {:>7.1} fps", result.bare_fps.median);
+        say!("ratio           {:>7.3} ({:.3} to {:.3})", result.ratio, result.ratios.min, result.ratios.max);
     }
     Ok(())
 }

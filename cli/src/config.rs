@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use livediffusion_pipeline::params::{PARAMETERS, Parameters, spec};
 use serde::Deserialize;
 
-use crate::args::{ModelArgs, RunArgs};
+use crate::args::{ModelArgs, RunArgs, is_duration};
 use crate::failure::{Failure, Outcome, USAGE};
 use crate::parameter_args::ParameterArgs;
 
@@ -44,11 +44,16 @@ impl ConfigFile {
             Failure::usage(format!("config file {}: {what}", path.display()), hint)
         };
         let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            bad(format!("line {line}: {}", error.message()))
+        })?;
         let (mut options, mut parameters) = (toml::Table::new(), Vec::new());
         for (key, value) in table {
             let name = key.replace('_', "-");
             if OPTIONS.contains(&name.as_str()) {
+                let alone: Result<Options, _> = toml::Table::from_iter([(name.clone(), value.clone())]).try_into();
+                alone.map_err(|error| bad(format!("{key}: {}", error.message())))?;
                 options.insert(name, value);
             } else if spec(&name).is_some() {
                 parameters.push((name, text_of(&value)));
@@ -56,7 +61,17 @@ impl ConfigFile {
                 return Err(bad(format!("there is no setting {key:?}")));
             }
         }
-        let options = options.try_into().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+        let options: Options = options.try_into().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+        // What the flags' own parsers refuse.
+        for (wrong, what) in [
+            (options.threads.is_some_and(|n| !(1..=1024).contains(&n)), "threads: a number from 1 to 1024 is needed"),
+            (options.frames == Some(0), "frames: a number over 0 is needed"),
+            (options.duration.is_some_and(|s| !is_duration(s)), "duration: a number of seconds over 0 is needed"),
+        ] {
+            if wrong {
+                return Err(bad(what.to_owned()));
+            }
+        }
         Ok(Self { options, parameters, path: path.to_path_buf() })
     }
 

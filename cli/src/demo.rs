@@ -41,10 +41,11 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
     let parameters =
         config::parameters(&open.pack.defaults, &open.folder, &ConfigFile::default(), &ParameterArgs::default())?;
     let size = open.size(&parameters);
-    std::fs::create_dir_all(&args.output)
-        .map_err(|error| Failure::new(RUNNING, format!("{}: {error}", args.output.display())))?;
     let input = Input::parse(&args.input)?;
     let samples = sample_frames(&input, size)?;
+    std::fs::create_dir_all(&args.output).map_err(|error| {
+        Failure::usage(format!("{}: {error}", args.output.display()), "choose a folder that you may write to")
+    })?;
 
     let mut session = Session::load(&args.model, open)?;
     let settings = prompts(&mut session, &parameters, size)?;
@@ -88,9 +89,9 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
     let picture = args.output.join("demo.png");
     sheet.save(&picture).map_err(|error| Failure::new(RUNNING, format!("{}: {error}", picture.display())))?;
 
-    println!("{} ({frames} frames, {size})", video.display());
-    println!("{} ({} styles)", picture.display(), settings.len());
-    println!(
+    say!("{} ({frames} frames, {size})", video.display());
+    say!("{} ({} styles)", picture.display(), settings.len());
+    say!(
         "{fps:.1} fps on {provider} {precision}, first frame after {:.0} ms",
         counts.time_to_first_frame.map_or(0.0, milliseconds)
     );

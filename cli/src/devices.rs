@@ -15,20 +15,14 @@ pub(crate) fn command(args: &DevicesArgs) -> Outcome<()> {
                 json!({ "name": device.name, "class": class(device.class), "input": device.input, "caps": device.caps })
             })
             .collect();
-        println!("{:#}", json!({ "devices": list }));
+        say!("{:#}", json!({ "devices": list }));
         return Ok(());
     }
     if devices.is_empty() {
-        println!("no camera and no screen was found; test:// and files work without");
+        say!("no camera and no screen was found; test:// and files work without");
     }
     for device in devices {
-        println!(
-            "{:<8} {}\n         --input {}\n         {}",
-            class(device.class),
-            device.name,
-            device.input,
-            device.caps
-        );
+        say!("{:<8} {}\n         --input {}\n         {}", class(device.class), device.name, device.input, device.caps);
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub(crate) fn command(args: &DoctorArgs) -> Outcome<()> {
     disk(&mut checks);
 
     if args.json {
-        println!("{:#}", json!({ "checks": checks.iter().map(Check::to_json).collect::<Vec<_>>() }));
+        say!("{:#}", json!({ "checks": checks.iter().map(Check::to_json).collect::<Vec<_>>() }));
     } else {
         for check in &checks {
             check.print();
@@ -73,9 +73,9 @@ impl Check {
     }
 
     fn print(&self) {
-        println!("{:<7} {:<22} {}", self.word(), self.name, self.found);
+        say!("{:<7} {:<22} {}", self.word(), self.name, self.found);
         if let Some(fix) = &self.fix {
-            println!("{:<30} -> {fix}", "");
+            say!("{:<30} -> {fix}", "");
         }
     }
 

@@ -1,6 +1,7 @@
 //! How a command fails: one line that says what, one that says what to do, and an exit code.
 
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
 use livediffusion_io::IoError;
@@ -52,10 +53,14 @@ impl Failure {
     pub(crate) fn report(&self) -> ExitCode {
         // One line each: whatever a library put into its message.
         let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        eprintln!("error: {}", line(&self.message));
-        if let Some(hint) = &self.hint {
-            eprintln!("hint: {}", line(hint));
-        }
+        let general = match self.code {
+            USAGE => "livediffusion run --help lists the flags and what they take",
+            MISSING => "livediffusion doctor lists what is missing",
+            _ => "run it again with -v to see what led to it",
+        };
+        let (what, hint) = (line(&self.message), line(self.hint.as_deref().unwrap_or(general)));
+        // Where nobody reads stderr, the exit code still says it.
+        let _ = writeln!(std::io::stderr(), "error: {what}\nhint: {hint}");
         ExitCode::from(self.code)
     }
 }
@@ -78,7 +83,9 @@ impl From<OnnxError> for Failure {
             livediffusion_onnx::ErrorKind::Failed => RUNNING,
             livediffusion_onnx::ErrorKind::Missing => MISSING,
         };
-        Self::new(code, &error).with_hint(error.hint)
+        let general = "export the pack anew in the diffusers ONNX layout, as Optimum writes it";
+        let hint = error.hint.clone().or_else(|| (code == USAGE).then(|| general.to_owned()));
+        Self::new(code, &error).with_hint(hint)
     }
 }
 

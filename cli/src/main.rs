@@ -1,5 +1,8 @@
 //! The livediffusion binary: parses the command line, runs the command, prints an error once.
 
+#[macro_use]
+mod say;
+
 mod args;
 mod bench;
 mod config;
@@ -13,14 +16,16 @@ mod parameter_args;
 mod replay;
 mod run;
 mod session;
+mod usage;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     let started = livediffusion_pipeline::stats::MonotonicClock::start();
-    let cli = args::Cli::parse();
+    let cli = match usage::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     args::init_logging(&cli);
     let result = match cli.command {
         args::Command::Run(args) => run::command(&args, started),
@@ -31,7 +36,7 @@ fn main() -> ExitCode {
         args::Command::Devices(args) => devices::command(&args),
         args::Command::Models(args) => models::command(&args),
     };
-    match result {
+    match result.and_then(|()| say::finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

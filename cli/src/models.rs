@@ -31,25 +31,25 @@ fn list(as_json: bool) {
                 Err(error) => json!({ "name": name(path), "folder": path, "error": error.to_string() }),
             })
             .collect();
-        println!("{:#}", json!({ "models": list }));
+        say!("{:#}", json!({ "models": list }));
         return;
     }
     if packs.is_empty() {
-        println!(
+        say!(
             "no model pack was found in {}",
             locate::folders().iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")
         );
     }
     for path in packs {
         match Pack::open(&path) {
-            Ok(pack) => println!(
+            Ok(pack) => say!(
                 "{:<20} {:>8.1} MB  {}  ({})",
                 name(&path),
                 bytes(&pack) as f64 / 1e6,
                 pack.can.join(", "),
                 path.display()
             ),
-            Err(error) => println!("{:<20} unusable: {error}  ({})", name(&path), path.display()),
+            Err(error) => say!("{:<20} unusable: {error}  ({})", name(&path), path.display()),
         }
     }
 }
@@ -62,24 +62,24 @@ fn inspect(model: &Path, as_json: bool) -> Outcome<()> {
     let pack = Pack::open(locate::pack(Some(model))?)?;
     let facts = facts(&pack)?;
     if as_json {
-        println!("{:#}", to_json(&pack, facts.granularity()));
+        say!("{:#}", to_json(&pack, facts.granularity()));
         return Ok(());
     }
-    println!("{} ({})", pack.dir.display(), pack.class_name);
-    println!("can         {}", pack.can.join(", "));
-    println!("sizes       multiples of {} pixels", facts.granularity());
-    println!("latents     {} channels, {} pixels a side each", pack.latent_channels, pack.vae_factor);
-    println!("prompts     {} tokens of {} values", pack.prompt_length, pack.prompt_width);
-    println!("scheduler   {} ({})", facts.scheduler.class_name, pack.prediction_type);
+    say!("{} ({})", pack.dir.display(), pack.class_name);
+    say!("can         {}", pack.can.join(", "));
+    say!("sizes       multiples of {} pixels", facts.granularity());
+    say!("latents     {} channels, {} pixels a side each", pack.latent_channels, pack.vae_factor);
+    say!("prompts     {} tokens of {} values", pack.prompt_length, pack.prompt_width);
+    say!("scheduler   {} ({})", facts.scheduler.class_name, pack.prediction_type);
     if !pack.defaults.is_empty() {
         let defaults: Vec<String> = pack.defaults.iter().map(|(key, value)| format!("{key} = {value}")).collect();
-        println!("defaults    {}", defaults.join(", "));
+        say!("defaults    {}", defaults.join(", "));
     }
     for part in &pack.parts {
-        println!("\n{:<16}{:>8.1} MB  {}", part.name.to_string(), part.bytes as f64 / 1e6, part.file.display());
+        say!("\n{:<16}{:>8.1} MB  {}", part.name.to_string(), part.bytes as f64 / 1e6, part.file.display());
         for (arrow, tensors) in [("<-", &part.inputs), ("->", &part.outputs)] {
             for tensor in tensors {
-                println!("  {arrow} {tensor}");
+                say!("  {arrow} {tensor}");
             }
         }
     }

@@ -240,8 +240,8 @@ impl IoError {
                 None => "choose a folder that you may write to".into(),
             },
             Self::DiskFull { path } => format!("df -h {}", path.parent().unwrap_or(path).display()),
-            Self::EmptyInput { .. }
-            | Self::Write { .. }
+            Self::EmptyInput { .. } => "give one that has pictures; a recording may have been cut off before it began".into(),
+            Self::Write { .. }
             | Self::WrongSize { .. }
             | Self::WindowClosed
             | Self::Failed { .. } => return None,

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
 
+/// The hint where a tensor is not what the configuration says.
+pub(super) const CONTRADICTION: &str = "the case contradicts its own configuration: make it again";
+
 /// NAME.json, as far as it is replayed.
 #[derive(Debug, Deserialize)]
 struct CaseFile {
@@ -15,6 +18,7 @@ struct CaseFile {
     config: CaseConfig,
     #[serde(default)]
     filter: Vec<FilterRecord>,
+    pictures: Option<Vec<usize>>,
 }
 
 /// The reference's settings.
@@ -121,6 +125,8 @@ pub(super) struct Case {
     pub(super) config: CaseConfig,
     pub(super) filter: Vec<FilterRecord>,
     pub(super) bug: Option<ReferenceBug>,
+    /// Recorded frames whose pictures are compared; all where the case does not say.
+    pub(super) pictures: Option<Vec<usize>>,
     /// Recorded frames that went through the networks, in order.
     pub(super) processed: Vec<usize>,
     bytes: Vec<u8>,
@@ -137,7 +143,7 @@ impl Case {
         };
         let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
         let json: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-        let CaseFile { name, config, filter } =
+        let CaseFile { name, config, filter, pictures } =
             serde_json::from_value(json.clone()).map_err(|error| bad(error.to_string()))?;
         let tensors = path.with_extension("safetensors");
         let bytes = std::fs::read(&tensors).map_err(|error| bad(format!("{}: {error}", tensors.display())))?;
@@ -155,11 +161,17 @@ impl Case {
         } else {
             filter.iter().filter(|record| record.processed).map(|record| record.frame).collect()
         };
-        Ok(Self { name, config, filter, bug: bug.transpose()?, processed, bytes, path: path.to_path_buf() })
+        let bug = bug.transpose()?;
+        Ok(Self { name, config, filter, bug, pictures, processed, bytes, path: path.to_path_buf() })
     }
 
     pub(super) fn is_img2img(&self) -> bool {
         self.config.mode == "img2img"
+    }
+
+    /// Whether the picture of a recorded frame is to be compared.
+    pub(super) fn has_picture(&self, frame: usize) -> bool {
+        self.bug.is_none() && self.pictures.as_ref().is_none_or(|pictures| pictures.contains(&frame))
     }
 
     /// Denoising steps N.
@@ -202,7 +214,7 @@ impl Case {
             return Ok(());
         }
         let what = format!("{}: {key} has the shape {:?}, not {shape:?}", self.path.display(), tensor.shape);
-        Err(Failure::usage(what, "the case contradicts its own configuration"))
+        Err(Failure::usage(what, CONTRADICTION))
     }
 
     /// Keys of a recorded frame's random draws of one kind, in the order in which they were drawn.

@@ -14,7 +14,7 @@ use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::{PromptPair, Settings};
 use serde_json::json;
 
-use super::case::{Case, ReferenceBug};
+use super::case::{CONTRADICTION, Case, ReferenceBug};
 use super::networks::{NoDecoder, RecordedNoise, Recording, SharedLedger, WatchedDenoiser, WatchedEncoder, lock};
 use crate::args::{Level, ReplayArgs};
 use crate::failure::{Failure, Outcome, USAGE};
@@ -33,6 +33,8 @@ pub(super) fn load(args: &ReplayArgs, case: &Case, folder: &Path) -> Outcome<Loa
     let settings = SessionSettings {
         provider: ProviderChoice::Fixed(Provider::Cpu),
         precision: Precision::F32,
+        // The networks of cases are tiny, and many cases are replayed at once: more threads only wait for one another.
+        threads: Some(1),
         ..SessionSettings::default()
     };
     Ok(load_networks(&runtime, &pack, &settings)?)
@@ -73,6 +75,10 @@ pub(super) fn parameters(case: &Case, noise: &RecordedNoise, size: Size) -> Outc
 
 /// Model facts from the pack's scheduler configuration, as the reference reads it, and the case's shapes.
 pub(super) fn facts(case: &Case, folder: &Path, size: Size) -> Outcome<ModelFacts> {
+    if !folder.is_dir() {
+        let hint = format!("the case ran on {}: --models takes the folder that holds it", case.config.model);
+        return Err(Failure::usage(format!("there is no model pack {}", folder.display()), hint));
+    }
     let path = folder.join("scheduler/scheduler_config.json");
     let bad = |error: String| Failure::new(USAGE, format!("{}: {error}", path.display()));
     let mut json: serde_json::Value = match std::fs::read_to_string(&path) {
@@ -88,7 +94,7 @@ pub(super) fn facts(case: &Case, folder: &Path, size: Size) -> Outcome<ModelFact
     let scheduler: SchedulerConfig = serde_json::from_value(json).map_err(|error| bad(error.to_string()))?;
     let noise = case.tensor("const/init_noise")?;
     let &[_, channels, height, width] = noise.shape.as_slice() else {
-        return Err(Failure::new(USAGE, format!("const/init_noise has the shape {:?}", noise.shape)));
+        return Err(Failure::usage(format!("const/init_noise has the shape {:?}", noise.shape), CONTRADICTION));
     };
     if height == 0 || width == 0 || !size.height.is_multiple_of(height) || size.height / height != size.width / width {
         case.expect_shape("const/init_noise", &noise, &[case.steps(), 4, size.height / 8, size.width / 8])?;
@@ -109,7 +115,7 @@ pub(super) fn prompts(
     let recorded = |tokens: &str, pooled: &str| -> Outcome<Option<Conditioning>> {
         let Some(tensor) = case.find(tokens)? else { return Ok(None) };
         let &[_, length, width] = tensor.shape.as_slice() else {
-            return Err(Failure::new(USAGE, format!("{tokens} has the shape {:?}", tensor.shape)));
+            return Err(Failure::usage(format!("{tokens} has the shape {:?}", tensor.shape), CONTRADICTION));
         };
         let time_ids = case.find("const/time_ids")?.and_then(|ids| ids.values.try_into().ok());
         let pooled = case.find(pooled)?.map(|tensor| tensor.values);

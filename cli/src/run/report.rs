@@ -93,30 +93,30 @@ impl Report {
     pub(crate) fn print_table(&self) {
         let Counts { dropped, corrupt, .. } = self.counts;
         let Stats { frames_in, frames_out, frames_skipped, frames_failed, .. } = self.stats;
-        println!("{} -> {}", self.input, self.output);
-        println!("model     {} at {} on {} {}", self.model, self.size, self.provider, self.precision);
-        println!("frames    {frames_in} in, {frames_out} out, {frames_skipped} skipped, {dropped} dropped");
+        say!("{} -> {}", self.input, self.output);
+        say!("model     {} at {} on {} {}", self.model, self.size, self.provider, self.precision);
+        say!("frames    {frames_in} in, {frames_out} out, {frames_skipped} skipped, {dropped} dropped");
         if corrupt + frames_failed > 0 {
-            println!("losses    {corrupt} frames decoded badly, {frames_failed} came broken out of the networks");
+            say!("losses    {corrupt} frames decoded badly, {frames_failed} came broken out of the networks");
         }
         if frames_skipped > 0 {
-            println!("saved     {:.1} s of network time by skipping", self.saved_by_skipping_ms() / 1e3);
+            say!("saved     {:.1} s of network time by skipping", self.saved_by_skipping_ms() / 1e3);
         }
         let first = self.time_to_first_frame_ms().map_or("none".into(), |ms| format!("{ms:.0} ms"));
         let memory = peak_rss_mb().map_or("unknown".into(), |mb| format!("{mb:.0} MB"));
-        println!("speed     {:.1} fps, first frame after {first}, peak memory {memory}", self.fps());
-        println!("{:<10}{:>9}{:>9}{:>9} ms", "stage", "p50", "p95", "p99");
+        say!("speed     {:.1} fps, first frame after {first}, peak memory {memory}", self.fps());
+        say!("{:<10}{:>9}{:>9}{:>9} ms", "stage", "p50", "p95", "p99");
         for (stage, name) in STAGES {
             if self.stats.count(stage) > 0 {
                 let quantile = |q| milliseconds(self.stats.quantile(stage, q));
-                println!("{name:<10}{:>9.2}{:>9.2}{:>9.2}", quantile(0.50), quantile(0.95), quantile(0.99));
+                say!("{name:<10}{:>9.2}{:>9.2}{:>9.2}", quantile(0.50), quantile(0.95), quantile(0.99));
             }
         }
     }
 }
 
 pub(crate) fn print_json(report: &Report) {
-    println!("{:#}", report.to_json());
+    say!("{:#}", report.to_json());
 }
 
 pub(crate) fn milliseconds(time: Duration) -> f64 {

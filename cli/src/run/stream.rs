@@ -1,5 +1,6 @@
 //! The loop between source, engine and sink.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -55,7 +56,7 @@ pub(crate) fn stop_on_ctrl_c() -> Outcome<Arc<AtomicBool>> {
             #[allow(clippy::exit, reason = "the user asked twice: finishing the file is not wanted any more")]
             std::process::exit(130);
         }
-        eprintln!("\nfinishing; press Ctrl-C again to stop at once");
+        let _ = writeln!(std::io::stderr(), "\nfinishing; press Ctrl-C again to stop at once");
     };
     ctrlc::set_handler(handler).map_err(|error| Failure::new(RUNNING, format!("cannot catch Ctrl-C: {error}")))?;
     Ok(stop)

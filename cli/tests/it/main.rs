@@ -1,0 +1,10 @@
+//! The binary from outside: what it prints, writes and refuses.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail by panicking, as tests do")]
+
+mod bad_input;
+mod bad_settings;
+mod goldens;
+mod help;
+mod streams;
+mod support;

@@ -1,0 +1,255 @@
+//! Streams that run to their end, or to where the user ends them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use livediffusion_io::{Input, Next, SourceInfo, SourceOptions, VideoSource};
+use livediffusion_pipeline::frame::Size;
+use serde_json::Value;
+
+use crate::support::{command, has_runtime, names, packs, run};
+
+/// Runs on the CPU at a small size and gives the summary.
+#[track_caller]
+fn summary(flags: &[&str]) -> Value {
+    run(["run", "--provider", "cpu", "--size", "128x128", "--json"].iter().chain(flags)).json()
+}
+
+/// Reads a video to its end.
+fn reread(path: &Path) -> (u64, SourceInfo) {
+    let input = Input::parse(path.to_str().unwrap()).unwrap();
+    let mut source = VideoSource::open(&input, &SourceOptions::new(Size::new(128, 128))).unwrap();
+    let mut frames = 0;
+    loop {
+        match source.next(Duration::from_secs(30)).unwrap() {
+            Next::Frame(_) => frames += 1,
+            Next::End => return (frames, source.info().clone()),
+            Next::TimedOut => panic!("{} hangs", path.display()),
+        }
+    }
+}
+
+#[test]
+fn the_summary_says_what_happened() {
+    if !has_runtime() {
+        return;
+    }
+    let json = summary(&["-i", "test://ball", "-o", "fakesink", "--frames", "12"]);
+    assert_eq!((&json["frames_in"], &json["frames_out"]), (&Value::from(12), &Value::from(12)), "{json}");
+    for zero in ["frames_skipped", "frames_dropped", "frames_corrupt", "frames_failed"] {
+        assert_eq!(json[zero], 0, "{json}");
+    }
+    for positive in ["fps", "time_to_first_frame_ms", "peak_rss_mb", "elapsed_ms"] {
+        assert!(json[positive].as_f64().unwrap() > 0.0, "{positive}: {json}");
+    }
+    assert!(json["time_to_first_frame_ms"].as_f64() <= json["elapsed_ms"].as_f64());
+    assert_eq!((&json["provider"], &json["size"]), (&Value::from("cpu"), &Value::from("128x128")));
+    assert_eq!((&json["input"], &json["output"]), (&Value::from("test://ball"), &Value::from("fakesink")));
+    assert_eq!(json["stopped"], false);
+    let stages = json["stages"].as_object().unwrap();
+    for stage in ["encode", "denoise", "decode"] {
+        let stage = &stages[stage];
+        assert_eq!(stage["count"], 12, "{json}");
+        let [p50, p95, p99] = ["p50_ms", "p95_ms", "p99_ms"].map(|key| stage[key].as_f64().unwrap());
+        assert!(0.0 < p50 && p50 <= p95 && p95 <= p99, "{stage}");
+    }
+}
+
+#[test]
+fn logs_go_to_stderr_as_much_as_asked_for() {
+    if !has_runtime() {
+        return;
+    }
+    let with = |flag: &str| run(["run", "-i", "test://ball", "-o", "fakesink", "--frames", "2", "--json", flag]);
+    let (quiet, verbose) = (with("-q"), with("-v"));
+    assert_eq!(quiet.stderr, "");
+    assert_eq!(quiet.json()["frames_out"], 2);
+    assert!(verbose.stderr.contains("INFO"), "{}", verbose.stderr);
+    assert_eq!(verbose.json()["frames_out"], 2);
+}
+
+#[test]
+fn the_table_names_the_same_things() {
+    if !has_runtime() {
+        return;
+    }
+    let done = run(["run", "-i", "test://ball", "-o", "fakesink", "--frames", "3", "--provider", "cpu"]);
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
+    for part in ["test://ball -> fakesink", "on cpu", "3 in, 3 out, 0 skipped, 0 dropped", "fps", "p95"] {
+        assert!(done.stdout.contains(part), "{part:?}: {}", done.stdout);
+    }
+}
+
+#[test]
+fn a_file_keeps_its_frames_and_its_sound() {
+    if !has_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["out.mp4", "out.mkv"] {
+        let path = folder.path().join(name);
+        let json = summary(&["-i", "assets/bigbuckbunny.mp4", "-o", path.to_str().unwrap(), "--frames", "20"]);
+        assert_eq!(json["frames_out"], 20);
+        let (frames, info) = reread(&path);
+        assert_eq!((frames, info.natural), (20, Size::new(128, 128)), "{name}");
+        assert!(info.audio.is_some(), "{name} has no sound");
+    }
+    assert_eq!(names(folder.path()), ["out.mkv", "out.mp4"]);
+}
+
+#[test]
+fn every_parameter_at_once() {
+    if !has_runtime() {
+        return;
+    }
+    let mut flags = vec!["-i", "test://ball?frames=11", "-o", "fakesink"];
+    flags.extend(["--t-index", "32,45", "--cfg", "initialize", "--guidance", "1.3", "--negative-prompt", "dull"]);
+    flags.extend(["--frame-buffer", "2", "--similarity", "0.98", "--prompt", "oil painting", "--seed", "7"]);
+    let json = summary(&flags);
+    // 11 frames do not fill the last frame buffer: none is lost for it.
+    assert_eq!((&json["frames_in"], &json["frames_out"]), (&Value::from(11), &Value::from(11)), "{json}");
+    let still = summary(&["-i", "test://smpte?frames=11", "-o", "fakesink", "--similarity", "0.9"]);
+    assert_eq!(still["frames_out"], 11);
+    assert!(still["frames_skipped"].as_u64().unwrap() > 0, "{still}");
+    assert!(still["saved_by_skipping_ms"].as_f64().unwrap() > 0.0, "{still}");
+}
+
+#[test]
+fn pictures_from_noise() {
+    if !has_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let output = format!("{}/frames/", folder.path().display());
+    let json = summary(&["-i", "noise://", "-o", &output, "--frames", "3", "--prompt", "a fox"]);
+    assert_eq!((&json["frames_in"], &json["frames_out"]), (&Value::from(3), &Value::from(3)), "{json}");
+    assert_eq!(names(&folder.path().join("frames")).len(), 3);
+    // Half a second at 25 frames a second, and --frames the smaller.
+    assert_eq!(summary(&["-i", "noise://", "-o", "fakesink", "--duration", "0.2"])["frames_out"], 5);
+    let both = summary(&["-i", "noise://", "-o", "fakesink", "--duration", "0.2", "--frames", "2"]);
+    assert_eq!(both["frames_out"], 2);
+}
+
+#[test]
+fn flags_win_over_the_config_file() {
+    if !has_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.toml");
+    let model = packs().join("tiny-sd15").display().to_string();
+    let text = format!(
+        "input = \"test://ball\"\noutput = \"fakesink\"\nmodel = {model:?}\nprovider = \"cpu\"\nframes = 3\n\
+         size = \"64x64\"\nt_index = [32, 45]\nguidance = 1.2\nprompt = \"a fox\"\nfit = \"stretch\"\nthreads = 1\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let json = run(["run", "--config", file, "--json"]).json();
+    assert_eq!((&json["frames_out"], &json["size"]), (&Value::from(3), &Value::from("64x64")), "{json}");
+    assert_eq!((&json["model"], &json["provider"]), (&Value::from(model), &Value::from("cpu")), "{json}");
+    let flags = ["--frames", "5", "--size", "128x64", "--input", "test://snow", "--t-index", "32"];
+    let json = run(["run", "--config", file, "--json"].iter().chain(&flags)).json();
+    assert_eq!((&json["frames_out"], &json["size"]), (&Value::from(5), &Value::from("128x64")), "{json}");
+    assert_eq!(json["input"], "test://snow");
+}
+
+#[test]
+fn ctrl_c_finishes_the_file() {
+    if !has_runtime() {
+        return;
+    }
+    for input in ["test://ball", "test://ball?live&fps=30"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.mp4");
+        let output = path.to_str().unwrap();
+        let args = ["run", "-i", input, "-o", output, "--provider", "cpu", "--size", "128x128", "--json"];
+        let child = command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // In the middle: once the temporary file is there, and a while later, for it grows in large blocks.
+        let (mut looks, mut later) = (0, 0);
+        while later < 30 {
+            std::thread::park_timeout(Duration::from_millis(50));
+            looks += 1;
+            later += u32::from(!names(folder.path()).is_empty());
+            assert!(looks < 1200, "nothing was written");
+        }
+        assert!(!path.exists(), "an unfinished file has the final name");
+        let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        let done = crate::support::Done::from(child.wait_with_output().unwrap());
+        let json = done.json();
+        assert_eq!(json["stopped"], true, "{json}");
+        let (frames, _) = reread(&path);
+        println!("{input}: {frames} frames, {} dropped", json["frames_dropped"]);
+        assert!(frames > 0);
+        assert_eq!(
+            (Value::from(frames), &json["frames_in"]),
+            (json["frames_out"].clone(), &json["frames_out"]),
+            "{json}"
+        );
+        assert_eq!(names(folder.path()), ["out.mp4"]);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_pictures() {
+    if !has_runtime() {
+        return;
+    }
+    let pictures = |flags: &[&str]| -> Vec<Vec<u8>> {
+        let folder = tempfile::tempdir().unwrap();
+        let output = format!("{}/frames/", folder.path().display());
+        let usual = ["-i", "test://ball?frames=4", "-o", &output];
+        summary(&[&usual, flags].concat());
+        let frames = folder.path().join("frames");
+        names(&frames).iter().map(|name| std::fs::read(frames.join(name)).unwrap()).collect()
+    };
+    for mode in [&[][..], &["--t-index", "32,45", "--stream-batch", "false"]] {
+        let of = |flags: &[&str]| pictures(&[mode, flags].concat());
+        let first = of(&["--seed", "1"]);
+        assert_eq!(first.len(), 4);
+        assert!(first == of(&["--seed", "1"]), "{mode:?}: not deterministic");
+        let other = of(&["--seed", "2"]);
+        assert!(first.iter().zip(&other).all(|(a, b)| a != b), "{mode:?}: the seed has no effect");
+        assert!(first != of(&["--seed", "1", "--prompt", "pencil sketch"]), "{mode:?}: the prompt has no effect");
+    }
+}
+
+#[test]
+fn the_machine_is_described() {
+    if !has_runtime() {
+        return;
+    }
+    let doctor = run(["doctor", "--json"]).json();
+    let checks = doctor["checks"].as_array().unwrap();
+    assert!(checks.len() > 5);
+    for check in checks {
+        assert!(["ok", "absent"].contains(&check["verdict"].as_str().unwrap()), "{check}");
+    }
+    let table = run(["doctor"]);
+    assert_eq!((table.code, table.stderr.as_str()), (Some(0), ""));
+    assert!(run(["devices", "--json"]).json()["devices"].is_array());
+    assert_eq!(run(["devices"]).code, Some(0));
+}
+
+#[test]
+fn packs_are_listed_and_described() {
+    let models = run(["models", "list", "--json"]).json();
+    let default = models["models"].as_array().unwrap().iter().find(|model| model["name"] == "default").unwrap();
+    assert!(default["bytes"].as_u64().unwrap() > 1000, "{default}");
+    assert!(run(["models", "list"]).stdout.contains("default"));
+    let pack = run(["models", "inspect", "--json"]).json();
+    assert_eq!((&pack["defaults"]["size"], &pack["can"][1]), (&Value::from("256x256"), &Value::from("img2img")));
+    let parts: Vec<&str> =
+        pack["parts"].as_array().unwrap().iter().map(|part| part["name"].as_str().unwrap()).collect();
+    println!("{parts:?}");
+    for part in pack["parts"].as_array().unwrap() {
+        assert!(!part["inputs"].as_array().unwrap().is_empty() && !part["outputs"].as_array().unwrap().is_empty());
+    }
+    for golden in ["tiny-sd15", "tiny-sd15-kl", "tiny-sdturbo", "tiny-sdxlturbo"] {
+        let pack = run(["models", "inspect", "--json", packs().join(golden).to_str().unwrap()]).json();
+        assert_eq!(pack["can"].as_array().unwrap().len(), 3, "{golden}: {}", pack["can"]);
+    }
+    let named = command(["models", "list", "--json"]).env("LIVEDIFFUSION_MODELS", packs()).output().unwrap();
+    assert!(String::from_utf8(named.stdout).unwrap().contains("tiny-sdxlturbo"));
+}
