@@ -135,7 +135,7 @@ pub(super) struct Case {
 
 impl Case {
     /// Reads NAME.json and the NAME.safetensors beside it. A defect is named in the case itself (`reference_bug`) or in
-    /// the `index.json` of the folder above.
+    /// the `index.json` of its folder or of the one above.
     pub(super) fn load(path: &Path) -> Outcome<Self> {
         let bad = |what: String| {
             let hint = "a case is NAME.json with NAME.safetensors beside it".to_owned();
@@ -239,8 +239,11 @@ impl Case {
     }
 }
 
+/// The defect that an `index.json` names, in the folder of the case or in the one above.
 fn bug_in_index(path: &Path, name: &str) -> Option<Value> {
-    let index = path.parent()?.parent()?.join("index.json");
-    let list: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(index).ok()?).ok()?;
-    list.iter().find(|entry| entry["name"] == name)?.get("reference_bug").cloned()
+    path.ancestors().skip(1).take(2).find_map(|folder| {
+        let text = std::fs::read_to_string(folder.join("index.json")).ok()?;
+        let list: Vec<Value> = serde_json::from_str(&text).ok()?;
+        list.iter().find(|entry| entry["name"] == name)?.get("reference_bug").cloned()
+    })
 }
