@@ -1,4 +1,4 @@
-//! Throughput, latency and energy, recorded as data. Links no GStreamer, so that it runs on a bare GPU server.
+//! Measurements of speed as ratios. Links no GStreamer, so that it runs on a bare GPU server.
 //!
 //! What is compared is measured in turn in one process and reported as ratios of neighbours: machines are shared and
 //! noisy, and a ratio of two figures taken a second apart survives that where the figures do not.

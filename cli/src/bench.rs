@@ -33,6 +33,10 @@ pub(crate) fn command(args: &BenchArgs) -> Outcome<()> {
 fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
     let open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack.defaults, &open.folder, &ConfigFile::default(), &args.parameters)?;
+    if parameters.similarity.is_some() || !parameters.stream_batch {
+        let what = "overhead is measured with the stream batch and without the similarity filter";
+        return Err(Failure::usage(what, "leave --similarity and --stream-batch out"));
+    }
     let size = open.size(&parameters);
     let facts = open.facts.clone();
     let folder = tempfile::tempdir().map_err(|error| Failure::new(RUNNING, format!("temporary folder: {error}")))?;

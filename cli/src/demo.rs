@@ -70,6 +70,10 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
     let mut stream = Stream { clock: &clock, stop: &stop, progress: &progress, before_frame: &mut change_prompt };
     let counts = stream.run(&mut engine, Frames::Video(Box::new(source)), sink)?;
     progress.finish();
+    if counts.stopped {
+        say!("{} (stopped)", video.display());
+        return Ok(());
+    }
     let frames = engine.stats().frames_out;
     let fps = frames as f64 / counts.streaming.as_secs_f64();
 

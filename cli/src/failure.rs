@@ -41,6 +41,12 @@ impl Failure {
         self
     }
 
+    /// The same failure of a live source whose pictures so far were kept.
+    pub(crate) fn after(mut self, frames: u64) -> Self {
+        self.message = format!("{} ({frames} frames before that were kept)", self.message);
+        self
+    }
+
     pub(crate) fn message(&self) -> &str {
         &self.message
     }

@@ -24,7 +24,7 @@ impl clap::Args for ParameterArgs {
                 .value_name(spec.kind.placeholder())
                 .help(format!("{}{words} [default: {default}{unit}]", spec.doc))
                 .help_heading("Parameters (the model may have other defaults: livediffusion models inspect)")
-                .allow_hyphen_values(true);
+                .allow_hyphen_values(spec.kind != Kind::Switch);
             if spec.kind == Kind::Switch {
                 arg = arg.num_args(0..=1).default_missing_value("true");
             }

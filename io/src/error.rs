@@ -219,8 +219,8 @@ impl IoError {
                 Some(folder) => format!("ls {}", folder.display()),
                 None => "check the path; `livediffusion devices` lists cameras and screens".into(),
             },
-            Self::NoVideo { .. } => "give a file that has pictures; `gst-discoverer-1.0 FILE` lists its streams".into(),
-            Self::Corrupt { .. } => "`gst-discoverer-1.0 FILE` says what GStreamer makes of it".into(),
+            Self::NoVideo { .. } => "give a file that has pictures".into(),
+            Self::Corrupt { .. } => "play it with another program; if that works, run again with -v for GStreamer's own words".into(),
             Self::MissingElement { element } => match package_of(element) {
                 Some(package) => format!("apt install {package}"),
                 None => format!("check the spelling with `gst-inspect-1.0 {element}`"),
@@ -230,7 +230,7 @@ impl IoError {
             }
             Self::BadFragment { fragment, .. } => format!("try it alone: gst-launch-1.0 {fragment}"),
             Self::Unavailable { .. } => "`livediffusion devices` lists cameras and screens".into(),
-            Self::Unreachable { .. } => "check the address; a browser or `gst-discoverer-1.0 URI` may say more".into(),
+            Self::Unreachable { .. } => "check the address; a browser may say more".into(),
             Self::NoDisplay { .. } => "run it in a graphical session, or set DISPLAY".into(),
             Self::Stalled { .. } => "check that the device or the network address still answers".into(),
             Self::UnknownExtension { .. } => "give one of these extensions, or a folder (ending in `/`) for PNG pictures".into(),

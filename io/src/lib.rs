@@ -32,7 +32,7 @@ pub use error::{ErrorKind, IoError};
 pub use input::{Fit, Input, TestSource};
 pub use output::{Container, Output};
 pub use queue::{Lossless, LosslessSender, Newest, NewestSender, Received, lossless, newest};
-pub use sink::{SinkOptions, SinkReport, VideoSink};
+pub use sink::{SinkOptions, SinkReport, VideoSink, abandon_outputs};
 pub use source::{Next, SourceFrame, SourceInfo, SourceOptions, VideoSource};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -209,7 +209,7 @@ fn refusal(runtime: &Runtime, provider: Provider, error: &ort::Error) -> OnnxErr
     let what = format!("the {provider} provider does not work with {}: {}", runtime.path().display(), error.message());
     let compiled = runtime.compiled_providers().contains(&provider);
     let hint = match provider {
-        Provider::Cpu => "the library is damaged: `make setup` fetches it anew".to_owned(),
+        Provider::Cpu => "the library is damaged: remove its folder, then `make setup` fetches it anew".to_owned(),
         _ if compiled => format!("this library has {provider}, but something that it needs is missing: see `doctor`"),
         Provider::OpenVino => {
             format!("this library is of flavour {flavour}: `make setup` fetches the OpenVINO one")

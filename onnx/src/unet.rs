@@ -207,6 +207,10 @@ impl OnnxUnet {
             used += 1;
         }
         let bound = self.network.bind(&dims[..used], &[&sample_dims])?;
+        if bound.fresh {
+            // At once: whatever fails before the prompts are written, these tensors hold none yet.
+            self.resident[bound.index].clear();
+        }
         if let Some(clock) = &mut self.clock {
             clock.tick(rows, (&sample_dims, time_dims), (&mut self.network, bound, first_cut))?;
         }
@@ -222,9 +226,6 @@ impl OnnxUnet {
     /// Writes the conditionings of the rows that hold another one since the last call of this shape.
     fn write_conditionings(&mut self, bound: Bound, rows: &[Row]) -> Result<(), ModelError> {
         let resident = &mut self.resident[bound.index];
-        if bound.fresh {
-            resident.clear();
-        }
         resident.resize(rows.len(), None);
         for (i, (row, resident)) in rows.iter().zip(resident).enumerate() {
             // It is kept alive here, so that an equal address is the same conditioning.

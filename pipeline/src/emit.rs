@@ -56,6 +56,9 @@ impl<'a> Emitted<'a> {
     }
 }
 
+/// The place of a frame that has nothing to show.
+const NOWHERE: usize = usize::MAX;
+
 #[derive(Clone, Copy, Debug)]
 struct Exit {
     meta: FrameMeta,
@@ -114,6 +117,8 @@ impl Emitter {
         self.painted = 0;
         self.exits.clear();
         self.latents.clear();
+        // Not empty only after a decoder failed: those frames are lost with that call.
+        self.waiting.clear();
     }
 
     pub(crate) fn emitted(&self) -> Emitted<'_> {
@@ -213,16 +218,15 @@ impl Emitter {
             } else {
                 stats.frames_failed += 1;
                 self.failed_in_a_row += 1;
-                self.exits[exit].place = self.painted;
+                let shows = self.painted > 0 || self.has_last;
+                self.exits[exit].place = if shows { self.painted } else { NOWHERE };
                 self.exits[exit].latent = None;
-                stats.frames_out += u64::from(self.painted > 0 || self.has_last);
+                stats.frames_out += u64::from(shows);
             }
         }
         self.waiting.clear();
-        if !self.has_last && self.painted == 0 {
-            // Nothing was ever painted: a frame whose decoding failed has no picture to repeat.
-            self.exits.retain(|exit| exit.latent.is_some());
-        }
+        // Before anything was painted, a frame whose decoding failed has no picture to repeat.
+        self.exits.retain(|exit| exit.place != NOWHERE);
         stats.record(Stage::Postprocess, clock.now().saturating_sub(decoded));
         Ok(())
     }

@@ -204,6 +204,10 @@ impl Engine {
     /// pictures to noise or back finishes the frames of the other kind first.
     fn begin(&mut self, generating: bool) -> Result<(), EngineError> {
         self.emitter.clear();
+        if self.pending.len() >= self.settings.parameters.frame_buffer {
+            // A network failed on this group in the call before: its frames are lost with that error.
+            self.pending.clear();
+        }
         if self.generating != generating {
             self.finish_frames()?;
             self.generating = generating;
@@ -252,6 +256,8 @@ impl Engine {
     }
 
     fn take_up(&mut self, new: Arc<Settings>, plan: Plan) {
+        // What was painted under the old settings is no answer to frames under the new ones.
+        self.filter.reset();
         let old = std::mem::replace(&mut self.settings, new);
         let (new, old) = (&self.settings.parameters, &old.parameters);
         let steps = plan.len();
@@ -297,7 +303,10 @@ impl Engine {
                 parameters.max_skip,
                 &mut self.uniform,
             ),
-            None => Decision::PROCESS,
+            None => {
+                self.filter.reset();
+                Decision::PROCESS
+            }
         };
         self.stats.frames_skipped += u64::from(decision.skip);
         self.pending.push((meta, decision));
@@ -340,6 +349,7 @@ impl Engine {
                 Some(latent) if all_finite(latent) => self.batch.admit_latent(meta, &self.admission, latent),
                 Some(_) => {
                     self.stats.frames_failed += 1;
+                    self.filter.reset();
                     self.batch.admit_without_work(meta, Fate::Failed, &self.admission);
                 }
             }
@@ -369,8 +379,13 @@ impl Engine {
 
     fn tick(&mut self) -> Result<(), EngineError> {
         let parameters = &self.settings.parameters;
+        let failed = self.stats.frames_failed;
         let guidance = GuidanceSettings { cfg: parameters.cfg, scale: parameters.guidance, delta: parameters.delta };
         self.batch.tick(&mut *self.networks.denoiser, guidance, &*self.clock, &mut self.stats)?;
+        if self.stats.frames_failed > failed {
+            // Look-alikes of a broken frame must not repeat the picture before it.
+            self.filter.reset();
+        }
         Ok(())
     }
 }

@@ -235,6 +235,7 @@ impl StreamBatch {
                     slot.negative_known = true;
                     Guidance::Initialize { negative, reference: &mut slot.x0_ref, scale, delta }
                 }
+                // After `initialize` the frame's own latent is gone: a frame in flight goes on with what it has.
                 (CfgType::SelfNegative, _) => Guidance::Residual { reference: &slot.x0_ref, scale, delta },
                 // A frame admitted before guidance was turned on has no negative prediction of its own: it ends
                 // unguided rather than guided by something else.

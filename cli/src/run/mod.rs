@@ -36,6 +36,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     })?;
     let output = Output::parse(&output_text)?;
     let input = if input_text == NOISE { None } else { Some(Input::parse(&input_text)?) };
+    refuse_same_folder(input.as_ref(), &output)?;
     let open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack.defaults, &open.folder, &file, &args.parameters)?;
     let size = open.size(&parameters);
@@ -48,6 +49,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
         return Err(Failure::usage("noise:// never ends", "say how much with --frames N or --duration S"));
     }
 
+    let stop = stream::stop_on_ctrl_c()?;
     let limits = Limits { frames: args.frames, duration: args.duration };
     let source = input.map(|input| open_source(&input, size, args.fit, limits)).transpose()?;
     let mut session = Session::load(&args.model, open)?;
@@ -72,7 +74,6 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
         (a, b) => a.or(b),
     };
     let progress = Progress::start(estimate);
-    let stop = stream::stop_on_ctrl_c()?;
     let mut stream = Stream { clock: &started, stop: &stop, progress: &progress, before_frame: &mut |_| {} };
     let counts = stream.run(&mut engine, frames, sink)?;
     progress.finish();
@@ -114,9 +115,25 @@ fn open_source(input: &Input, size: Size, fit: Option<Fit>, limits: Limits) -> O
     Ok(VideoSource::open(input, &options)?)
 }
 
-/// A whole file as a source, for the demo and the benchmarks.
+/// Pictures that are read from a folder must not be written over while they are read.
+fn refuse_same_folder(input: Option<&Input>, output: &Output) -> Outcome<()> {
+    let (Some(Input::Images(from)), Output::Pngs(to)) = (input, output) else { return Ok(()) };
+    match (from.canonicalize(), to.canonicalize()) {
+        (Ok(a), Ok(b)) if a == b => Err(Failure::usage(
+            format!("{} is the input and the output", from.display()),
+            "give --output another folder",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A whole file as a source, for the demo and the benchmarks, which need an end.
 pub(crate) fn open_file(input: &Input, size: Size) -> Outcome<VideoSource> {
-    open_source(input, size, None, Limits::default())
+    let source = open_source(input, size, None, Limits::default())?;
+    if source.info().live || source.info().frames_estimate.is_none() {
+        return Err(Failure::usage(format!("{input} has no end that is known"), "give a video file"));
+    }
+    Ok(source)
 }
 
 /// A sink that takes the pictures of `source`, and its sound.

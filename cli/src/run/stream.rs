@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use livediffusion_io::{IoError, Next, VideoSink, VideoSource};
+use livediffusion_io::{IoError, Next, VideoSink, VideoSource, abandon_outputs};
 use livediffusion_pipeline::Emitted;
 use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::FrameMeta;
@@ -54,7 +54,10 @@ pub(crate) fn stop_on_ctrl_c() -> Outcome<Arc<AtomicBool>> {
     let handler = move || {
         if flag.swap(true, Ordering::Relaxed) {
             #[allow(clippy::exit, reason = "the user asked twice: finishing the file is not wanted any more")]
-            std::process::exit(130);
+            {
+                abandon_outputs();
+                std::process::exit(130);
+            }
         }
         let _ = writeln!(std::io::stderr(), "\nfinishing; press Ctrl-C again to stop at once");
     };
@@ -74,21 +77,28 @@ pub(crate) struct Stream<'a> {
 
 impl Stream<'_> {
     /// Takes every frame through the engine to the sink, and finishes the sink. On an error the sink's temporary file is
-    /// removed and nothing is left under the final name.
+    /// removed and nothing is left under the final name, but for a live source that fails: its recording is finished.
     pub(crate) fn run(&mut self, engine: &mut Engine, mut frames: Frames, mut sink: VideoSink) -> Outcome<Counts> {
         let mut counts = Counts::default();
         // A window that is closed ends the stream as the user wished: it is no failure.
         let (mut begun, mut closed) = (None, false);
+        // What a live source gave before it failed cannot be had again: it is kept, and the error comes after it.
+        let mut lost = None;
         while !self.stop.load(Ordering::Relaxed) {
             let emitted = match &mut frames {
-                Frames::Video(source) => match source.next(PATIENCE)? {
-                    Next::Frame(frame) => {
+                Frames::Video(source) => match source.next(PATIENCE) {
+                    Err(error) if source.info().live && begun.is_some() => {
+                        lost = Some(error);
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
+                    Ok(Next::Frame(frame)) => {
                         begun.get_or_insert_with(|| self.clock.now());
                         (self.before_frame)(frame.meta());
                         frame.with_picture(|picture| engine.step(frame.meta(), picture))??
                     }
-                    Next::TimedOut => continue,
-                    Next::End => break,
+                    Ok(Next::TimedOut) => continue,
+                    Ok(Next::End) => break,
                 },
                 Frames::Noise { left: 0, .. } => break,
                 Frames::Noise { left, next, interval_ns } => {
@@ -110,7 +120,10 @@ impl Stream<'_> {
         }
         counts.stopped = self.stop.load(Ordering::Relaxed);
         if !closed {
-            self.push(engine.flush()?, &mut sink, &mut counts)?;
+            match self.push(engine.flush()?, &mut sink, &mut counts) {
+                Ok(()) | Err(IoError::WindowClosed) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let now = self.clock.now();
         counts.streaming = now.saturating_sub(begun.unwrap_or(now));
@@ -124,7 +137,10 @@ impl Stream<'_> {
             Ok(_) | Err(IoError::WindowClosed) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(counts)
+        match lost {
+            Some(error) => Err(Failure::from(error).after(engine.stats().frames_out)),
+            None => Ok(counts),
+        }
     }
 
     fn push(&self, emitted: Emitted<'_>, sink: &mut VideoSink, counts: &mut Counts) -> Result<(), IoError> {

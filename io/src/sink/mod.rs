@@ -6,6 +6,8 @@ mod open;
 mod part;
 mod pngs;
 
+pub use part::abandon_outputs;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -149,7 +151,10 @@ impl VideoSink {
         self.shut_down();
         let path = match std::mem::replace(&mut self.target, Target::Nothing) {
             Target::File(file) => Some(file.finish()?),
-            Target::Pngs(folder) => Some(folder.path().to_path_buf()),
+            Target::Pngs(folder) => {
+                folder.finish(self.frames)?;
+                Some(folder.path().to_path_buf())
+            }
             Target::Nothing => None,
         };
         Ok(SinkReport { frames: self.frames, path })

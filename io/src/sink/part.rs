@@ -2,8 +2,19 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use crate::error::IoError;
+
+/// Temporary files that exist now: a program that must end without unwinding removes them through this list.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes the temporary files of all open outputs, for a program that is about to end at once.
+pub fn abandon_outputs() {
+    for part in crate::lock(&UNFINISHED).drain(..) {
+        let _ = std::fs::remove_file(part);
+    }
+}
 
 /// A file under a temporary name beside the final one; removed on drop unless it was finished.
 #[derive(Debug)]
@@ -25,6 +36,7 @@ impl PartFile {
         let stem = name.strip_suffix(&extension).unwrap_or(&name);
         let part = path.with_file_name(format!(".{stem}.part-{}{extension}", std::process::id()));
         File::create(&part).map_err(|e| unwritable(e.to_string()))?;
+        crate::lock(&UNFINISHED).push(part.clone());
         Ok(Self { path: path.to_path_buf(), part, finished: false })
     }
 
@@ -51,6 +63,7 @@ impl PartFile {
 
 impl Drop for PartFile {
     fn drop(&mut self) {
+        crate::lock(&UNFINISHED).retain(|part| *part != self.part);
         if self.finished {
             return;
         }

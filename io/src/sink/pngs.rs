@@ -17,8 +17,8 @@ pub(super) struct PngFolder {
 }
 
 impl PngFolder {
-    /// Makes the folder if need be. Frames of an earlier run are in the way unless `overwrite`, which removes them: a
-    /// shorter run would otherwise end in pictures of a longer one.
+    /// Makes the folder if need be. Frames of an earlier run are in the way unless `overwrite`: then each is replaced when
+    /// its successor is whole, and what is left over is removed at the end.
     pub(super) fn create(folder: &Path, overwrite: bool) -> Result<Self, IoError> {
         let unwritable = |e: std::io::Error| IoError::Unwritable { path: folder.to_path_buf(), detail: e.to_string() };
         let created = !folder.is_dir();
@@ -27,13 +27,9 @@ impl PngFolder {
         }
         for entry in std::fs::read_dir(folder).map_err(unwritable)? {
             let path = entry.map_err(unwritable)?.path();
-            if !is_frame(&path) {
-                continue;
-            }
-            if !overwrite {
+            if !overwrite && frame_number(&path).is_some() {
                 return Err(IoError::OutputExists { path });
             }
-            std::fs::remove_file(&path).map_err(unwritable)?;
         }
         // Notices a folder that cannot be written; the file is gone again at the end of this line.
         PartFile::create(&folder.join("frame.png")).map(drop)?;
@@ -58,6 +54,18 @@ impl PngFolder {
         files.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).build());
     }
 
+    /// Removes the frames that a longer run before this one left behind: all from number `written` on.
+    pub(super) fn finish(&self, written: u64) -> Result<(), IoError> {
+        let failed = |e: std::io::Error| write_error(&self.folder, &e);
+        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if frame_number(&path).is_some_and(|number| number >= written) {
+                std::fs::remove_file(&path).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The folder.
     pub(super) fn path(&self) -> &Path {
         &self.folder
@@ -73,10 +81,11 @@ impl Drop for PngFolder {
     }
 }
 
-fn is_frame(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let number = name.strip_prefix("frame_").and_then(|rest| rest.strip_suffix(".png"));
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+/// The number of a frame that this sink wrote: of six digits, more only where six do not do.
+fn frame_number(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    let number = name.strip_prefix("frame_")?.strip_suffix(".png")?;
+    (number.len() >= 6 && number.bytes().all(|b| b.is_ascii_digit())).then(|| number.parse().ok())?
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), IoError> {

@@ -108,6 +108,8 @@ pub struct VideoSource {
     frames: u64,
     first_pts_ns: Option<u64>,
     dropped: u64,
+    /// Live frames that came and went before the first was asked for: nobody was late for them.
+    missed: u64,
     idle: Duration,
     /// Whether the input came to its own end, rather than to a limit.
     ended: Arc<AtomicBool>,
@@ -137,7 +139,10 @@ impl VideoSource {
             self.done = true;
             return Ok(Next::End);
         }
-        let received = self.first.take().map_or_else(|| self.wait(timeout), |sample| Ok(Received::Item(sample)))?;
+        let received = match self.first.take() {
+            Some(first) => self.begin(first),
+            None => self.wait(timeout)?,
+        };
         let sample = match received {
             Received::Item(sample) => sample,
             Received::Empty => return Ok(Next::TimedOut),
@@ -166,7 +171,7 @@ impl VideoSource {
     /// Live frames that were replaced by newer ones before they were taken.
     pub fn dropped(&self) -> u64 {
         match &self.queue {
-            Some(Queue::Newest(queue)) => queue.dropped(),
+            Some(Queue::Newest(queue)) => queue.dropped().saturating_sub(self.missed),
             _ => self.dropped,
         }
     }
@@ -202,6 +207,18 @@ impl VideoSource {
                 }
             }
         }
+    }
+
+    /// The picture to begin with. A live input ran on while its user got ready: it begins with the newest picture rather
+    /// than with the one that opening waited for, so that no limit and no recording counts the time between.
+    fn begin(&mut self, first: gst::Sample) -> Received<gst::Sample> {
+        if let Some(Queue::Newest(queue)) = &self.queue {
+            self.missed = queue.dropped();
+            if let Received::Item(newer) = queue.receive(Duration::ZERO) {
+                return Received::Item(newer);
+            }
+        }
+        Received::Item(first)
     }
 
     /// Waits for a sample, looking up for errors and silence now and then.

@@ -70,6 +70,7 @@ fn source(
         frames: 0,
         first_pts_ns: None,
         dropped: 0,
+        missed: 0,
         idle: Duration::ZERO,
         ended: Arc::default(),
         done: false,

@@ -199,7 +199,7 @@ pub static PARAMETERS: &[ParameterSpec] = &[
         default: "10",
         unit: "frames",
         hot: true,
-        doc: "Frames that the similarity filter may skip before it lets one through",
+        doc: "After more skips than this the similarity filter lets a frame through (the reference's count: N + 1 in all)",
         show: |p| p.max_skip.to_string(),
         apply: set!(Integer, |p, v| p.max_skip = v as u32),
     },

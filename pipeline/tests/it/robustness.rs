@@ -106,3 +106,113 @@ fn a_pack_without_an_encoder_can_only_do_txt2img() {
     let mut engine = Engine::new(networks, facts(), SIZE, control, Box::new(StoppedClock)).unwrap();
     assert_eq!(engine.generate(meta(0)).unwrap().len(), 1);
 }
+
+/// A decoder that fails in ways that the test chooses, by call.
+struct FlakyDecoder(Vec<Flaw>, usize);
+
+#[derive(Clone, Copy)]
+enum Flaw {
+    None,
+    Error,
+    /// NaN in the first picture of the batch.
+    FirstBroken,
+}
+
+impl livediffusion_pipeline::model::Decoder for FlakyDecoder {
+    fn decode(
+        &mut self,
+        _: &[f32],
+        batch: usize,
+        _: livediffusion_pipeline::frame::LatentShape,
+        images: &mut [f32],
+    ) -> Result<(), ModelError> {
+        let flaw = self.0.get(self.1).copied().unwrap_or(Flaw::None);
+        self.1 += 1;
+        images.fill(0.5);
+        match flaw {
+            Flaw::None => {}
+            Flaw::Error => return Err(ModelError::new("the decoder failed")),
+            Flaw::FirstBroken => {
+                let one = images.len() / batch;
+                images[..one].fill(f32::NAN);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn with_decoder(flaws: &[Flaw], pairs: &[(&str, &str)]) -> Engine {
+    let mut networks = fake::networks(FACTOR, fake::PointwiseDenoiser(|x: f32, _, _, _: Branch, _| 0.3 * x));
+    networks.decoder = Box::new(FlakyDecoder(flaws.to_vec(), 0));
+    engine_of(networks, pairs).0
+}
+
+#[test]
+fn a_first_picture_that_breaks_beside_a_good_one_is_not_shown_black() {
+    let mut engine = with_decoder(&[Flaw::FirstBroken], &[("t-index", "45"), ("frame-buffer", "2")]);
+    let out = crate::support::run(&mut engine, &vec![grey(9); 4]);
+    assert_eq!(out.iter().map(|out| out.meta.id).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!((engine.stats().frames_out, engine.stats().frames_failed), (3, 1));
+    assert!(out.iter().all(|out| out.rgb.iter().all(|byte| *byte > 100)));
+}
+
+#[test]
+fn the_engine_goes_on_after_a_network_error_of_any_stage() {
+    struct FailsOnce(bool);
+    impl livediffusion_pipeline::model::Encoder for FailsOnce {
+        fn encode(
+            &mut self,
+            _: &[f32],
+            _: usize,
+            _: Size,
+            _: Option<&[f32]>,
+            latents: &mut [f32],
+        ) -> Result<(), ModelError> {
+            latents.fill(0.2);
+            if std::mem::replace(&mut self.0, false) { Err(ModelError::new("the encoder failed")) } else { Ok(()) }
+        }
+    }
+    for frame_buffer in ["1", "2"] {
+        let pairs = [("t-index", "30,45"), ("frame-buffer", frame_buffer)];
+        let mut networks = fake::networks(FACTOR, fake::PointwiseDenoiser(|x: f32, _, _, _: Branch, _| 0.3 * x));
+        networks.encoder = Some(Box::new(FailsOnce(true)));
+        let failing_encoder = engine_of(networks, &pairs).0;
+        for mut engine in [failing_encoder, with_decoder(&[Flaw::Error], &pairs)] {
+            let (mut errors, mut pictures) = (0, 0);
+            for id in 0..12 {
+                match engine.step(meta(id), PictureView::packed(SIZE, &grey(9))) {
+                    Ok(emitted) => pictures += emitted.len(),
+                    Err(_) => errors += 1,
+                }
+            }
+            pictures += engine.flush().unwrap().len();
+            let lost: usize = frame_buffer.parse().unwrap();
+            assert_eq!((errors, pictures), (1, 12 - lost), "frame buffer {frame_buffer}");
+        }
+    }
+}
+
+#[test]
+fn a_new_prompt_or_a_pause_of_the_filter_is_never_answered_with_an_old_picture() {
+    let unet = |_: f32, _: f32, _: usize, _: Branch, prompt: f32| prompt * 0.1;
+    let start = [("t-index", "45"), ("cfg", "none"), ("similarity", "0.5"), ("max-skip", "1000")];
+    let (mut engine, control) = engine(unet, &start);
+    engine.replay_randomness(
+        std::sync::Arc::new(livediffusion_pipeline::noise::SeededNoise::new(2, 1, 32)),
+        Box::new(|| 0.0),
+    );
+    let step = |id, engine: &mut Engine| {
+        collect(engine.step(meta(id), PictureView::packed(SIZE, &grey(90))).unwrap()).remove(0).repeated
+    };
+    assert_eq!([0, 1, 2].map(|id| step(id, &mut engine)), [false, true, true]);
+    let mut prompted = parameters(&start);
+    prompted.set("prompt", "a fox").unwrap();
+    control.store(settings(prompted.clone()));
+    assert_eq!([3, 4].map(|id| step(id, &mut engine)), [false, true], "the new prompt must be seen at once");
+    prompted.set("similarity", "off").unwrap();
+    control.store(settings(prompted.clone()));
+    assert!(!step(5, &mut engine));
+    prompted.set("similarity", "0.5").unwrap();
+    control.store(settings(prompted));
+    assert_eq!([6, 7].map(|id| step(id, &mut engine)), [false, true]);
+}
