@@ -296,3 +296,18 @@ fn a_folder_of_pictures_is_only_replaced_by_whole_ones() {
     summary(&["-i", "test://smpte", "-o", text, "--frames", "3"]);
     assert_eq!(names(&frames), ["frame_000000.png", "frame_000001.png", "frame_000002.png"]);
 }
+
+/// What a camera gave before it failed cannot be had again: the recording is finished, and then the failure is told.
+#[test]
+fn a_live_recording_survives_a_source_that_fails() {
+    if !has_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("camera.mp4");
+    let camera = "videotestsrc is-live=true ! video/x-raw,framerate=30/1 ! identity error-after=90";
+    let arguments = ["run", "--provider", "cpu", "--size", "128x128", "-i", camera, "-o", file.to_str().unwrap()];
+    run(arguments).refused(1, &["frames before that were kept"]);
+    assert!(reread(&file).0 > 0);
+    assert_eq!(names(folder.path()), ["camera.mp4"]);
+}

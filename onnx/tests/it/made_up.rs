@@ -103,6 +103,51 @@ fn f16_networks_with_unusual_names_run() {
     assert_close("there and back", &back, &picture, 2e-3);
 }
 
+/// An LCM full model takes the guidance scale as an input of the U-Net: every row gets its own embedding.
+#[test]
+fn a_guidance_embedding_reaches_its_row() {
+    let Some(runtime) = runtime() else { return };
+    let dir = f16_pack();
+    let picture = ["batch", "3", "h", "w"];
+    let node = NodeProto::new;
+    // prediction = sample + mean(embedding)
+    let unet = ModelProto::bytes(
+        vec![
+            constant("last", &[2, 3]),
+            with_ints(node("ReduceMean", &["timestep_cond"], &["mean"]), "axes", &[1]),
+            node("Unsqueeze", &["mean", "last"], &["mean4"]),
+            node("Add", &["sample", "mean4"], &["out_sample"]),
+        ],
+        vec![
+            ValueInfoProto::tensor("sample", F16, &picture),
+            ValueInfoProto::tensor("timestep", F16, &["batch"]),
+            ValueInfoProto::tensor("encoder_hidden_states", F16, &["batch", "77", "2"]),
+            ValueInfoProto::tensor("timestep_cond", F16, &["batch", "4"]),
+        ],
+        vec![ValueInfoProto::tensor("out_sample", F16, &picture)],
+    );
+    write(dir.path(), "unet", r#"{"block_out_channels": [1]}"#, &unet);
+    let (pack, mut loaded) = load(&runtime, dir.path());
+    assert_eq!(pack.timestep_cond_width, Some(4));
+    assert_eq!(loaded.networks.denoiser.timestep_cond_width(), Some(4));
+    let size = Size::new(5, 4);
+    let shape = LatentShape { channels: 3, height: 4, width: 5 };
+    let text = loaded.text.encode("a fox", size).unwrap();
+    let with = |value: f32| Arc::new(Conditioning { timestep_cond: Some(vec![value; 4]), ..text.clone() });
+    let rows = [row(5.0, &with(0.25)), row(7.0, &with(-1.0))];
+    let sample = noise(2 * shape.len(), 0.3);
+    let mut out = vec![0.0; sample.len()];
+    let batch = DenoiseBatch { sample: &sample, shape, rows: &rows };
+    loaded.networks.denoiser.denoise(&batch, &mut out).unwrap();
+    let expected: Vec<f32> =
+        sample.iter().enumerate().map(|(i, x)| x + if i < shape.len() { 0.25 } else { -1.0 }).collect();
+    assert_close("guidance embedding", &out, &expected, 2e-3);
+    // Without an embedding the call is refused rather than run on whatever the tensor holds.
+    let rows = [row(5.0, &Arc::new(text.clone()))];
+    let batch = DenoiseBatch { sample: &sample[..shape.len()], shape, rows: &rows };
+    assert!(loaded.networks.denoiser.denoise(&batch, &mut out[..shape.len()]).is_err());
+}
+
 #[test]
 fn a_graph_tells_its_inputs_without_its_weights() {
     let graph = Graph::open(&pack_dir("tiny-sdxlturbo/unet/model.onnx")).unwrap();
