@@ -23,10 +23,11 @@ pub(super) fn describe(
 ) -> Result<String, IoError> {
     let muxer = muxer(container);
     let video = match container {
+        // `superfast`: the networks want the cores; `veryfast` costs three times the time for a quarter less file.
         // Without B-frames the first picture needs no edit list to start where it should. CRF 20 is visually close to
         // lossless; each 6 less doubles the size. I420 because RGB would become 4:4:4, which few players show.
         Container::Mp4 | Container::Mov | Container::Mkv => format!(
-            "video/x-raw,format=I420 ! x264enc speed-preset=veryfast pass=qual quantizer=20 bframes=0 \
+            "video/x-raw,format=I420 ! x264enc speed-preset=superfast pass=qual quantizer=20 bframes=0 \
              key-int-max={KEY_FRAMES} ! video/x-h264,stream-format=avc,alignment=au"
         ),
         Container::Webm => format!(
