@@ -21,7 +21,7 @@ use crate::failure::{Failure, Outcome, RUNNING};
 use crate::run::progress::Progress;
 use crate::run::report::round;
 use crate::run::stream::{Frames, Stream};
-use crate::run::{open_file, open_sink};
+use crate::run::{open_file, open_sink, packed};
 use crate::session::{OpenPack, Session};
 
 pub(crate) fn command(args: &BenchArgs) -> Outcome<()> {
@@ -107,17 +107,10 @@ fn fitted(input: &Input, path: &Path, size: Size) -> Outcome<Input> {
     let text = path.display().to_string();
     let mut source = open_file(input, size)?;
     let mut sink = open_sink(&Output::parse(&text)?, size, &mut source)?;
-    let mut packed = Vec::new();
     loop {
         match source.next(Duration::from_secs(1))? {
             Next::Frame(frame) => {
-                frame.with_picture(|picture| {
-                    packed.clear();
-                    for line in picture.rgb.chunks(picture.stride).take(size.height) {
-                        packed.extend_from_slice(&line[..3 * size.width]);
-                    }
-                })?;
-                sink.push(frame.meta(), &packed)?;
+                sink.push(frame.meta(), &frame.with_picture(packed)?)?;
             }
             Next::TimedOut => {}
             Next::End => break,

@@ -18,7 +18,7 @@ use crate::parameter_args::ParameterArgs;
 use crate::run::progress::Progress;
 use crate::run::report::milliseconds;
 use crate::run::stream::{Frames, Stream, stop_on_ctrl_c};
-use crate::run::{open_file, open_sink};
+use crate::run::{open_file, open_sink, packed};
 use crate::session::{OpenPack, Session};
 
 /// The styles shown, one row each; the video goes through them in this order.
@@ -127,9 +127,4 @@ fn sample_frames(input: &Input, size: Size) -> Outcome<Vec<Vec<u8>>> {
             Next::End => return Ok(samples),
         }
     }
-}
-
-fn packed(picture: PictureView<'_>) -> Vec<u8> {
-    let row = 3 * picture.size.width;
-    picture.rgb.chunks(picture.stride).take(picture.size.height).flat_map(|line| line[..row].to_vec()).collect()
 }

@@ -295,18 +295,17 @@ impl Engine {
         let parameters = &self.settings.parameters;
         let len = 3 * self.size.pixels();
         let at = self.pending.len() * len;
-        let decision = match parameters.similarity {
-            Some(threshold) => self.filter.decide(
+        let decision = if let Some(threshold) = parameters.similarity {
+            self.filter.decide(
                 &self.images[at..at + len],
                 parameters.similarity_metric,
                 threshold,
                 parameters.max_skip,
                 &mut self.uniform,
-            ),
-            None => {
-                self.filter.reset();
-                Decision::PROCESS
-            }
+            )
+        } else {
+            self.filter.reset();
+            Decision::PROCESS
         };
         self.stats.frames_skipped += u64::from(decision.skip);
         self.pending.push((meta, decision));

@@ -6,7 +6,7 @@ pub(crate) mod stream;
 
 use livediffusion_io::{Fit, Input, Output, SinkOptions, SourceOptions, VideoSink, VideoSource};
 use livediffusion_pipeline::Control;
-use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::frame::{PictureView, Size};
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
 
 use self::progress::Progress;
@@ -141,4 +141,10 @@ pub(crate) fn open_sink(output: &Output, size: Size, source: &mut VideoSource) -
     let (framerate, live) = (source.info().framerate, source.info().live);
     let options = SinkOptions { size, framerate, live, audio: source.take_audio(), overwrite: true };
     Ok(VideoSink::open(output, options)?)
+}
+
+/// A picture's rows without the gaps between them.
+pub(crate) fn packed(picture: PictureView<'_>) -> Vec<u8> {
+    let row = 3 * picture.size.width;
+    picture.rgb.chunks(picture.stride).take(picture.size.height).flat_map(|line| line[..row].to_vec()).collect()
 }
