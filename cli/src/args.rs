@@ -69,6 +69,11 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
     pub(crate) threads: Option<u16>,
 
+    /// Frames worked on at once, each on its share of the threads: more frames a second, each of them later [default: for
+    /// files one a core, up to 4; for live input 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64), help_heading = "Model")]
+    pub(crate) lanes: Option<u8>,
+
     /// The ONNX Runtime library, or the folder that holds it [default: found as `doctor` shows]
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub(crate) ort_lib: Option<PathBuf>,

@@ -1,6 +1,5 @@
 //! `livediffusion bench`.
 
-use std::cell::RefCell;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use livediffusion_io::{Input, Next, Output};
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::Size;
-use livediffusion_pipeline::model::Networks;
+use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::MonotonicClock;
 use serde_json::json;
 
@@ -46,34 +45,30 @@ fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
     }
     let output = Output::parse(&folder.path().join("out.mp4").display().to_string())?;
 
-    let mut session = Session::load(&args.model, open)?;
-    let settings = session.settings(parameters, size)?;
-    let (provider, precision) = (session.loaded.provider.to_string(), session.loaded.precision.to_string());
+    // The bare networks get all cores for each call, which is the fastest that calls back to back can be; the whole gets
+    // what `run` gives it.
+    let lanes = config::lanes(&args.model, &parameters, false);
+    let mut bare = Session::load(&args.model, OpenPack::open(&args.model)?, 1)?;
+    let session = Session::load(&args.model, open, lanes)?;
+    let settings = bare.settings(parameters, size)?;
+    let (provider, precision) = (bare.loaded.provider.to_string(), bare.loaded.precision.to_string());
     let control = Control::new(settings.clone());
     let clock = MonotonicClock::start();
-    let make = |networks: Networks| -> Outcome<Engine> {
-        Ok(Engine::new(networks, facts.clone(), size, control.clone(), Box::new(clock))?)
-    };
-    // Both measurements use the very same networks; they pass them on through this cell.
-    let engine = make(session.loaded.networks)?;
-    let mut bare = BareFrame::new(&facts, engine.plan(), size, &settings)?;
-    let networks = RefCell::new(Some(engine.into_networks()));
-    let take = || networks.borrow_mut().take().ok_or_else(|| Failure::new(RUNNING, "the last round failed"));
+    let engine = Engine::new(bare.loaded.networks, facts.clone(), size, control.clone(), Box::new(clock))?;
+    let mut frame = BareFrame::new(&facts, engine.plan(), size, &settings)?;
+    let mut networks = engine.into_networks();
+    let lanes = session.loaded.lanes;
 
     let frames = std::cell::Cell::new(0);
     let whole = || -> Outcome<f64> {
-        let mut engine = make(take()?)?;
-        let fps = run_file(&mut engine, &input, &output, size, &clock)?;
-        frames.set(engine.stats().frames_out);
-        networks.replace(Some(engine.into_networks()));
+        let mut painter = session.painter(size, control.clone())?;
+        let fps = run_file(&mut painter, &input, &output, size, &clock)?;
+        frames.set(painter.stats().frames_out);
         Ok(fps)
     };
     let bare = || -> Outcome<f64> {
-        let mut taken = take()?;
         // As many frames as the file has; before that is known, enough to warm the networks up.
-        let fps = bare.fps(&mut taken, frames.get().max(60), &clock)?;
-        networks.replace(Some(taken));
-        Ok(fps)
+        Ok(frame.fps(&mut networks, frames.get().max(60), &clock)?)
     };
     let result = overhead::measure(usize::from(args.rounds), whole, bare)?;
     if args.json {
@@ -86,6 +81,7 @@ fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
                 "run_fps": round(result.run_fps.median),
                 "bare_fps": round(result.bare_fps.median),
                 "as_is": args.as_is,
+                "lanes": lanes,
                 "rounds": result.rounds,
                 "frames": frames.get(),
                 "size": size.to_string(),
@@ -95,7 +91,7 @@ fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
         );
     } else {
         say!("{} at {size} on {provider} {precision}, {} frames, {} rounds", args.input, frames.get(), result.rounds);
-        say!("file to file    {:>7.1} fps (median)", result.run_fps.median);
+        say!("file to file    {:>7.1} fps (median), {lanes} frames at once", result.run_fps.median);
         say!("bare networks   {:>7.1} fps", result.bare_fps.median);
         say!("ratio           {:>7.3} ({:.3} to {:.3})", result.ratio, result.ratios.min, result.ratios.max);
     }
@@ -121,11 +117,11 @@ fn fitted(input: &Input, path: &Path, size: Size) -> Outcome<Input> {
 }
 
 /// Frames a second of `run`'s own loop, from the first frame's arrival to the last picture's departure.
-fn run_file(engine: &mut Engine, input: &Input, output: &Output, size: Size, clock: &MonotonicClock) -> Outcome<f64> {
+fn run_file(painter: &mut Painter, input: &Input, output: &Output, size: Size, clock: &MonotonicClock) -> Outcome<f64> {
     let mut source = open_file(input, size)?;
     let sink = open_sink(output, size, &mut source)?;
     let (stop, progress) = (AtomicBool::new(false), Progress::hidden());
     let mut stream = Stream { clock, stop: &stop, progress: &progress, before_frame: &mut |_| {} };
-    let counts = stream.run(engine, Frames::Video(Box::new(source)), sink)?;
-    Ok(engine.stats().frames_out as f64 / counts.streaming.as_secs_f64())
+    let counts = stream.run(painter, Frames::Video(Box::new(source)), sink)?;
+    Ok(painter.stats().frames_out as f64 / counts.streaming.as_secs_f64())
 }

@@ -19,14 +19,15 @@ struct Options {
     provider: Option<String>,
     precision: Option<String>,
     threads: Option<u16>,
+    lanes: Option<u8>,
     ort_lib: Option<PathBuf>,
     fit: Option<String>,
     frames: Option<u64>,
     duration: Option<f64>,
 }
 
-const OPTIONS: [&str; 10] =
-    ["input", "output", "model", "provider", "precision", "threads", "ort-lib", "fit", "frames", "duration"];
+const OPTIONS: [&str; 11] =
+    ["input", "output", "model", "provider", "precision", "threads", "lanes", "ort-lib", "fit", "frames", "duration"];
 
 /// A config file, split into options and parameters.
 #[derive(Debug, Default)]
@@ -65,6 +66,7 @@ impl ConfigFile {
         // What the flags' own parsers refuse.
         for (wrong, what) in [
             (options.threads.is_some_and(|n| !(1..=1024).contains(&n)), "threads: a number from 1 to 1024 is needed"),
+            (options.lanes.is_some_and(|n| !(1..=64).contains(&n)), "lanes: a number from 1 to 64 is needed"),
             (options.frames == Some(0), "frames: a number over 0 is needed"),
             (options.duration.is_some_and(|s| !is_duration(s)), "duration: a number of seconds over 0 is needed"),
         ] {
@@ -77,12 +79,13 @@ impl ConfigFile {
 
     /// Fills in what the flags left open.
     pub(crate) fn complete(&self, args: &mut RunArgs) -> Outcome<()> {
-        let Options { input, output, model, provider, precision, threads, ort_lib, fit, frames, duration } =
+        let Options { input, output, model, provider, precision, threads, lanes, ort_lib, fit, frames, duration } =
             &self.options;
         fill(&mut args.input, input.as_ref());
         fill(&mut args.output, output.as_ref());
         fill(&mut args.model.model, model.as_ref());
         fill(&mut args.model.threads, threads.as_ref());
+        fill(&mut args.model.lanes, lanes.as_ref());
         fill(&mut args.model.ort_lib, ort_lib.as_ref());
         fill(&mut args.frames, frames.as_ref());
         fill(&mut args.duration, duration.as_ref());
@@ -149,11 +152,25 @@ pub(crate) fn config_file(path: Option<&Path>) -> Outcome<ConfigFile> {
 }
 
 /// Where the pack is and what runs it.
-pub(crate) fn session_settings(model: &ModelArgs) -> livediffusion_onnx::SessionSettings {
+pub(crate) fn session_settings(model: &ModelArgs, lanes: usize) -> livediffusion_onnx::SessionSettings {
     livediffusion_onnx::SessionSettings {
         provider: model.provider.unwrap_or_default(),
         precision: model.precision.unwrap_or_default(),
         threads: model.threads.map(usize::from),
+        lanes,
         ..livediffusion_onnx::SessionSettings::default()
     }
+}
+
+/// Most lanes without being asked: each holds its own activations, and each is one more frame of delay.
+const MOST_LANES: usize = 4;
+
+/// Frames to work on at once. All cores on one frame are the least delay, which live input wants; one frame a core is the
+/// most frames, which files want. Frames of a frame buffer belong together.
+pub(crate) fn lanes(model: &ModelArgs, parameters: &Parameters, live: bool) -> usize {
+    if parameters.frame_buffer > 1 {
+        return 1;
+    }
+    let cores = model.threads.map_or_else(livediffusion_onnx::physical_cores, usize::from);
+    model.lanes.map_or(if live { 1 } else { cores.min(MOST_LANES) }, usize::from)
 }

@@ -47,11 +47,11 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
         Failure::usage(format!("{}: {error}", args.output.display()), "choose a folder that you may write to")
     })?;
 
-    let mut session = Session::load(&args.model, open)?;
+    let mut session = Session::load(&args.model, open, config::lanes(&args.model, &parameters, false))?;
     let settings = prompts(&mut session, &parameters, size)?;
     let (provider, precision) = (session.loaded.provider, session.loaded.precision);
     let control = Control::new(settings[0].clone());
-    let mut engine = session.into_engine(size, control.clone())?;
+    let mut painter = session.into_painter(size, control.clone())?;
 
     // The video: every frame of the clip, the prompt changing as it runs.
     let video = args.output.join("demo.mp4");
@@ -68,13 +68,13 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
     };
     let (stop, progress) = (stop_on_ctrl_c()?, Progress::start(Some(total)));
     let mut stream = Stream { clock: &clock, stop: &stop, progress: &progress, before_frame: &mut change_prompt };
-    let counts = stream.run(&mut engine, Frames::Video(Box::new(source)), sink)?;
+    let counts = stream.run(&mut painter, Frames::Video(Box::new(source)), sink)?;
     progress.finish();
     if counts.stopped {
         say!("{} (stopped)", video.display());
         return Ok(());
     }
-    let frames = engine.stats().frames_out;
+    let frames = painter.stats().frames_out;
     let fps = frames as f64 / counts.streaming.as_secs_f64();
 
     // The sheet: the same frames in every style, each from a stream at rest.
@@ -85,9 +85,9 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
         let mut row = Vec::new();
         for (id, rgb) in samples.iter().enumerate() {
             let meta = FrameMeta { id: id as u64, ..FrameMeta::default() };
-            row.extend(engine.step(meta, PictureView::packed(size, rgb))?.iter().map(|picture| picture.rgb.to_vec()));
+            row.extend(painter.step(meta, PictureView::packed(size, rgb))?.iter().map(|picture| picture.rgb.to_vec()));
         }
-        row.extend(engine.flush()?.iter().map(|picture| picture.rgb.to_vec()));
+        row.extend(painter.flush()?.iter().map(|picture| picture.rgb.to_vec()));
         sheet.row(&settings.parameters.prompt, row);
     }
     let picture = args.output.join("demo.png");

@@ -106,7 +106,7 @@ fn onnx_runtime(args: &DoctorArgs, checks: &mut Vec<Check>) {
             }
         });
     }
-    let choice = choose_provider(&runtime, &config::session_settings(&args.model));
+    let choice = choose_provider(&runtime, &config::session_settings(&args.model, 1));
     checks.push(match choice {
         Ok(chosen) => {
             let precision =

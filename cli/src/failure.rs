@@ -98,7 +98,10 @@ impl From<OnnxError> for Failure {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         let code = match error {
-            EngineError::Model(_) | EngineError::NotFinite { .. } | EngineError::Picture { .. } => RUNNING,
+            EngineError::Model(_)
+            | EngineError::Lane(_)
+            | EngineError::NotFinite { .. }
+            | EngineError::Picture { .. } => RUNNING,
             _ => USAGE,
         };
         Self::new(code, &error).with_hint(error.hint())

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use livediffusion_onnx::{LoadedPack, Pack, Runtime, load_networks};
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::lanes::Lanes;
 use livediffusion_pipeline::model::Conditioning;
+use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::{CfgType, Parameters};
 use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::stats::MonotonicClock;
@@ -73,9 +75,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn load(model: &ModelArgs, open: OpenPack) -> Outcome<Self> {
+    pub(crate) fn load(model: &ModelArgs, open: OpenPack, lanes: usize) -> Outcome<Self> {
         let runtime = Runtime::load(model.ort_lib.as_deref())?;
-        let loaded = load_networks(&runtime, &open.pack, &config::session_settings(model))?;
+        let loaded = load_networks(&runtime, &open.pack, &config::session_settings(model, lanes))?;
         tracing::info!(
             library = %runtime.path().display(),
             version = runtime.version(),
@@ -107,9 +109,20 @@ impl Session {
         Ok(Settings { parameters, prompts: Arc::new(PromptPair { prompt, negative }) })
     }
 
-    /// Makes the engine; the session is used up, as a stream owns its networks.
-    pub(crate) fn into_engine(self, size: Size, control: Control) -> Outcome<Engine> {
-        let clock = Box::new(MonotonicClock::start());
-        Ok(Engine::new(self.loaded.networks, self.open.facts, size, control, clock)?)
+    /// Makes a stream on these networks: one engine, or as many lanes as were loaded.
+    pub(crate) fn painter(&self, size: Size, control: Control) -> Outcome<Painter> {
+        let clock = MonotonicClock::start();
+        let LoadedPack { shared, lanes, .. } = &self.loaded;
+        if *lanes == 1 {
+            let engine = Engine::new(shared.fork(), self.open.facts.clone(), size, control, Box::new(clock))?;
+            return Ok(Painter::Whole(engine));
+        }
+        let networks = (0..*lanes).map(|_| shared.fork()).collect();
+        Ok(Painter::Lanes(Lanes::new(networks, self.open.facts.clone(), size, control, &clock)?))
+    }
+
+    /// As [`painter`](Self::painter), for the only stream: what prompts need is given up.
+    pub(crate) fn into_painter(self, size: Size, control: Control) -> Outcome<Painter> {
+        self.painter(size, control)
     }
 }

@@ -47,6 +47,7 @@ enum Input {
 }
 
 /// [rows × `per_row`, `width`].
+#[derive(Clone, Copy)]
 struct CutShape {
     per_row: usize,
     width: usize,
@@ -102,6 +103,12 @@ impl Clock {
         let rest = without(model, &cuts, &inputs).map_err(wrong)?;
         let clock = Self { network, inputs: used.iter().map(|(i, _)| *i).collect(), cuts: shapes, values: Vec::new() };
         Ok(Some(Split { clock, rest, inputs }))
+    }
+
+    /// Another clock on the same network, with tensors of its own.
+    pub(crate) fn fork(&self) -> Self {
+        let Self { network, inputs, cuts, .. } = self;
+        Self { network: network.fork(), inputs: inputs.clone(), cuts: cuts.clone(), values: Vec::new() }
     }
 
     /// Shapes of the results for a number of rows.

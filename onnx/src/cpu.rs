@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 /// Physical cores that this process may use. Two threads of one core share its vector units, so that more threads
 /// than that only contend.
-pub(crate) fn physical_cores() -> usize {
+pub fn physical_cores() -> usize {
     let allowed = std::thread::available_parallelism().map_or(1, usize::from);
     let listing = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     match count_cores(&listing) {

@@ -20,8 +20,9 @@ mod tokenizer;
 mod unet;
 mod vae;
 
+pub use self::cpu::physical_cores;
 pub use self::error::{ErrorKind, OnnxError};
-pub use self::networks::{LoadedPack, load_networks};
+pub use self::networks::{LoadedPack, SharedNetworks, load_networks};
 pub use self::pack::Pack;
 pub use self::provider::{
     Chosen, Precision, Provider, ProviderChoice, SessionSettings, choose_provider, probe_provider,

@@ -1,7 +1,10 @@
 //! From a pack to the networks of a stream.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use livediffusion_pipeline::model::{Encoder, Networks, TextEncoder};
 
+use crate::cpu::physical_cores;
 use crate::error::OnnxError;
 use crate::pack::{Pack, PartName};
 use crate::provider::{Chosen, Precision, Provider, SessionSettings, choose_provider};
@@ -11,10 +14,45 @@ use crate::timestep::Timesteps;
 use crate::unet::OnnxUnet;
 use crate::vae::{OnnxDecoder, OnnxEncoder};
 
+/// Up to this many bytes of weights every lane gets sessions of its own: two sessions of one thread each gave 1.05 times
+/// the frames of one session with two streams (OpenVINO 2025.4, default pack). Beyond it, memory is worth more.
+const OWN_SESSIONS_BYTES: u64 = 256 << 20;
+
+/// Weights and compiled code of VAE and U-Net.
+struct Copy {
+    encoder: Option<OnnxEncoder>,
+    denoiser: OnnxUnet,
+    decoder: OnnxDecoder,
+}
+
+/// VAE and U-Net of a pack in memory, of which every stream and lane takes its own view.
+pub struct SharedNetworks {
+    copies: Vec<Copy>,
+    next: AtomicUsize,
+}
+
+impl SharedNetworks {
+    /// Networks for one more stream or lane: the same weights, tensors of their own. Forks may run at once, on as many
+    /// threads as [`SessionSettings::lanes`] says without waiting for each other.
+    pub fn fork(&self) -> Networks {
+        let Copy { encoder, denoiser, decoder } =
+            &self.copies[self.next.fetch_add(1, Ordering::Relaxed) % self.copies.len()];
+        Networks {
+            encoder: encoder.as_ref().map(|encoder| Box::new(encoder.fork()) as Box<dyn Encoder>),
+            denoiser: Box::new(denoiser.fork()),
+            decoder: Box::new(decoder.fork()),
+        }
+    }
+}
+
 /// The networks of a pack, ready to run.
 pub struct LoadedPack {
     /// VAE and U-Net.
     pub networks: Networks,
+    /// Where further streams or lanes get theirs.
+    pub shared: SharedNetworks,
+    /// Forks that run at once without waiting for each other: as asked for, within the threads; 1 on a GPU.
+    pub lanes: usize,
     /// Tokenizers and text encoders.
     pub text: Box<dyn TextEncoder>,
     /// What they run on.
@@ -30,19 +68,33 @@ pub struct LoadedPack {
 /// Loads the networks of `pack`.
 pub fn load_networks(runtime: &Runtime, pack: &Pack, settings: &SessionSettings) -> Result<LoadedPack, OnnxError> {
     let chosen = choose_provider(runtime, settings)?;
-    let encoder = match (pack.part(PartName::VaeEncoder), pack.vae_kind) {
-        (Some(part), Some(kind)) => {
-            let encoder = OnnxEncoder::load(runtime, pack, (part, kind), &chosen, settings)?;
-            Some(Box::new(encoder) as Box<dyn Encoder>)
-        }
-        _ => None,
+    let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
+    let on_device = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
+    let lanes = if on_device { 1 } else { settings.lanes.clamp(1, threads) };
+    let bytes: u64 = pack.parts.iter().map(|part| part.bytes).sum();
+    let (copies, each) = if bytes <= OWN_SESSIONS_BYTES {
+        (lanes, SessionSettings { threads: Some(threads / lanes), lanes: 1, ..*settings })
+    } else {
+        (1, SessionSettings { threads: Some(threads), lanes, ..*settings })
     };
-    let decoder = pack.part(PartName::VaeDecoder).ok_or_else(|| OnnxError::invalid("the pack has no vae_decoder"))?;
-    let decoder = Box::new(OnnxDecoder::load(runtime, pack, decoder, &chosen, settings)?);
-    let denoiser = OnnxUnet::load(runtime, pack, &chosen, settings)?;
-    let timesteps = denoiser.timesteps();
+    let copies = (0..copies).map(|_| Copy::load(runtime, pack, &chosen, &each)).collect::<Result<Vec<_>, _>>()?;
+    let timesteps = copies[0].denoiser.timesteps();
     let text = Box::new(OnnxText::load(runtime, pack, &chosen, settings)?);
-    let networks = Networks { encoder, denoiser: Box::new(denoiser), decoder };
+    let shared = SharedNetworks { copies, next: AtomicUsize::new(0) };
+    let networks = shared.fork();
     let Chosen { provider, precision, why } = chosen;
-    Ok(LoadedPack { networks, text, provider, precision, why, timesteps })
+    Ok(LoadedPack { networks, shared, lanes, text, provider, precision, why, timesteps })
+}
+
+impl Copy {
+    fn load(runtime: &Runtime, pack: &Pack, chosen: &Chosen, settings: &SessionSettings) -> Result<Self, OnnxError> {
+        let encoder = match (pack.part(PartName::VaeEncoder), pack.vae_kind) {
+            (Some(part), Some(kind)) => Some(OnnxEncoder::load(runtime, pack, (part, kind), chosen, settings)?),
+            _ => None,
+        };
+        let decoder =
+            pack.part(PartName::VaeDecoder).ok_or_else(|| OnnxError::invalid("the pack has no vae_decoder"))?;
+        let decoder = OnnxDecoder::load(runtime, pack, decoder, chosen, settings)?;
+        Ok(Self { encoder, denoiser: OnnxUnet::load(runtime, pack, chosen, settings)?, decoder })
+    }
 }

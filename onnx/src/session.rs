@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::path::Path;
 use std::ptr;
+use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
@@ -34,12 +35,13 @@ pub(crate) enum Model<'a> {
     Edited(&'a Path, &'a [u8]),
 }
 
-/// A session, the inputs and outputs of it that are used, and their tensors.
+/// A session, the inputs and outputs of it that are used, and their tensors. The session (weights, compiled code) may be
+/// shared with other networks; the tensors are this one's own.
 pub(crate) struct Network {
     label: &'static str,
-    session: Session,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+    session: Arc<Session>,
+    inputs: Arc<[Port]>,
+    outputs: Arc<[Port]>,
     shapes: Vec<Tensors>,
     calls: u64,
 }
@@ -93,12 +95,26 @@ impl Network {
             let ModelError { what, hint } = run_error(label, &format!("loading {}", path.display()), &e);
             OnnxError { hint, ..OnnxError::failed(what) }
         })?;
-        let ports = |infos: &[&TensorInfo]| infos.iter().map(|&info| Port::new(info)).collect::<Result<Vec<_>, _>>();
+        let ports =
+            |infos: &[&TensorInfo]| infos.iter().map(|&info| Port::new(info)).collect::<Result<Arc<[Port]>, _>>();
         let (inputs, outputs) = (ports(inputs)?, ports(outputs)?);
         if inputs.len().max(outputs.len()) > MAX_PORTS {
             return Err(OnnxError::invalid(format!("{}: more than {MAX_PORTS} inputs", path.display())));
         }
+        let session = Arc::new(session);
         Ok(Self { label, session, inputs, outputs, shapes: Vec::with_capacity(MAX_SHAPES), calls: 0 })
+    }
+
+    /// Another network on the same session, with tensors of its own: both may run at once.
+    pub(crate) fn fork(&self) -> Self {
+        Self {
+            label: self.label,
+            session: Arc::clone(&self.session),
+            inputs: Arc::clone(&self.inputs),
+            outputs: Arc::clone(&self.outputs),
+            shapes: Vec::with_capacity(MAX_SHAPES),
+            calls: 0,
+        }
     }
 
     /// Width of a [rows, width] output as ONNX Runtime infers it.
@@ -167,8 +183,8 @@ impl Network {
         for (i, (port, tensor)) in self.outputs.iter().zip(&mut tensors.outputs).enumerate() {
             (output_names[i], outputs[i]) = (port.name.as_ptr(), tensor.ptr_mut());
         }
-        // SAFETY: the session and the tensors are alive and borrowed by `&mut self`, so nobody else uses them during the
-        // call; names and tensors are as many as told (at most MAX_PORTS, checked on load); no run options is allowed;
+        // SAFETY: the tensors are alive and borrowed by `&mut self`, so nobody else uses them during the call; the session
+        // is kept alive by its Arc, and ONNX Runtime's Run may be called from several threads at once; names and tensors are as many as told (at most MAX_PORTS, checked on load); no run options is allowed;
         // every output tensor exists, so that ONNX Runtime makes none that somebody would have to free.
         let status = unsafe {
             (ort::api().Run)(

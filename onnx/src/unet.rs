@@ -135,6 +135,19 @@ impl OnnxUnet {
         Ok(Some(unet))
     }
 
+    /// Another U-Net on the same weights, with tensors of its own: both may run at once.
+    pub(crate) fn fork(&self) -> Self {
+        Self {
+            network: self.network.fork(),
+            ports: self.ports.clone(),
+            timesteps: self.timesteps,
+            guidance_width: self.guidance_width,
+            resident: vec![Vec::new(); MAX_SHAPES],
+            times: Vec::new(),
+            clock: self.clock.as_ref().map(Clock::fork),
+        }
+    }
+
     /// How this U-Net gets its time steps.
     pub(crate) fn timesteps(&self) -> Timesteps {
         self.timesteps

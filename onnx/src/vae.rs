@@ -42,6 +42,10 @@ impl Half {
         })
     }
 
+    fn fork(&self) -> Self {
+        Self { network: self.network.fork(), ..*self }
+    }
+
     fn picture(&self, batch: usize, shape: LatentShape) -> [usize; 4] {
         [batch, 3, shape.height * self.factor, shape.width * self.factor]
     }
@@ -72,6 +76,11 @@ impl OnnxEncoder {
     ) -> Result<Self, OnnxError> {
         let half = Half::load(runtime, "VAE encoder", (pack, part), chosen, settings)?;
         Ok(Self { half, kind, moments: Vec::new() })
+    }
+
+    /// Another encoder on the same weights, with tensors of its own: both may run at once.
+    pub(crate) fn fork(&self) -> Self {
+        Self { half: self.half.fork(), kind: self.kind, moments: Vec::new() }
     }
 
     fn encode_some(
@@ -156,6 +165,11 @@ impl OnnxDecoder {
     ) -> Result<Self, OnnxError> {
         let half = Half::load(runtime, "VAE decoder", (pack, part), chosen, settings)?;
         Ok(Self { half, plain: Vec::new() })
+    }
+
+    /// Another decoder on the same weights, with tensors of its own: both may run at once.
+    pub(crate) fn fork(&self) -> Self {
+        Self { half: self.half.fork(), plain: Vec::new() }
     }
 }
 

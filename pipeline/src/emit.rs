@@ -2,6 +2,7 @@
 
 use livediffusion_kernels::{all_finite, chw_to_rgb8};
 
+use crate::emitted::{Emitted, Exit};
 use crate::error::EngineError;
 use crate::frame::{FrameMeta, LatentShape, Size};
 use crate::model::Decoder;
@@ -11,61 +12,10 @@ use crate::stream_batch::StreamBatch;
 
 /// Broken frames in a row after which the stream stops: one or two may be an accident of the content, three are a
 /// broken model, and going on would show a frozen picture without a reason.
-const MAX_FAILED_IN_A_ROW: u32 = 3;
-
-/// A picture on its way to the sink.
-#[derive(Clone, Copy, Debug)]
-pub struct Picture<'a> {
-    /// Which frame it belongs to.
-    pub meta: FrameMeta,
-    /// Interleaved RGB without padding, of the stream's size.
-    pub rgb: &'a [u8],
-    /// The clean latent that it was decoded from; `None` for a repeated picture.
-    pub latent: Option<&'a [f32]>,
-    /// Whether it is the picture before it again: the filter skipped the frame, or a network failed on it.
-    pub repeated: bool,
-}
-
-/// The pictures that left in one call, oldest first.
-#[derive(Clone, Copy, Debug)]
-pub struct Emitted<'a> {
-    emitter: &'a Emitter,
-}
-
-impl<'a> Emitted<'a> {
-    /// Number of pictures.
-    pub fn len(&self) -> usize {
-        self.emitter.exits.len()
-    }
-
-    /// Whether none left.
-    pub fn is_empty(&self) -> bool {
-        self.emitter.exits.is_empty()
-    }
-
-    /// The pictures, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = Picture<'a>> + use<'a> {
-        let emitter = self.emitter;
-        let bytes = 3 * emitter.size.pixels();
-        emitter.exits.iter().map(move |exit| Picture {
-            meta: exit.meta,
-            rgb: &emitter.pictures[exit.place * bytes..(exit.place + 1) * bytes],
-            latent: exit.latent.map(|at| &emitter.latents[at * emitter.len..(at + 1) * emitter.len]),
-            repeated: exit.latent.is_none(),
-        })
-    }
-}
+pub(crate) const MAX_FAILED_IN_A_ROW: u32 = 3;
 
 /// The place of a frame that has nothing to show.
 const NOWHERE: usize = usize::MAX;
-
-#[derive(Clone, Copy, Debug)]
-struct Exit {
-    meta: FrameMeta,
-    /// Place of its picture in `pictures`.
-    place: usize,
-    latent: Option<usize>,
-}
 
 /// Buffers of the way out.
 #[derive(Debug)]
@@ -122,7 +72,8 @@ impl Emitter {
     }
 
     pub(crate) fn emitted(&self) -> Emitted<'_> {
-        Emitted { emitter: self }
+        let bytes = 3 * self.size.pixels();
+        Emitted { exits: &self.exits, pictures: &self.pictures, bytes, latents: &self.latents, len: self.len }
     }
 
     /// Takes every frame that is ready out of the batch, decodes it and lines its picture up.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use livediffusion_kernels::{all_finite, rgb8_to_chw};
 
-use crate::emit::{Emitted, Emitter};
+use crate::emit::Emitter;
+use crate::emitted::Emitted;
 use crate::error::EngineError;
 use crate::frame::{FrameMeta, LatentShape, PictureView, Size};
 use crate::model::Networks;
@@ -216,6 +217,11 @@ impl Engine {
         Ok(())
     }
 
+    /// The statistics so far, for which new ones begin.
+    pub(crate) fn take_stats(&mut self) -> Stats {
+        std::mem::take(&mut self.stats)
+    }
+
     /// What happened so far.
     pub fn stats(&self) -> &Stats {
         &self.stats
@@ -390,7 +396,7 @@ impl Engine {
 }
 
 /// The plan of new settings, if a running stream can take them up.
-fn check_settings(
+pub(crate) fn check_settings(
     scheduler: &SchedulerConfig,
     schedule: &NoiseSchedule,
     old: &Settings,
@@ -406,7 +412,11 @@ fn check_settings(
 }
 
 /// The plan that the settings ask for.
-fn make_plan(scheduler: &SchedulerConfig, schedule: &NoiseSchedule, settings: &Settings) -> Result<Plan, EngineError> {
+pub(crate) fn make_plan(
+    scheduler: &SchedulerConfig,
+    schedule: &NoiseSchedule,
+    settings: &Settings,
+) -> Result<Plan, EngineError> {
     let parameters = &settings.parameters;
     let request = parameters.plan_request(Solver::from_scheduler_class(&scheduler.class_name));
     let mut config = scheduler.clone();

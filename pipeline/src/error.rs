@@ -42,6 +42,9 @@ pub enum EngineError {
     /// A pack without a VAE encoder was given pictures.
     #[error("this model has no VAE encoder: it cannot repaint pictures")]
     NoEncoder,
+    /// A lane's thread could not be started or is gone.
+    #[error("a lane of the engine stopped: {0}")]
+    Lane(String),
     /// Several frames in a row came out of the networks as NaN or infinity.
     #[error("the networks gave NaN or infinity for {frames} frames in a row")]
     NotFinite {
@@ -65,6 +68,7 @@ impl EngineError {
                     .into(),
             ),
             Self::Picture { .. } => None,
+            Self::Lane(_) => Some("try it with --lanes 1, and report it with the log of -vv".into()),
         }
     }
 }

@@ -3,13 +3,16 @@
 //! [`engine::Engine::step`] shows the data flow on one screen. Nothing here knows ONNX Runtime, GStreamer or a network.
 
 mod emit;
+mod emitted;
 pub mod engine;
 mod error;
 pub mod fake;
 pub mod frame;
 mod guidance_embedding;
+pub mod lanes;
 pub mod model;
 pub mod noise;
+pub mod painter;
 pub mod params;
 pub mod plan;
 pub mod schedule;
@@ -21,7 +24,7 @@ pub mod stats;
 mod stream_batch;
 pub mod timesteps;
 
-pub use emit::{Emitted, Picture};
+pub use emitted::{Emitted, Picture};
 pub use error::EngineError;
 pub use guidance_embedding::guidance_embedding;
 pub use settings::{Control, Settings};

@@ -31,6 +31,11 @@ impl Control {
         self.0.load_full()
     }
 
+    /// As [`store`](Self::store), for settings that are shared already.
+    pub fn store_shared(&self, settings: Arc<Settings>) {
+        self.0.store(settings);
+    }
+
     /// Replaces the settings; the engine takes them up at its next frame.
     pub fn store(&self, settings: Settings) {
         self.0.store(Arc::new(settings));

@@ -78,6 +78,15 @@ impl Stats {
         self.stages[stage as usize].saturating_record(nanos.min(LONGEST_NS));
     }
 
+    /// Adds the stage times and the U-Net's rows of `other`, whose frames are counted elsewhere.
+    pub(crate) fn absorb_stages(&mut self, other: &Self) {
+        self.unet_rows += other.unet_rows;
+        for (mine, its) in self.stages.iter_mut().zip(&other.stages) {
+            // Equal bounds: this cannot fail.
+            let _ = mine.add(its);
+        }
+    }
+
     /// Time below which the share `quantile` (0 to 1) of a stage's calls stayed; zero where there were none.
     pub fn quantile(&self, stage: Stage, quantile: f64) -> Duration {
         let histogram = &self.stages[stage as usize];

@@ -52,11 +52,13 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let stop = stream::stop_on_ctrl_c()?;
     let limits = Limits { frames: args.frames, duration: args.duration };
     let source = input.map(|input| open_source(&input, size, args.fit, limits)).transpose()?;
-    let mut session = Session::load(&args.model, open)?;
+    let live = source.as_ref().is_some_and(|source| source.info().live);
+    let lanes = config::lanes(&args.model, &parameters, live);
+    let mut session = Session::load(&args.model, open, lanes)?;
     let settings = session.settings(parameters, size)?;
     let (provider, precision) = (session.loaded.provider.to_string(), session.loaded.precision.to_string());
     let model = session.open.folder.display().to_string();
-    let mut engine = session.into_engine(size, Control::new(settings))?;
+    let mut painter = session.into_painter(size, Control::new(settings))?;
 
     let (frames, sink, estimate) = if let Some(mut source) = source {
         let sink = open_sink(&output, size, &mut source)?;
@@ -75,7 +77,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     };
     let progress = Progress::start(estimate);
     let mut stream = Stream { clock: &started, stop: &stop, progress: &progress, before_frame: &mut |_| {} };
-    let counts = stream.run(&mut engine, frames, sink)?;
+    let counts = stream.run(&mut painter, frames, sink)?;
     progress.finish();
 
     let report = Report {
@@ -86,7 +88,8 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
         provider,
         precision,
         elapsed: started.now(),
-        ..Report::of(engine.stats(), &counts)
+        lanes: painter.lanes(),
+        ..Report::of(painter.stats(), &counts)
     };
     if args.json {
         report::print_json(&report);

@@ -17,6 +17,8 @@ pub(crate) struct Report {
     pub(crate) provider: String,
     pub(crate) precision: String,
     pub(crate) size: Size,
+    /// Frames worked on at once.
+    pub(crate) lanes: usize,
     pub(crate) elapsed: Duration,
     pub(crate) stats: Stats,
     pub(crate) counts: Counts,
@@ -31,6 +33,7 @@ impl Report {
             provider: String::new(),
             precision: String::new(),
             size: Size::new(0, 0),
+            lanes: 1,
             elapsed: Duration::ZERO,
             stats: stats.clone(),
             counts: *counts,
@@ -67,6 +70,7 @@ impl Report {
             "size": self.size.to_string(),
             "provider": self.provider,
             "precision": self.precision,
+            "lanes": self.lanes,
             "fps": round(self.fps()),
             "frames_in": self.stats.frames_in,
             "frames_out": self.stats.frames_out,
@@ -96,7 +100,8 @@ impl Report {
         let Counts { dropped, corrupt, .. } = self.counts;
         let Stats { frames_in, frames_out, frames_skipped, frames_failed, .. } = self.stats;
         say!("{} -> {}", self.input, self.output);
-        say!("model     {} at {} on {} {}", self.model, self.size, self.provider, self.precision);
+        let lanes = if self.lanes > 1 { format!(", {} frames at once", self.lanes) } else { String::new() };
+        say!("model     {} at {} on {} {}{lanes}", self.model, self.size, self.provider, self.precision);
         say!("frames    {frames_in} in, {frames_out} out, {frames_skipped} skipped, {dropped} dropped");
         if corrupt + frames_failed > 0 {
             say!("losses    {corrupt} frames decoded badly, {frames_failed} came broken out of the networks");

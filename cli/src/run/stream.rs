@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use livediffusion_io::{IoError, Next, VideoSink, VideoSource, abandon_outputs};
 use livediffusion_pipeline::Emitted;
-use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::FrameMeta;
+use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
 
 use super::progress::Progress;
@@ -76,9 +76,9 @@ pub(crate) struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// Takes every frame through the engine to the sink, and finishes the sink. On an error the sink's temporary file is
+    /// Takes every frame through the painter to the sink, and finishes the sink. On an error the sink's temporary file is
     /// removed and nothing is left under the final name, but for a live source that fails: its recording is finished.
-    pub(crate) fn run(&mut self, engine: &mut Engine, mut frames: Frames, mut sink: VideoSink) -> Outcome<Counts> {
+    pub(crate) fn run(&mut self, painter: &mut Painter, mut frames: Frames, mut sink: VideoSink) -> Outcome<Counts> {
         let mut counts = Counts::default();
         // A window that is closed ends the stream as the user wished: it is no failure.
         let (mut begun, mut closed) = (None, false);
@@ -95,7 +95,7 @@ impl Stream<'_> {
                     Ok(Next::Frame(frame)) => {
                         begun.get_or_insert_with(|| self.clock.now());
                         (self.before_frame)(frame.meta());
-                        frame.with_picture(|picture| engine.step(frame.meta(), picture))??
+                        frame.with_picture(|picture| painter.step(frame.meta(), picture))??
                     }
                     Ok(Next::TimedOut) => continue,
                     Ok(Next::End) => break,
@@ -107,7 +107,7 @@ impl Stream<'_> {
                     *left -= 1;
                     *next += 1;
                     begun.get_or_insert_with(|| self.clock.now());
-                    engine.generate(meta)?
+                    painter.generate(meta)?
                 }
             };
             match self.push(emitted, &mut sink, &mut counts) {
@@ -120,7 +120,7 @@ impl Stream<'_> {
         }
         counts.stopped = self.stop.load(Ordering::Relaxed);
         if !closed {
-            match self.push(engine.flush()?, &mut sink, &mut counts) {
+            match self.push(painter.flush()?, &mut sink, &mut counts) {
                 Ok(()) | Err(IoError::WindowClosed) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -138,7 +138,7 @@ impl Stream<'_> {
             Err(error) => return Err(error.into()),
         }
         match lost {
-            Some(error) => Err(Failure::from(error).after(engine.stats().frames_out)),
+            Some(error) => Err(Failure::from(error).after(painter.stats().frames_out)),
             None => Ok(counts),
         }
     }

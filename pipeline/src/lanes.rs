@@ -1,0 +1,489 @@
+//! One frame a core: several engines side by side, frames dealt to them in turn and collected in order.
+//!
+//! A network that has a core to itself wastes nothing on dividing its work and waiting for its slowest part, and the
+//! cores never stand idle while a frame is read or written. Each lane runs its frame's steps one after the other, which
+//! computes what the stream batch would (`stream_batch_equals_sequential_calls`). The price is delay: a frame takes as
+//! long as one core takes for all of it. So this is for files; a live stream wants all cores on its newest frame.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
+
+use livediffusion_kernels::rgb8_to_chw;
+
+use crate::emit::MAX_FAILED_IN_A_ROW;
+use crate::emitted::{Emitted, Exit};
+use crate::engine::{Engine, ModelFacts, check_settings};
+use crate::error::EngineError;
+use crate::frame::{FrameMeta, PictureView, Size};
+use crate::model::Networks;
+use crate::noise::SeededUniform;
+use crate::schedule::NoiseSchedule;
+use crate::settings::{Control, Settings};
+use crate::similarity::SimilarityFilter;
+use crate::stats::{Clock, Stats};
+
+/// Frames that a lane holds: the one it works on, and one that waits so that the lane need not. More would only be more
+/// delay.
+const DEPTH: usize = 2;
+
+/// What a lane is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Paint,
+    Generate,
+    /// Hand over the statistics.
+    Report,
+}
+
+/// What a lane made of a frame.
+enum Made {
+    Painted,
+    /// A network gave NaN or infinity.
+    Broken,
+    Failed(EngineError),
+    Reported(Box<Stats>),
+}
+
+/// A frame on its way through a lane. Its buffers are used again and again.
+struct Job {
+    work: Work,
+    meta: FrameMeta,
+    settings: Arc<Settings>,
+    rgb: Vec<u8>,
+    picture: Vec<u8>,
+    latent: Vec<f32>,
+    made: Made,
+}
+
+struct Lane {
+    /// `None` once the lane is told to end.
+    jobs: Option<SyncSender<Job>>,
+    done: Receiver<Job>,
+    held: usize,
+    thread: Option<JoinHandle<Networks>>,
+}
+
+/// A frame that has not left yet.
+enum Waiting {
+    /// In that lane.
+    Lane(usize),
+    /// It leaves as the picture before it.
+    Repeat(FrameMeta),
+}
+
+/// Several engines as one stream; the same calls as [`Engine`]'s. Frames leave in order, up to twice as many later as
+/// there are lanes.
+pub struct Lanes {
+    facts: ModelFacts,
+    schedule: NoiseSchedule,
+    size: Size,
+    control: Control,
+    /// In force.
+    settings: Arc<Settings>,
+    /// Last seen in `control`: those in force, or refused ones.
+    seen: Arc<Settings>,
+    /// Those in force as the lanes need them.
+    dealt: Arc<Settings>,
+    filter: SimilarityFilter,
+    uniform: SeededUniform,
+    image: Vec<f32>,
+    latent_len: usize,
+    members: Vec<Lane>,
+    next: usize,
+    waiting: VecDeque<Waiting>,
+    spare: Vec<Job>,
+    exits: Vec<Exit>,
+    /// Place 0 holds the last picture of the call before; the call's own follow.
+    pictures: Vec<u8>,
+    latents: Vec<f32>,
+    painted: usize,
+    has_last: bool,
+    failed_in_a_row: u32,
+    stats: Stats,
+}
+
+impl Lanes {
+    /// Makes a stream with one lane for each of `networks`, of pictures of `size`, under the settings of `control`.
+    ///
+    /// # Errors
+    /// As [`Engine::new`]; a frame buffer over 1, whose frames must stay together; no networks; no threads.
+    pub fn new(
+        networks: Vec<Networks>,
+        facts: ModelFacts,
+        size: Size,
+        control: Control,
+        clock: &(impl Clock + Clone + 'static),
+    ) -> Result<Self, EngineError> {
+        let shape = facts.latent_shape(size)?;
+        let schedule = NoiseSchedule::new(&facts.scheduler)?;
+        let settings = control.load();
+        if settings.parameters.frame_buffer != 1 || networks.is_empty() {
+            return Err(EngineError::Lane("lanes take frames one by one, and at least one set of networks".into()));
+        }
+        let dealt = lane_settings(&settings);
+        let start = |(index, networks): (usize, Networks)| {
+            let control = Control::new(Settings::clone(&dealt));
+            let engine = Engine::new(networks, facts.clone(), size, control.clone(), Box::new(clock.clone()))?;
+            Lane::start(index, engine, control)
+        };
+        let members = networks.into_iter().enumerate().map(start).collect::<Result<Vec<_>, _>>()?;
+        let (places, bytes) = (DEPTH * members.len(), 3 * size.pixels());
+        let job = || Job {
+            work: Work::Report,
+            meta: FrameMeta::default(),
+            settings: Arc::clone(&dealt),
+            rgb: Vec::with_capacity(bytes),
+            picture: vec![0; bytes],
+            latent: vec![0.0; shape.len()],
+            made: Made::Broken,
+        };
+        Ok(Self {
+            facts,
+            schedule,
+            size,
+            uniform: SeededUniform::new(settings.parameters.seed),
+            control,
+            seen: Arc::clone(&settings),
+            settings,
+            filter: SimilarityFilter::default(),
+            image: Vec::new(),
+            latent_len: shape.len(),
+            next: 0,
+            waiting: VecDeque::with_capacity(2 * places),
+            spare: (0..places).map(|_| job()).collect(),
+            dealt,
+            members,
+            exits: Vec::with_capacity(2 * places),
+            pictures: vec![0; (places + 1) * bytes],
+            latents: Vec::with_capacity(places * shape.len()),
+            painted: 0,
+            has_last: false,
+            failed_in_a_row: 0,
+            stats: Stats::default(),
+        })
+    }
+
+    /// One frame in; the pictures that became ready out. See [`Engine::step`].
+    ///
+    /// # Errors
+    /// A picture of another size, a failing network, or three broken frames in a row.
+    pub fn step(&mut self, meta: FrameMeta, picture: PictureView<'_>) -> Result<Emitted<'_>, EngineError> {
+        if picture.size != self.size || !picture.is_consistent() {
+            return Err(EngineError::Picture { expected: self.size, got: picture.size });
+        }
+        self.begin();
+        if self.is_skipped(picture) {
+            self.stats.frames_skipped += 1;
+            self.wait_for_room()?;
+            self.waiting.push_back(Waiting::Repeat(meta));
+        } else {
+            self.deal(Work::Paint, meta, Some(picture))?;
+        }
+        self.collect_ready()
+    }
+
+    /// txt2img: one frame out of noise. See [`Engine::generate`].
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn generate(&mut self, meta: FrameMeta) -> Result<Emitted<'_>, EngineError> {
+        self.begin();
+        self.deal(Work::Generate, meta, None)?;
+        self.collect_ready()
+    }
+
+    /// Finishes the frames in flight, at the end of a stream; from here on [`stats`](Self::stats) has the stage times.
+    ///
+    /// # Errors
+    /// A failing network.
+    pub fn flush(&mut self) -> Result<Emitted<'_>, EngineError> {
+        self.clear();
+        while !self.waiting.is_empty() {
+            self.collect_front()?;
+        }
+        for index in 0..self.members.len() {
+            self.next = index;
+            self.send(Work::Report, FrameMeta::default(), None)?;
+            let job = self.members[index].receive()?;
+            if let Made::Reported(stats) = &job.made {
+                self.stats.absorb_stages(stats);
+            }
+            self.spare.push(job);
+        }
+        Ok(self.emitted())
+    }
+
+    /// What happened so far. The times of the stages arrive with [`flush`](Self::flush).
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Size of the pictures.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// Number of lanes.
+    pub fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Ends the stream and gives its networks back, one set a lane. A lane whose thread panicked has none to give.
+    pub fn into_networks(mut self) -> Vec<Networks> {
+        self.members.iter_mut().filter_map(Lane::end).collect()
+    }
+
+    /// Starts a call: the pictures of the call before are gone, new settings are in force.
+    fn begin(&mut self) {
+        self.clear();
+        self.stats.frames_in += 1;
+        let new = self.control.load();
+        if Arc::ptr_eq(&new, &self.seen) {
+            return;
+        }
+        self.seen = Arc::clone(&new);
+        match check_settings(&self.facts.scheduler, &self.schedule, &self.settings, &new) {
+            Ok(_) => {
+                self.filter.reset();
+                self.dealt = lane_settings(&new);
+                self.settings = new;
+            }
+            Err(error) => tracing::warn!(%error, hint = error.hint(), "new settings were refused"),
+        }
+    }
+
+    fn clear(&mut self) {
+        let bytes = 3 * self.size.pixels();
+        if self.painted > 0 {
+            self.pictures.copy_within(self.painted * bytes..(self.painted + 1) * bytes, 0);
+            self.has_last = true;
+        }
+        self.painted = 0;
+        self.exits.clear();
+        self.latents.clear();
+    }
+
+    /// Asks the similarity filter, here where the frames are in order.
+    fn is_skipped(&mut self, picture: PictureView<'_>) -> bool {
+        let parameters = &self.settings.parameters;
+        let Some(threshold) = parameters.similarity else {
+            self.filter.reset();
+            return false;
+        };
+        self.image.resize(3 * self.size.pixels(), 0.0);
+        rgb8_to_chw(picture.rgb, picture.stride, self.size.width, self.size.height, &mut self.image);
+        let uniform = &mut self.uniform;
+        let (metric, most) = (parameters.similarity_metric, parameters.max_skip);
+        self.filter.decide(&self.image, metric, threshold, most, &mut || uniform.next_uniform()).skip
+    }
+
+    /// Gives a frame to the lane whose turn it is.
+    fn deal(&mut self, work: Work, meta: FrameMeta, picture: Option<PictureView<'_>>) -> Result<(), EngineError> {
+        self.wait_for_room()?;
+        while self.members[self.next].held == DEPTH {
+            self.collect_front()?;
+        }
+        let lane = self.next;
+        self.send(work, meta, picture)?;
+        self.waiting.push_back(Waiting::Lane(lane));
+        self.next = (lane + 1) % self.members.len();
+        Ok(())
+    }
+
+    /// Skipped frames cost nothing and may come fast: they must not pile up behind a frame that takes its time.
+    fn wait_for_room(&mut self) -> Result<(), EngineError> {
+        while self.waiting.len() >= 2 * DEPTH * self.members.len() {
+            self.collect_front()?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, work: Work, meta: FrameMeta, picture: Option<PictureView<'_>>) -> Result<(), EngineError> {
+        let Some(mut job) = self.spare.pop() else {
+            return Err(EngineError::Lane("a frame was lost in it".into()));
+        };
+        (job.work, job.meta) = (work, meta);
+        job.settings = Arc::clone(&self.dealt);
+        job.rgb.clear();
+        if let Some(picture) = picture {
+            let row = 3 * picture.size.width;
+            for line in picture.rgb.chunks(picture.stride).take(picture.size.height) {
+                job.rgb.extend_from_slice(&line[..row]);
+            }
+        }
+        self.members[self.next].send(job)
+    }
+
+    /// Takes what is ready at the front, without waiting.
+    fn collect_ready(&mut self) -> Result<Emitted<'_>, EngineError> {
+        while let Some(front) = self.waiting.front() {
+            if let Waiting::Lane(lane) = *front {
+                let Some(job) = self.members[lane].try_receive()? else { break };
+                self.waiting.pop_front();
+                self.take_out(job)?;
+            } else {
+                self.collect_front()?;
+            }
+        }
+        Ok(self.emitted())
+    }
+
+    /// Waits for the oldest frame and takes it out.
+    fn collect_front(&mut self) -> Result<(), EngineError> {
+        match self.waiting.pop_front() {
+            None => {}
+            Some(Waiting::Repeat(meta)) => self.repeat(meta),
+            Some(Waiting::Lane(lane)) => {
+                let job = self.members[lane].receive()?;
+                self.take_out(job)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_out(&mut self, mut job: Job) -> Result<(), EngineError> {
+        let made = std::mem::replace(&mut job.made, Made::Broken);
+        if matches!(made, Made::Painted) {
+            self.failed_in_a_row = 0;
+            self.painted += 1;
+            let bytes = job.picture.len();
+            if self.pictures.len() < (self.painted + 1) * bytes {
+                self.pictures.resize((self.painted + 1) * bytes, 0);
+            }
+            self.pictures[self.painted * bytes..(self.painted + 1) * bytes].copy_from_slice(&job.picture);
+            let latent = Some(self.latents.len() / job.latent.len());
+            self.latents.extend_from_slice(&job.latent);
+            self.exits.push(Exit { meta: job.meta, place: self.painted, latent });
+            self.stats.frames_out += 1;
+        }
+        let meta = job.meta;
+        self.spare.push(job);
+        match made {
+            Made::Broken => {
+                // Look-alikes of a broken frame must not repeat the picture before it.
+                self.filter.reset();
+                self.stats.frames_failed += 1;
+                self.failed_in_a_row += 1;
+                self.repeat(meta);
+                if self.failed_in_a_row >= MAX_FAILED_IN_A_ROW {
+                    return Err(EngineError::NotFinite { frames: self.failed_in_a_row });
+                }
+                Ok(())
+            }
+            Made::Failed(error) => Err(error),
+            Made::Painted | Made::Reported(_) => Ok(()),
+        }
+    }
+
+    /// Lines up the last picture again; before the first picture there is nothing to show and the frame is dropped.
+    fn repeat(&mut self, meta: FrameMeta) {
+        if self.painted > 0 || self.has_last {
+            self.exits.push(Exit { meta, place: self.painted, latent: None });
+            self.stats.frames_out += 1;
+        }
+    }
+
+    fn emitted(&self) -> Emitted<'_> {
+        let bytes = 3 * self.size.pixels();
+        Emitted { exits: &self.exits, pictures: &self.pictures, bytes, latents: &self.latents, len: self.latent_len }
+    }
+}
+
+impl Lane {
+    fn start(index: usize, engine: Engine, control: Control) -> Result<Self, EngineError> {
+        let (jobs, inbox) = sync_channel::<Job>(DEPTH);
+        let (outbox, done) = sync_channel::<Job>(DEPTH);
+        let thread = std::thread::Builder::new()
+            .name(format!("lane-{index}"))
+            .spawn(move || work(engine, &control, &inbox, &outbox))
+            .map_err(|error| EngineError::Lane(error.to_string()))?;
+        Ok(Self { jobs: Some(jobs), done, held: 0, thread: Some(thread) })
+    }
+
+    fn send(&mut self, job: Job) -> Result<(), EngineError> {
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        self.held += usize::from(sent);
+        if sent { Ok(()) } else { Err(gone()) }
+    }
+
+    fn receive(&mut self) -> Result<Job, EngineError> {
+        let job = self.done.recv().map_err(|_| gone())?;
+        self.held -= 1;
+        Ok(job)
+    }
+
+    fn try_receive(&mut self) -> Result<Option<Job>, EngineError> {
+        match self.done.try_recv() {
+            Ok(job) => {
+                self.held -= 1;
+                Ok(Some(job))
+            }
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(gone()),
+        }
+    }
+
+    /// Lets the thread finish what it has and waits for it.
+    fn end(&mut self) -> Option<Networks> {
+        self.jobs = None;
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn gone() -> EngineError {
+    EngineError::Lane("its thread panicked".into())
+}
+
+/// The settings of a lane: each of its frames by itself, and the filter is asked before frames are dealt out.
+fn lane_settings(settings: &Settings) -> Arc<Settings> {
+    let mut settings = settings.clone();
+    settings.parameters.stream_batch = false;
+    settings.parameters.similarity = None;
+    Arc::new(settings)
+}
+
+/// A lane's thread.
+fn work(mut engine: Engine, control: &Control, inbox: &Receiver<Job>, outbox: &SyncSender<Job>) -> Networks {
+    while let Ok(mut job) = inbox.recv() {
+        if !Arc::ptr_eq(&control.load(), &job.settings) {
+            control.store_shared(Arc::clone(&job.settings));
+        }
+        job.made = job.run(&mut engine);
+        if outbox.send(job).is_err() {
+            break;
+        }
+    }
+    engine.into_networks()
+}
+
+impl Job {
+    fn run(&mut self, engine: &mut Engine) -> Made {
+        let size = engine.size();
+        let emitted = match self.work {
+            Work::Report => return Made::Reported(Box::new(engine.take_stats())),
+            Work::Paint => engine.step(self.meta, PictureView::packed(size, &self.rgb)),
+            Work::Generate => engine.generate(self.meta),
+        };
+        match emitted {
+            Ok(emitted) => match emitted.iter().find_map(|picture| Some((picture.rgb, picture.latent?))) {
+                Some((rgb, latent)) => {
+                    self.picture.copy_from_slice(rgb);
+                    self.latent.copy_from_slice(latent);
+                    Made::Painted
+                }
+                None => Made::Broken,
+            },
+            // Three in a row of this lane are not three in a row of the stream: that is counted where frames are in order.
+            Err(EngineError::NotFinite { .. }) => Made::Broken,
+            Err(error) => Made::Failed(error),
+        }
+    }
+}

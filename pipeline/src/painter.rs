@@ -1,0 +1,78 @@
+//! A stream, however its work is divided among the cores.
+
+use crate::emitted::Emitted;
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::frame::{FrameMeta, PictureView};
+use crate::lanes::Lanes;
+use crate::model::Networks;
+use crate::stats::Stats;
+
+/// One engine with all cores on one frame, or one frame a core.
+// An engine is large, but there is one for a whole stream: a box would gain nothing.
+#[allow(clippy::large_enum_variant, reason = "made once for a stream and never moved on the frame path")]
+pub enum Painter {
+    /// All cores on one frame: the least delay.
+    Whole(Engine),
+    /// One frame a core: the most frames.
+    Lanes(Lanes),
+}
+
+impl Painter {
+    /// See [`Engine::step`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn step(&mut self, meta: FrameMeta, picture: PictureView<'_>) -> Result<Emitted<'_>, EngineError> {
+        match self {
+            Self::Whole(engine) => engine.step(meta, picture),
+            Self::Lanes(lanes) => lanes.step(meta, picture),
+        }
+    }
+
+    /// See [`Engine::generate`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn generate(&mut self, meta: FrameMeta) -> Result<Emitted<'_>, EngineError> {
+        match self {
+            Self::Whole(engine) => engine.generate(meta),
+            Self::Lanes(lanes) => lanes.generate(meta),
+        }
+    }
+
+    /// See [`Engine::flush`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flush(&mut self) -> Result<Emitted<'_>, EngineError> {
+        match self {
+            Self::Whole(engine) => engine.flush(),
+            Self::Lanes(lanes) => lanes.flush(),
+        }
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> &Stats {
+        match self {
+            Self::Whole(engine) => engine.stats(),
+            Self::Lanes(lanes) => lanes.stats(),
+        }
+    }
+
+    /// Frames that are worked on at once.
+    pub fn lanes(&self) -> usize {
+        match self {
+            Self::Whole(_) => 1,
+            Self::Lanes(lanes) => lanes.count(),
+        }
+    }
+
+    /// Ends the stream and gives its networks back, one set a lane.
+    pub fn into_networks(self) -> Vec<Networks> {
+        match self {
+            Self::Whole(engine) => vec![engine.into_networks()],
+            Self::Lanes(lanes) => lanes.into_networks(),
+        }
+    }
+}
