@@ -217,6 +217,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Gives up the frames in flight, after an error that was theirs.
+    pub(crate) fn abandon(&mut self) {
+        self.pending.clear();
+        self.batch.clear();
+    }
+
     /// The statistics so far, for which new ones begin.
     pub(crate) fn take_stats(&mut self) -> Stats {
         std::mem::take(&mut self.stats)

@@ -146,6 +146,11 @@ impl StreamBatch {
         if self.slots.front().is_some_and(Slot::is_ready) { self.slots.pop_front() } else { None }
     }
 
+    /// Gives up all frames in flight.
+    pub(crate) fn clear(&mut self) {
+        self.spare.extend(self.slots.drain(..));
+    }
+
     /// Takes a slot back for a later frame.
     pub(crate) fn recycle(&mut self, slot: Slot) {
         self.spare.push(slot);

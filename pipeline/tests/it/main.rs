@@ -5,6 +5,7 @@
 mod bugs;
 mod equivalence;
 mod hot;
+mod lanes;
 mod robustness;
 mod round_trip;
 mod solvers;

@@ -5,13 +5,14 @@
 //! computes what the stream batch would (`stream_batch_equals_sequential_calls`). The price is delay: a frame takes as
 //! long as one core takes for all of it. So this is for files; a live stream wants all cores on its newest frame.
 
+mod lane;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread::JoinHandle;
 
 use livediffusion_kernels::rgb8_to_chw;
 
+use self::lane::{DEPTH, Job, Lane, Made, Work};
 use crate::emit::MAX_FAILED_IN_A_ROW;
 use crate::emitted::{Emitted, Exit};
 use crate::engine::{Engine, ModelFacts, check_settings};
@@ -23,47 +24,6 @@ use crate::schedule::NoiseSchedule;
 use crate::settings::{Control, Settings};
 use crate::similarity::SimilarityFilter;
 use crate::stats::{Clock, Stats};
-
-/// Frames that a lane holds: the one it works on, and one that waits so that the lane need not. More would only be more
-/// delay.
-const DEPTH: usize = 2;
-
-/// What a lane is asked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Work {
-    Paint,
-    Generate,
-    /// Hand over the statistics.
-    Report,
-}
-
-/// What a lane made of a frame.
-enum Made {
-    Painted,
-    /// A network gave NaN or infinity.
-    Broken,
-    Failed(EngineError),
-    Reported(Box<Stats>),
-}
-
-/// A frame on its way through a lane. Its buffers are used again and again.
-struct Job {
-    work: Work,
-    meta: FrameMeta,
-    settings: Arc<Settings>,
-    rgb: Vec<u8>,
-    picture: Vec<u8>,
-    latent: Vec<f32>,
-    made: Made,
-}
-
-struct Lane {
-    /// `None` once the lane is told to end.
-    jobs: Option<SyncSender<Job>>,
-    done: Receiver<Job>,
-    held: usize,
-    thread: Option<JoinHandle<Networks>>,
-}
 
 /// A frame that has not left yet.
 enum Waiting {
@@ -151,13 +111,14 @@ impl Lanes {
             image: Vec::new(),
             latent_len: shape.len(),
             next: 0,
-            waiting: VecDeque::with_capacity(2 * places),
+            waiting: VecDeque::with_capacity(2 * places + 1),
             spare: (0..places).map(|_| job()).collect(),
             dealt,
             members,
-            exits: Vec::with_capacity(2 * places),
-            pictures: vec![0; (places + 1) * bytes],
-            latents: Vec::with_capacity(places * shape.len()),
+            // One call may take out all that waited and the frame that it brought.
+            exits: Vec::with_capacity(2 * places + 1),
+            pictures: vec![0; (places + 2) * bytes],
+            latents: Vec::with_capacity((places + 1) * shape.len()),
             painted: 0,
             has_last: false,
             failed_in_a_row: 0,
@@ -391,99 +352,10 @@ impl Lanes {
     }
 }
 
-impl Lane {
-    fn start(index: usize, engine: Engine, control: Control) -> Result<Self, EngineError> {
-        let (jobs, inbox) = sync_channel::<Job>(DEPTH);
-        let (outbox, done) = sync_channel::<Job>(DEPTH);
-        let thread = std::thread::Builder::new()
-            .name(format!("lane-{index}"))
-            .spawn(move || work(engine, &control, &inbox, &outbox))
-            .map_err(|error| EngineError::Lane(error.to_string()))?;
-        Ok(Self { jobs: Some(jobs), done, held: 0, thread: Some(thread) })
-    }
-
-    fn send(&mut self, job: Job) -> Result<(), EngineError> {
-        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-        self.held += usize::from(sent);
-        if sent { Ok(()) } else { Err(gone()) }
-    }
-
-    fn receive(&mut self) -> Result<Job, EngineError> {
-        let job = self.done.recv().map_err(|_| gone())?;
-        self.held -= 1;
-        Ok(job)
-    }
-
-    fn try_receive(&mut self) -> Result<Option<Job>, EngineError> {
-        match self.done.try_recv() {
-            Ok(job) => {
-                self.held -= 1;
-                Ok(Some(job))
-            }
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(gone()),
-        }
-    }
-
-    /// Lets the thread finish what it has and waits for it.
-    fn end(&mut self) -> Option<Networks> {
-        self.jobs = None;
-        self.thread.take()?.join().ok()
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn gone() -> EngineError {
-    EngineError::Lane("its thread panicked".into())
-}
-
 /// The settings of a lane: each of its frames by itself, and the filter is asked before frames are dealt out.
 fn lane_settings(settings: &Settings) -> Arc<Settings> {
     let mut settings = settings.clone();
     settings.parameters.stream_batch = false;
     settings.parameters.similarity = None;
     Arc::new(settings)
-}
-
-/// A lane's thread.
-fn work(mut engine: Engine, control: &Control, inbox: &Receiver<Job>, outbox: &SyncSender<Job>) -> Networks {
-    while let Ok(mut job) = inbox.recv() {
-        if !Arc::ptr_eq(&control.load(), &job.settings) {
-            control.store_shared(Arc::clone(&job.settings));
-        }
-        job.made = job.run(&mut engine);
-        if outbox.send(job).is_err() {
-            break;
-        }
-    }
-    engine.into_networks()
-}
-
-impl Job {
-    fn run(&mut self, engine: &mut Engine) -> Made {
-        let size = engine.size();
-        let emitted = match self.work {
-            Work::Report => return Made::Reported(Box::new(engine.take_stats())),
-            Work::Paint => engine.step(self.meta, PictureView::packed(size, &self.rgb)),
-            Work::Generate => engine.generate(self.meta),
-        };
-        match emitted {
-            Ok(emitted) => match emitted.iter().find_map(|picture| Some((picture.rgb, picture.latent?))) {
-                Some((rgb, latent)) => {
-                    self.picture.copy_from_slice(rgb);
-                    self.latent.copy_from_slice(latent);
-                    Made::Painted
-                }
-                None => Made::Broken,
-            },
-            // Three in a row of this lane are not three in a row of the stream: that is counted where frames are in order.
-            Err(EngineError::NotFinite { .. }) => Made::Broken,
-            Err(error) => Made::Failed(error),
-        }
-    }
 }
