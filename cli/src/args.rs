@@ -253,6 +253,15 @@ pub(crate) enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// List the presets of a model pack: what --preset takes
+    Presets {
+        /// Folder or name of the pack
+        #[arg(short, long, value_name = "DIR", default_value = "default")]
+        model: PathBuf,
+        /// Print them as one JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what a model pack is made of and what it can do
     Inspect {
         /// Folder or name of the pack

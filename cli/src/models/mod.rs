@@ -1,4 +1,6 @@
-//! `livediffusion models`: which packs there are, and what one is made of.
+//! `livediffusion models`: which packs there are, what one is made of, and what its maker recommends.
+
+mod presets;
 
 use std::path::Path;
 
@@ -16,6 +18,7 @@ pub(crate) fn command(args: &ModelsArgs) -> Outcome<()> {
             list(*json);
             Ok(())
         }
+        ModelsCommand::Presets { model, json } => presets::list(model, *json),
         ModelsCommand::Inspect { model, json } => inspect(model, *json),
     }
 }
@@ -74,6 +77,10 @@ fn inspect(model: &Path, as_json: bool) -> Outcome<()> {
     if !pack.defaults.is_empty() {
         let defaults: Vec<String> = pack.defaults.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         say!("defaults    {}", defaults.join(", "));
+    }
+    if !pack.presets.is_empty() {
+        let names: Vec<&str> = pack.presets.iter().map(|preset| preset.name.as_str()).collect();
+        say!("presets     {}", names.join(", "));
     }
     for part in &pack.parts {
         say!("\n{:<16}{:>8.1} MB  {}", part.name.to_string(), part.bytes as f64 / 1e6, part.file.display());
