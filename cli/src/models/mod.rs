@@ -1,6 +1,7 @@
-//! `livediffusion models`: which packs there are, what one is made of, and what its maker recommends.
+//! `livediffusion models`: which packs there are, what one is made of, what its maker recommends, and how to get others.
 
 mod presets;
+mod pull;
 
 use std::path::Path;
 
@@ -18,6 +19,7 @@ pub(crate) fn command(args: &ModelsArgs) -> Outcome<()> {
             list(*json);
             Ok(())
         }
+        ModelsCommand::Pull(args) => pull::command(args),
         ModelsCommand::Presets { model, json } => presets::list(model, *json),
         ModelsCommand::Inspect { model, json } => inspect(model, *json),
     }
@@ -25,13 +27,12 @@ pub(crate) fn command(args: &ModelsArgs) -> Outcome<()> {
 
 fn list(as_json: bool) {
     let packs = locate::packs();
-    let name = |path: &Path| path.file_name().map_or_else(String::new, |name| name.display().to_string());
     if as_json {
         let list: Vec<Value> = packs
             .iter()
-            .map(|path| match Pack::open(path) {
-                Ok(pack) => json!({ "name": name(path), "folder": path, "bytes": bytes(&pack), "can": pack.can }),
-                Err(error) => json!({ "name": name(path), "folder": path, "error": error.to_string() }),
+            .map(|(name, path)| match Pack::open(path) {
+                Ok(pack) => json!({ "name": name, "folder": path, "bytes": bytes(&pack), "can": pack.can }),
+                Err(error) => json!({ "name": name, "folder": path, "error": error.to_string() }),
             })
             .collect();
         say!("{:#}", json!({ "models": list }));
@@ -43,16 +44,12 @@ fn list(as_json: bool) {
             locate::folders().iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")
         );
     }
-    for path in packs {
+    for (name, path) in packs {
         match Pack::open(&path) {
-            Ok(pack) => say!(
-                "{:<20} {:>8.1} MB  {}  ({})",
-                name(&path),
-                bytes(&pack) as f64 / 1e6,
-                pack.can.join(", "),
-                path.display()
-            ),
-            Err(error) => say!("{:<20} unusable: {error}  ({})", name(&path), path.display()),
+            Ok(pack) => {
+                say!("{name:<20} {:>8.1} MB  {}  ({})", bytes(&pack) as f64 / 1e6, pack.can.join(", "), path.display())
+            }
+            Err(error) => say!("{name:<20} unusable: {error}  ({})", path.display()),
         }
     }
 }
