@@ -302,11 +302,12 @@ pub(crate) struct PullArgs {
 
 fn pull_help() -> String {
     format!(
-        "Known names, their repositories with ONNX files, and what is known of them:
+        "Known names, the repositories with ONNX files they stand for, and what others say of these.
+NONE WAS VERIFIED: a repository may be gone, or hold no pack that loads.
 {}
 
-Only what a pack needs is downloaded, into the cache that all Hugging Face tools share. HF_HOME, HF_HUB_CACHE, HF_TOKEN,
-HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean there.",
+Only what a pack needs is downloaded, into the cache that all Hugging Face tools share.
+HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean there.",
         crate::hub::table()
     )
 }

@@ -17,7 +17,7 @@ const CONNECT: Duration = Duration::from_secs(15);
 /// Silence after which a connection counts as cut.
 const SILENCE: Duration = Duration::from_secs(30);
 /// One answer takes no longer than this; a download goes on with another request from where it stood.
-const ANSWER: Duration = Duration::from_secs(600);
+const ANSWER: Duration = Duration::from_mins(10);
 /// The first pause before trying again; each is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// No pause is longer, whatever the server asks for.
@@ -125,6 +125,10 @@ impl Client {
                     let seconds = header("retry-after").and_then(|text| text.trim().parse().ok());
                     let what = format!("{} answers {status}", host(&address));
                     return Err(Trouble::Passing { what, pause: seconds.map(Duration::from_secs) });
+                }
+                // The word of a server that only stores files is about an address that was good for a while.
+                status if status != 416 && !same_origin(&address, &self.endpoint) => {
+                    return Err(Trouble::Passing { what: format!("{} answers {status}", host(&address)), pause: None });
                 }
                 status => {
                     let word = header("x-error-code").unwrap_or_default().chars().filter(char::is_ascii_alphanumeric);

@@ -45,12 +45,19 @@ impl Hasher {
     }
 
     fn digits(self) -> String {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         match self {
             Self::Sha256(hasher) => hex(&hasher.finalize()),
             Self::Git(hasher) => hex(&hasher.finalize()),
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }
 
 /// How an attempt ended before the file was whole.
@@ -125,7 +132,7 @@ impl Download<'_> {
         let (mut hasher, mut have) = (Hasher::new(file), 0);
         let mut chunk = vec![0; CHUNK];
         write(into.rewind())?;
-        loop {
+        while have <= file.size {
             match into.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(count) => {
@@ -213,4 +220,37 @@ fn unwritable(path: &Path, error: &io::Error) -> Failure {
     let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
     let hint = if full { MORE_ROOM } else { "set HF_HOME to a folder that you may write to" };
     Failure::new(RUNNING, format!("{}: {error}", path.display())).with_hint(Some(hint.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fills_while_we_write_asks_for_room() {
+        let of = |kind: ErrorKind| unwritable(Path::new("x"), &kind.into()).hint().unwrap_or_default().to_owned();
+        assert_eq!(of(ErrorKind::StorageFull), MORE_ROOM);
+        assert_eq!(of(ErrorKind::QuotaExceeded), MORE_ROOM);
+        assert_ne!(of(ErrorKind::PermissionDenied), MORE_ROOM);
+    }
+
+    #[test]
+    fn more_than_the_disk_is_refused() {
+        let here = tempfile::tempdir().unwrap();
+        assert!(room(&here.path().join("not/yet/there"), 0).is_ok());
+        assert!(room(here.path(), u64::MAX).is_err());
+    }
+
+    #[test]
+    fn hashes_are_those_of_sha256sum_and_git() {
+        let of = |kind| {
+            let file = RemoteFile { path: String::new(), size: 6, hash: String::new(), kind };
+            let mut hasher = Hasher::new(&file);
+            hasher.update(b"hel");
+            hasher.update(b"lo\n");
+            hasher.digits()
+        };
+        assert_eq!(of(HashKind::Sha256), "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03");
+        assert_eq!(of(HashKind::Git), "ce013625030ba8dba906f756967f9e9ca394464a");
+    }
 }

@@ -9,7 +9,7 @@ pub(crate) struct Known {
     pub(crate) repo: Option<&'static str>,
     /// The repository with the original weights, to export from.
     pub(crate) original: &'static str,
-    /// What is known of it. None of these was downloaded by the makers of this program.
+    /// What others say of it: none of these was downloaded by the makers of this program.
     pub(crate) note: &'static str,
 }
 
@@ -19,32 +19,22 @@ pub(crate) const KNOWN: [Known; 5] = [
         name: "sd-turbo",
         repo: Some("schmuell/sd-turbo-ort-web"),
         original: "stabilityai/sd-turbo",
-        note: "not verified: f16 for the web, said to lack the tokenizer; non-commercial licence",
+        note: "f16, may lack its tokenizer; non-commercial",
     },
     Known {
         name: "sdxl-turbo",
         repo: Some("stabilityai/sdxl-turbo"),
         original: "stabilityai/sdxl-turbo",
-        note: "not verified: tagged onnx by its makers; non-commercial licence",
+        note: "tagged onnx by its makers; non-commercial",
     },
     Known {
         name: "lcm",
         repo: Some("deinferno/LCM_Dreamshaper_v7-onnx"),
         original: "SimianLuo/LCM_Dreamshaper_v7",
-        note: "not verified: named by others as an ONNX export",
+        note: "named by others as an export",
     },
-    Known {
-        name: "sdxs",
-        repo: None,
-        original: "IDKiro/sdxs-512-0.9",
-        note: "no repository with ONNX files is known: export it",
-    },
-    Known {
-        name: "taesd",
-        repo: None,
-        original: "madebyollin/taesd",
-        note: "no repository with ONNX files is known: export it; a VAE, no whole model",
-    },
+    Known { name: "sdxs", repo: None, original: "IDKiro/sdxs-512-0.9", note: "none known: export it" },
+    Known { name: "taesd", repo: None, original: "madebyollin/taesd", note: "none known: export it; only a VAE" },
 ];
 
 /// The model of that short name.
@@ -59,6 +49,6 @@ pub(crate) fn export_hint(original: &str) -> String {
 
 /// The table, for `models pull --help`.
 pub(crate) fn table() -> String {
-    let line = |known: &Known| format!("  {:<11} {:<34} {}", known.name, known.repo.unwrap_or("-"), known.note);
+    let line = |known: &Known| format!("  {:<11} {:<33} {}", known.name, known.repo.unwrap_or("-"), known.note);
     KNOWN.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -1,5 +1,7 @@
 //! What a repository holds, and which of its files a pack is made of.
 
+use std::path::Path;
+
 use livediffusion_onnx::PartName;
 use serde::Deserialize;
 use serde_json::Value;
@@ -72,12 +74,11 @@ impl Listing {
             return Err("its commit is no hash".into());
         }
         let names: Vec<&str> = answer.siblings.iter().map(|file| file.rfilename.as_str()).collect();
-        let is_graph = |name: &&str| name.ends_with(".onnx");
         let files = answer.siblings.iter().filter(|file| is_needed(&file.rfilename, &names));
         Ok(Self {
             licence: licence(&answer.card_data),
             files: files.map(Sibling::remote).collect::<Result<_, _>>()?,
-            has_graphs: names.iter().any(is_graph),
+            has_graphs: names.iter().any(|name| is_graph(name)),
             commit: answer.sha,
         })
     }
@@ -137,7 +138,7 @@ fn is_needed(path: &str, all: &[&str]) -> bool {
 /// Whether it is the graph that a pack takes of that folder (model.onnx, or the only one), or weights of that graph.
 fn is_of_graph(folder: &str, name: &str, all: &[&str]) -> bool {
     let beside = all.iter().filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/'));
-    let graphs: Vec<&str> = beside.filter(|name| name.ends_with(".onnx") && !name.contains('/')).collect();
+    let graphs: Vec<&str> = beside.filter(|name| is_graph(name) && !name.contains('/')).collect();
     let graph = match graphs[..] {
         _ if graphs.contains(&"model.onnx") => "model.onnx",
         [only] => only,
@@ -149,6 +150,10 @@ fn is_of_graph(folder: &str, name: &str, all: &[&str]) -> bool {
         || name.starts_with(&format!("{graph}_"))
         || name.starts_with(&format!("{graph}."))
         || (!of_other && [".pb", ".onnx_data", ".data"].iter().any(|end| name.ends_with(end)))
+}
+
+fn is_graph(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|end| end == "onnx")
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {

@@ -47,7 +47,7 @@ fn list(as_json: bool) {
     for (name, path) in packs {
         match Pack::open(&path) {
             Ok(pack) => {
-                say!("{name:<20} {:>8.1} MB  {}  ({})", bytes(&pack) as f64 / 1e6, pack.can.join(", "), path.display())
+                say!("{name:<20} {:>8.1} MB  {}  ({})", bytes(&pack) as f64 / 1e6, pack.can.join(", "), path.display());
             }
             Err(error) => say!("{name:<20} unusable: {error}  ({})", path.display()),
         }

@@ -19,7 +19,7 @@ pub(super) fn command(args: &PullArgs) -> Outcome<()> {
     let revision = checked_revision(revision)?;
     let cache = RepoCache::new(&environment.cache, &wanted.repo);
     if let Some(known) = wanted.known {
-        say!("{} is {}: {}", known.name, wanted.repo, known.note);
+        say!("{} is {} (not verified: {})", known.name, wanted.repo, known.note);
     }
     if args.offline || environment.offline {
         return offline(&wanted, revision, &cache);
@@ -48,13 +48,13 @@ pub(super) fn command(args: &PullArgs) -> Outcome<()> {
     let progress = Progress::bytes(missing);
     let download =
         Download { client: &client, repo: &wanted.repo, commit: &listing.commit, cache: &cache, progress: &progress };
-    let mut before = 0;
-    for file in left {
+    let fetched = left.iter().try_fold(0u64, |before, file| {
         tracing::info!("{}, {}", file.path, amount(file.size));
-        download.fetch(file, before)?;
-        before = before.saturating_add(file.size);
-    }
+        download.fetch(file, before).map(|()| before.saturating_add(file.size))
+    });
+    // Before an error is printed, too.
     progress.finish();
+    fetched?;
     let named = cache.link(&listing.commit, &listing.files);
     let folder =
         named.and_then(|folder| cache.set_ref(revision, &listing.commit).map(|()| folder)).map_err(|error| {

@@ -152,12 +152,11 @@ fn answer(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let from = range.as_deref().and_then(|text| text.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let from = from.filter(|_| !state.faults.knows_no_ranges);
     let part = &content[from.unwrap_or(0).min(content.len())..];
-    match from {
-        Some(from) => {
-            head(206, &format!("Content-Range: bytes {from}-{}/{}\r\n", content.len() - 1, content.len()), part.len())?
-        }
-        None => head(200, "", part.len())?,
-    }
+    let (status, range) = match from {
+        Some(from) => (206, format!("Content-Range: bytes {from}-{}/{}\r\n", content.len() - 1, content.len())),
+        None => (200, String::new()),
+    };
+    head(status, &range, part.len())?;
     let part = match &mut state.faults.cut {
         Some((cut, bytes, times)) if *cut == name && *times > 0 => {
             *times -= 1;
@@ -189,12 +188,19 @@ fn listing(state: &State) -> Value {
 
 /// Whether the hub keeps it as a large file.
 pub(crate) fn is_large(name: &str) -> bool {
-    name.ends_with(".onnx") || name.ends_with(".safetensors")
+    [".onnx", ".safetensors"].iter().any(|end| name.ends_with(end))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from_digit(digit.into(), 16).unwrap())
+        .collect()
 }
 
 /// A file's name in `blobs/`.
 pub(crate) fn hash_of(name: &str, content: &[u8]) -> String {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     if is_large(name) {
         hex(&Sha256::digest(content))
     } else {

@@ -26,19 +26,6 @@ impl Place {
 
     fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = command(args);
-        for name in [
-            "HF_HUB_CACHE",
-            "HUGGINGFACE_HUB_CACHE",
-            "HF_TOKEN",
-            "HF_TOKEN_PATH",
-            "HF_HUB_OFFLINE",
-            "HTTP_PROXY",
-            "http_proxy",
-            "ALL_PROXY",
-            "all_proxy",
-        ] {
-            command.env_remove(name);
-        }
         command.env("HF_HOME", self.home.path()).env("HF_ENDPOINT", &self.hub.address);
         command
     }
@@ -110,6 +97,13 @@ fn a_pack_comes_into_the_standard_cache() {
     let address = format!("{}/{REPO}/tree/main", place.hub.address);
     assert_eq!(place.run(&["models", "pull", &address]).code, Some(0));
     assert_eq!((place.hub.asked().len(), names(&snapshot.join("unet"))), (2, left));
+
+    // Other tools make links of everything; a pull puts that right, and downloads nothing.
+    std::fs::remove_file(snapshot.join(UNET)).unwrap();
+    std::os::unix::fs::symlink(place.blob(UNET), snapshot.join(UNET)).unwrap();
+    place.pulls(&[]);
+    assert!(!snapshot.join(UNET).symlink_metadata().unwrap().is_symlink());
+    assert!(place.hub.asked_for_files().is_empty());
     place.pulls(&["--force"]);
     assert!(place.hub.asked_for_files().len() >= asked.len() - 1, "--force downloads again");
 }
@@ -301,6 +295,19 @@ fn a_disk_that_is_too_small_is_not_begun_to_fill() {
 }
 
 #[test]
+fn two_downloads_of_one_file_keep_apart() {
+    let place = Place::new(Faults::default());
+    let locks = place.home.path().join("hub/.locks/models--maker--tiny");
+    std::fs::create_dir_all(&locks).unwrap();
+    let name = format!("{}.lock", hash_of(UNET, &place.hub.file(UNET)));
+    let lock = std::fs::File::create(locks.join(name)).unwrap();
+    lock.lock().unwrap();
+    place.pull(&[]).refused_after_output(RUNNING, &[UNET, "another program", "hint:wait"]);
+    drop(lock);
+    place.pulls(&[]);
+}
+
+#[test]
 fn folders_that_cannot_be_written() {
     let place = Place::new(Faults::default());
     std::fs::write(place.home.path().join("hub"), "no folder").unwrap();
@@ -340,6 +347,14 @@ fn names_that_mean_nothing() {
         .run(&["models", "inspect", "sd-turbo"])
         .refused(MISSING, &["sd-turbo", "hint:livediffusion models pull sd-turbo"]);
     assert!(place.hub.asked().is_empty() && names(place.home.path()).is_empty());
+}
+
+#[test]
+fn a_store_that_refuses_is_asked_again_through_the_hub() {
+    let store = Hub::of(&packs().join("tiny-sd15"), Faults { refuses: Some(("/maker", 403, "")), ..Faults::default() });
+    let place = Place::new(Faults { elsewhere: Some(store.address.clone()), ..Faults::default() });
+    place.pull(&[]).refused_after_output(RUNNING, &["403", "hint:run the command again"]);
+    assert_eq!((store.asked().len(), place.hub.asked_for_files().len()), (2, 2));
 }
 
 /// A path that a repository gives must not lead out of its folder.
