@@ -295,7 +295,7 @@ pub(crate) struct PullArgs {
     #[arg(long, conflicts_with = "offline")]
     pub(crate) force: bool,
 
-    /// How often a broken connection is tried anew before giving up; the next call goes on from there
+    /// How often in a row a connection that brings nothing is tried anew; the next call goes on from there
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=20))]
     pub(crate) retries: u32,
 }

@@ -17,8 +17,8 @@ use crate::run::progress::Progress;
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 16;
-/// A connection that brought this much before it broke is worth as many retries as a new one; less would let a server
-/// that drips keep us for ever.
+/// Connections that brought this much before they broke count as good ones, and the file goes on at once; less would let a
+/// server that drips keep us for ever.
 const WORTHWHILE: u64 = 1 << 20;
 /// Disk space that is left to others.
 const RESERVE: u64 = 64 << 20;
@@ -101,12 +101,13 @@ impl Download<'_> {
                 Err(Stopped::Failed(failure)) => return Err(failure),
                 Err(Stopped::Trouble(Trouble::Passing { what, pause })) => {
                     let now = into.metadata().map_err(|error| unwritable(&error))?.len();
+                    tracing::info!("{}: {what}; {now} of {} bytes are here", file.path, file.size);
                     worth += now.saturating_sub(stood);
                     if worth >= WORTHWHILE {
                         worth = 0;
                         patience.renew();
+                        continue;
                     }
-                    tracing::info!("{}: {what}; {now} of {} bytes are here", file.path, file.size);
                     if !patience.again(pause) {
                         return Err(self.cut(file, &what));
                     }

@@ -161,6 +161,16 @@ fn a_cut_connection_is_resumed() {
 }
 
 #[test]
+fn connections_that_bring_much_are_not_counted() {
+    // 1.6 MB in pieces of 600 kB: the second cut comes after more than 1 MiB, and one retry is all there is.
+    let place = Place::new(Faults { cut: Some((UNET, 600_000, 2)), ..Faults::default() });
+    place.pulls(&[]);
+    let asked = place.hub.asked_for_files();
+    let ranges = asked.iter().filter(|asked| asked.path.ends_with(UNET)).map(|asked| asked.range.as_deref());
+    assert_eq!(ranges.collect::<Vec<_>>(), [None, Some("bytes=600000-"), Some("bytes=1200000-")]);
+}
+
+#[test]
 fn the_next_call_resumes_too() {
     let place = Place::new(Faults { cut: Some((UNET, 10_000, 9)), ..Faults::default() });
     let done = place.pull(&[]);
