@@ -53,7 +53,8 @@ pub(crate) enum Command {
 /// Which model runs on what.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Model pack: a folder in the diffusers ONNX layout, or the name of one that `models list` shows
+    /// Model pack: a folder in the diffusers ONNX layout, the name of one that `models list` shows, or the org/name of one
+    /// that `models pull` brought
     #[arg(short, long, value_name = "DIR", help_heading = "Model")]
     pub(crate) model: Option<PathBuf>,
 
@@ -253,6 +254,18 @@ pub(crate) enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Download a model pack from a Hugging Face repository
+    #[command(after_help = pull_help())]
+    Pull(PullArgs),
+    /// List the presets of a model pack: what --preset takes
+    Presets {
+        /// Folder or name of the pack
+        #[arg(short, long, value_name = "DIR", default_value = "default")]
+        model: PathBuf,
+        /// Print them as one JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what a model pack is made of and what it can do
     Inspect {
         /// Folder or name of the pack
@@ -262,6 +275,41 @@ pub(crate) enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PullArgs {
+    /// The repository as org/name, its address, or a known name
+    #[arg(value_name = "REPO|URL|NAME")]
+    pub(crate) source: String,
+
+    /// Branch, tag or commit [default: main]
+    #[arg(long, value_name = "REV")]
+    pub(crate) revision: Option<String>,
+
+    /// Ask no server: only look whether it was downloaded before
+    #[arg(long)]
+    pub(crate) offline: bool,
+
+    /// Download again what is there already
+    #[arg(long, conflicts_with = "offline")]
+    pub(crate) force: bool,
+
+    /// How often in a row a connection that brings nothing is tried anew; the next call goes on from there
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=20))]
+    pub(crate) retries: u32,
+}
+
+fn pull_help() -> String {
+    format!(
+        "Known names, the repositories with ONNX files they stand for, and what others say of these.
+NONE WAS VERIFIED: a repository may be gone, or hold no pack that loads.
+{}
+
+Only what a pack needs is downloaded, into the cache that all Hugging Face tools share.
+HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean there.",
+        crate::hub::table()
+    )
 }
 
 /// Logs go to stderr; `RUST_LOG` has the last word.

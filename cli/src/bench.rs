@@ -31,7 +31,7 @@ pub(crate) fn command(args: &BenchArgs) -> Outcome<()> {
 
 fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
     let open = OpenPack::open(&args.model)?;
-    let parameters = config::parameters(&open.pack.defaults, &open.folder, &ConfigFile::default(), &args.parameters)?;
+    let parameters = config::parameters(&open.pack, &ConfigFile::default(), &args.parameters)?;
     if parameters.similarity.is_some() || !parameters.stream_batch {
         let what = "overhead is measured with the stream batch and without the similarity filter";
         return Err(Failure::usage(what, "leave --similarity and --stream-batch out"));

@@ -1,7 +1,8 @@
-//! Parameters and options from all their sources: the table's defaults, the pack, the config file, the flags.
+//! Parameters and options from all their sources: the table's defaults, the pack and its preset, the config file, the flags.
 
 use std::path::{Path, PathBuf};
 
+use livediffusion_onnx::{Pack, Preset};
 use livediffusion_pipeline::params::{PARAMETERS, Parameters, spec};
 use serde::Deserialize;
 
@@ -16,6 +17,7 @@ struct Options {
     input: Option<String>,
     output: Option<String>,
     model: Option<PathBuf>,
+    preset: Option<String>,
     provider: Option<String>,
     precision: Option<String>,
     threads: Option<u16>,
@@ -26,8 +28,20 @@ struct Options {
     duration: Option<f64>,
 }
 
-const OPTIONS: [&str; 11] =
-    ["input", "output", "model", "provider", "precision", "threads", "lanes", "ort-lib", "fit", "frames", "duration"];
+const OPTIONS: [&str; 12] = [
+    "input",
+    "output",
+    "model",
+    "preset",
+    "provider",
+    "precision",
+    "threads",
+    "lanes",
+    "ort-lib",
+    "fit",
+    "frames",
+    "duration",
+];
 
 /// A config file, split into options and parameters.
 #[derive(Debug, Default)]
@@ -79,11 +93,24 @@ impl ConfigFile {
 
     /// Fills in what the flags left open.
     pub(crate) fn complete(&self, args: &mut RunArgs) -> Outcome<()> {
-        let Options { input, output, model, provider, precision, threads, lanes, ort_lib, fit, frames, duration } =
-            &self.options;
+        let Options {
+            input,
+            output,
+            model,
+            preset,
+            provider,
+            precision,
+            threads,
+            lanes,
+            ort_lib,
+            fit,
+            frames,
+            duration,
+        } = &self.options;
         fill(&mut args.input, input.as_ref());
         fill(&mut args.output, output.as_ref());
         fill(&mut args.model.model, model.as_ref());
+        fill(&mut args.parameters.preset, preset.as_ref());
         fill(&mut args.model.threads, threads.as_ref());
         fill(&mut args.model.lanes, lanes.as_ref());
         fill(&mut args.model.ort_lib, ort_lib.as_ref());
@@ -113,7 +140,7 @@ fn fill<T: Clone>(flag: &mut Option<T>, file: Option<&T>) {
 }
 
 /// A TOML value as the text that a flag would have: lists joined by commas.
-fn text_of(value: &toml::Value) -> String {
+pub(crate) fn text_of(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),
         toml::Value::Array(values) => values.iter().map(text_of).collect::<Vec<_>>().join(","),
@@ -121,29 +148,48 @@ fn text_of(value: &toml::Value) -> String {
     }
 }
 
-/// The parameters: the table's defaults, then the pack's, then the config file's, then the flags'.
-pub(crate) fn parameters(
-    pack_defaults: &toml::Table,
-    pack: &Path,
-    file: &ConfigFile,
-    flags: &ParameterArgs,
-) -> Outcome<Parameters> {
+/// The parameters: the table's defaults, then the pack's, then the preset's, then the config file's, then the flags'.
+///
+/// A preset is the pack's word, however it was asked for: what the user set himself, in a file or by a flag, wins over it.
+pub(crate) fn parameters(pack: &Pack, file: &ConfigFile, flags: &ParameterArgs) -> Outcome<Parameters> {
     let mut parameters = Parameters::default();
-    for (key, value) in pack_defaults {
-        parameters.set(&key.replace('_', "-"), &text_of(value)).map_err(|error| {
-            Failure::usage(format!("{}: {error}", pack.join("pack.toml").display()), error.hint.clone())
-        })?;
+    let pack_file = pack.dir.join("pack.toml");
+    for (key, value) in &pack.defaults {
+        set_from(&mut parameters, &key.replace('_', "-"), &text_of(value), &pack_file.display())?;
+    }
+    if let Some(name) = &flags.preset {
+        let preset = find_preset(pack, name)?;
+        let origin = format!("{}: preset {name}", pack_file.display());
+        set_from(&mut parameters, "prompt", &preset.prompt, &origin)?;
+        for (key, value) in &preset.parameters {
+            set_from(&mut parameters, &key.replace('_', "-"), &text_of(value), &origin)?;
+        }
     }
     for (name, text) in &file.parameters {
-        parameters.set(name, text).map_err(|error| {
-            Failure::usage(format!("config file {}: {error}", file.path.display()), error.hint.clone())
-        })?;
+        set_from(&mut parameters, name, text, &format_args!("config file {}", file.path.display()))?;
     }
     for (name, text) in &flags.given {
         parameters.set(name, text)?;
     }
     debug_assert!(PARAMETERS.iter().all(|spec| !OPTIONS.contains(&spec.name)), "a flag would mean two things");
     Ok(parameters)
+}
+
+/// Sets a parameter; what refuses it says where it came from.
+fn set_from(parameters: &mut Parameters, name: &str, text: &str, origin: &dyn std::fmt::Display) -> Outcome<()> {
+    parameters.set(name, text).map_err(|error| Failure::usage(format!("{origin}: {error}"), error.hint.clone()))
+}
+
+fn find_preset<'a>(pack: &'a Pack, name: &str) -> Outcome<&'a Preset> {
+    pack.presets.iter().find(|preset| preset.name == name).ok_or_else(|| {
+        let names: Vec<&str> = pack.presets.iter().map(|preset| preset.name.as_str()).collect();
+        let hint = if names.is_empty() {
+            "the model has no presets; say what you want with --prompt".to_owned()
+        } else {
+            format!("it is one of {}", names.join(", "))
+        };
+        Failure::usage(format!("{} has no preset {name:?}", pack.dir.display()), hint)
+    })
 }
 
 /// Reads the config file if one was named.
@@ -173,4 +219,61 @@ pub(crate) fn lanes(model: &ModelArgs, parameters: &Parameters, live: bool) -> u
     }
     let cores = model.threads.map_or_else(livediffusion_onnx::physical_cores, usize::from);
     model.lanes.map_or(if live { 1 } else { cores.min(MOST_LANES) }, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn default_pack() -> Pack {
+        Pack::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default")).unwrap()
+    }
+
+    /// What the layers make of guidance, prompt and t-index, with a preset that changes the first two.
+    fn layered(file: &str, flags: &[(&'static str, &str)]) -> Parameters {
+        let mut pack = default_pack();
+        pack.defaults = "guidance = 1.1\nt-index = [40]\nprompt = 'of the pack'".parse().unwrap();
+        pack.presets = vec![Preset {
+            name: "loud".into(),
+            prompt: "of the preset".into(),
+            parameters: "guidance = 1.2\nt_index = [32, 45]".parse().unwrap(),
+        }];
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), file).unwrap();
+        let given = flags.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
+        let flags = ParameterArgs { preset: Some("loud".into()), given };
+        parameters(&pack, &ConfigFile::read(path.path()).unwrap(), &flags).unwrap()
+    }
+
+    #[test]
+    fn a_preset_lies_above_the_pack_and_below_the_file_and_the_flags() {
+        let preset = layered("", &[]);
+        assert_eq!(
+            (preset.guidance, preset.prompt.as_str(), &preset.t_index[..]),
+            (1.2, "of the preset", &[32, 45][..])
+        );
+        let file = layered("guidance = 1.3", &[]);
+        assert_eq!((file.guidance, file.prompt.as_str()), (1.3, "of the preset"));
+        let flag = layered("guidance = 1.3", &[("guidance", "1.4"), ("prompt", "of the flag")]);
+        assert_eq!((flag.guidance, flag.prompt.as_str()), (1.4, "of the flag"));
+    }
+
+    #[test]
+    fn every_preset_of_the_default_pack_is_valid() {
+        let pack = default_pack();
+        assert!(pack.presets.len() >= 20);
+        for preset in &pack.presets {
+            let flags = ParameterArgs { preset: Some(preset.name.clone()), given: Vec::new() };
+            let parameters = parameters(&pack, &ConfigFile::default(), &flags).unwrap();
+            assert_eq!(parameters.prompt, preset.prompt);
+            assert!(preset.name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", preset.name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_preset_names_those_there_are() {
+        let flags = ParameterArgs { preset: Some("oil".into()), given: Vec::new() };
+        let failure = parameters(&default_pack(), &ConfigFile::default(), &flags).unwrap_err();
+        assert!(failure.hint().unwrap().contains("oil-painting"), "{failure:?}");
+    }
 }

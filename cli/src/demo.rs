@@ -38,8 +38,7 @@ const COLUMNS: usize = 6;
 
 pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
     let open = OpenPack::open(&args.model)?;
-    let parameters =
-        config::parameters(&open.pack.defaults, &open.folder, &ConfigFile::default(), &ParameterArgs::default())?;
+    let parameters = config::parameters(&open.pack, &ConfigFile::default(), &ParameterArgs::default())?;
     let size = open.size(&parameters);
     let input = Input::parse(&args.input)?;
     let samples = sample_frames(&input, size)?;

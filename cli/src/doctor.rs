@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::args::DoctorArgs;
 use crate::config;
+use crate::disk;
 use crate::failure::{Failure, MISSING, Outcome};
 use crate::locate;
 
@@ -172,15 +173,10 @@ fn gpu(checks: &mut Vec<Check>) {
 }
 
 fn disk(checks: &mut Vec<Check>) {
-    checks.push(match free_mb(Path::new(".")) {
+    checks.push(match disk::free_bytes(Path::new(".")).map(|(free, _)| free / 1_000_000) {
         Some(free) if free < LEAST_FREE_MB => Check::new("disk space here", Verdict::Bad, format!("{free} MB free"))
             .fix(Some("free some disk space".into())),
         Some(free) => Check::new("disk space here", Verdict::Good, format!("{free} MB free")),
         None => Check::new("disk space here", Verdict::Absent, "unknown"),
     });
-}
-
-fn free_mb(folder: &Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(folder).ok()?;
-    Some(stat.f_bavail * stat.f_frsize / 1_000_000)
 }

@@ -90,7 +90,13 @@ impl From<OnnxError> for Failure {
             livediffusion_onnx::ErrorKind::Missing => MISSING,
         };
         let general = "export the pack anew in the diffusers ONNX layout, as Optimum writes it";
-        let hint = error.hint.clone().or_else(|| (code == USAGE).then(|| general.to_owned()));
+        // What ONNX Runtime 1.24 says of weights behind symbolic links, as other tools leave them in the hub's cache.
+        let links = "ONNX Runtime takes no weights behind links: livediffusion models pull ORG/NAME puts them right";
+        let behind_links = error.to_string().contains("escapes model directory");
+        let hint = error.hint.clone().or_else(|| match code {
+            USAGE => Some(general.to_owned()),
+            _ => behind_links.then(|| links.to_owned()),
+        });
         Self::new(code, &error).with_hint(hint)
     }
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::failure::{Failure, Outcome, USAGE};
+use crate::failure::{Failure, MISSING, Outcome, USAGE};
+use crate::hub::{self, Known, RepoCache, RepoId};
 
 /// The pack that is used when none is named.
 pub(crate) const DEFAULT: &str = "default";
@@ -33,19 +34,21 @@ pub(crate) fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// The packs in those folders.
-pub(crate) fn packs() -> Vec<PathBuf> {
-    let mut packs: Vec<PathBuf> = folders()
+/// The packs in those folders and in the hub's cache, by the names that `--model` takes.
+pub(crate) fn packs() -> Vec<(String, PathBuf)> {
+    let mut packs: Vec<(String, PathBuf)> = folders()
         .iter()
         .filter_map(|folder| std::fs::read_dir(folder).ok())
         .flat_map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())))
         .filter(|path| path.join("model_index.json").is_file())
+        .map(|path| (path.file_name().unwrap_or_default().display().to_string(), path))
         .collect();
-    packs.sort();
+    packs.sort_by(|(_, a), (_, b)| a.cmp(b));
+    packs.extend(hub::cache_folder().map(|cache| hub::cached_packs(&cache)).unwrap_or_default());
     packs
 }
 
-/// The folder of a pack that was named by its folder or by its name.
+/// The folder of a pack that was named by its folder, by its name, or by the repository that it was pulled from.
 pub(crate) fn pack(model: Option<&Path>) -> Outcome<PathBuf> {
     let model = model.unwrap_or(Path::new(DEFAULT));
     if model.is_dir() && (model.components().count() > 1 || model.join("model_index.json").is_file()) {
@@ -59,11 +62,34 @@ pub(crate) fn pack(model: Option<&Path>) -> Outcome<PathBuf> {
     if model.is_dir() {
         return Ok(model.to_path_buf());
     }
-    let known: Vec<String> = packs().iter().filter_map(|pack| Some(pack.file_name()?.display().to_string())).collect();
+    if let Some(name) = model.to_str()
+        && let Some(pulled) = pulled(name)
+    {
+        return pulled;
+    }
+    let known: Vec<String> = packs().into_iter().map(|(name, _)| name).collect();
     let hint = if known.is_empty() {
         "give --model a folder with model_index.json, unet/, vae_encoder/, vae_decoder/, text_encoder/".to_owned()
     } else {
         format!("give --model a folder, or one of: {}", known.join(", "))
     };
     Err(Failure::new(USAGE, format!("there is no model pack {}", model.display())).with_hint(Some(hint)))
+}
+
+/// The pack that was pulled under that name; `None` if it is no name of a repository.
+fn pulled(name: &str) -> Option<Outcome<PathBuf>> {
+    let known = hub::known(name);
+    let repo = match known {
+        Some(Known { repo: None, original, .. }) => {
+            let what = format!("there is no model pack {name}, and no repository with ONNX files of it is known");
+            return Some(Err(Failure::usage(what, hub::export_hint(original))));
+        }
+        Some(Known { repo: Some(repo), .. }) => RepoId::parse(repo)?,
+        None => RepoId::parse(name)?,
+    };
+    let found = hub::cache_folder().and_then(|cache| RepoCache::new(&cache, &repo).find_any());
+    Some(found.ok_or_else(|| {
+        Failure::new(MISSING, format!("there is no folder {name}, and no model of that name was downloaded"))
+            .with_hint(Some(format!("livediffusion models pull {name}")))
+    }))
 }

@@ -1,18 +1,31 @@
-//! Command line flags made from the parameter table: `--prompt`, `--t-index`, `--guidance` and all the others.
+//! Command line flags made from the parameter table: `--prompt`, `--t-index`, `--guidance` and all the others;
+//! and `--preset`, which stands for several of them.
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, Error, FromArgMatches};
 use livediffusion_pipeline::params::{Kind, PARAMETERS};
 
-/// The parameters that were given on the command line, as (name, text).
+/// Name of the flag, and of the config file's key.
+const PRESET: &str = "preset";
+
+/// Heading of the flags in `--help`.
+const HEADING: &str = "Parameters (the model may have other defaults: livediffusion models inspect)";
+
+/// The preset and the parameters that were given on the command line, as (name, text).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ParameterArgs {
+    pub(crate) preset: Option<String>,
     pub(crate) given: Vec<(&'static str, String)>,
 }
 
 impl clap::Args for ParameterArgs {
     fn augment_args(command: Command) -> Command {
-        PARAMETERS.iter().fold(command, |command, spec| {
+        let preset = Arg::new(PRESET)
+            .long(PRESET)
+            .value_name("NAME")
+            .help("Values that the model recommends together (livediffusion models presets); other flags win over them")
+            .help_heading(HEADING);
+        PARAMETERS.iter().fold(command.arg(preset), |command, spec| {
             let default = if spec.default.is_empty() { "empty" } else { spec.default };
             let unit = if spec.unit.is_empty() { String::new() } else { format!(" {}", spec.unit) };
             let words = match spec.kind {
@@ -23,7 +36,7 @@ impl clap::Args for ParameterArgs {
                 .long(spec.name)
                 .value_name(spec.kind.placeholder())
                 .help(format!("{}{words} [default: {default}{unit}]", spec.doc))
-                .help_heading("Parameters (the model may have other defaults: livediffusion models inspect)")
+                .help_heading(HEADING)
                 .allow_hyphen_values(spec.kind != Kind::Switch);
             if spec.kind == Kind::Switch {
                 arg = arg.num_args(0..=1).default_missing_value("true");
@@ -45,6 +58,7 @@ impl FromArgMatches for ParameterArgs {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        self.preset = matches.get_one::<String>(PRESET).cloned();
         self.given = PARAMETERS
             .iter()
             .filter(|spec| matches.value_source(spec.name) == Some(ValueSource::CommandLine))

@@ -38,7 +38,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let input = if input_text == NOISE { None } else { Some(Input::parse(&input_text)?) };
     refuse_same_folder(input.as_ref(), &output)?;
     let open = OpenPack::open(&args.model)?;
-    let parameters = config::parameters(&open.pack.defaults, &open.folder, &file, &args.parameters)?;
+    let parameters = config::parameters(&open.pack, &file, &args.parameters)?;
     let size = open.size(&parameters);
     open.facts.latent_shape(size)?;
     if input.is_some() && open.pack.vae_kind.is_none() {

@@ -1,4 +1,4 @@
-//! The progress bar: frames, frames a second and time left, on stderr when that is a terminal.
+//! The progress bar: frames or bytes, how many a second and time left, on stderr when that is a terminal.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -10,15 +10,24 @@ pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
     pub(crate) fn start(frames: Option<u64>) -> Self {
-        let quiet = !tracing::enabled!(tracing::Level::WARN);
-        if quiet || !std::io::stderr().is_terminal() {
-            return Self::hidden();
-        }
         let template = match frames {
             Some(_) => "{wide_bar} {pos}/{len} frames  {per_sec}  {eta} left",
             None => "{spinner} {pos} frames  {per_sec}  {elapsed}",
         };
-        let bar = frames.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+        Self::shown(frames, template)
+    }
+
+    /// A bar of a download.
+    pub(crate) fn bytes(all: u64) -> Self {
+        Self::shown(Some(all), "{wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")
+    }
+
+    fn shown(length: Option<u64>, template: &str) -> Self {
+        let quiet = !tracing::enabled!(tracing::Level::WARN);
+        if quiet || !std::io::stderr().is_terminal() {
+            return Self::hidden();
+        }
+        let bar = length.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
@@ -33,6 +42,10 @@ impl Progress {
 
     pub(crate) fn advance(&self) {
         self.0.inc(1);
+    }
+
+    pub(crate) fn set(&self, position: u64) {
+        self.0.set_position(position);
     }
 
     pub(crate) fn finish(&self) {

@@ -6,5 +6,8 @@ mod bad_input;
 mod bad_settings;
 mod goldens;
 mod help;
+mod hub;
+mod presets;
+mod pull;
 mod streams;
 mod support;

@@ -25,6 +25,16 @@ pub(crate) fn packs() -> PathBuf {
 pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_livediffusion"));
     command.current_dir(project()).args(args).env_remove("RUST_LOG").env_remove("LIVEDIFFUSION_MODELS");
+    // No models of the user's own, no token of theirs, no proxy between us and servers on this machine.
+    command.env("HF_HOME", "/nosuch/huggingface");
+    for name in
+        ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT"]
+    {
+        command.env_remove(name);
+    }
+    for name in ["HF_HUB_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
     command
 }
 

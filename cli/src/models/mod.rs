@@ -1,4 +1,7 @@
-//! `livediffusion models`: which packs there are, and what one is made of.
+//! `livediffusion models`: which packs there are, what one is made of, what its maker recommends, and how to get others.
+
+mod presets;
+mod pull;
 
 use std::path::Path;
 
@@ -16,19 +19,20 @@ pub(crate) fn command(args: &ModelsArgs) -> Outcome<()> {
             list(*json);
             Ok(())
         }
+        ModelsCommand::Pull(args) => pull::command(args),
+        ModelsCommand::Presets { model, json } => presets::list(model, *json),
         ModelsCommand::Inspect { model, json } => inspect(model, *json),
     }
 }
 
 fn list(as_json: bool) {
     let packs = locate::packs();
-    let name = |path: &Path| path.file_name().map_or_else(String::new, |name| name.display().to_string());
     if as_json {
         let list: Vec<Value> = packs
             .iter()
-            .map(|path| match Pack::open(path) {
-                Ok(pack) => json!({ "name": name(path), "folder": path, "bytes": bytes(&pack), "can": pack.can }),
-                Err(error) => json!({ "name": name(path), "folder": path, "error": error.to_string() }),
+            .map(|(name, path)| match Pack::open(path) {
+                Ok(pack) => json!({ "name": name, "folder": path, "bytes": bytes(&pack), "can": pack.can }),
+                Err(error) => json!({ "name": name, "folder": path, "error": error.to_string() }),
             })
             .collect();
         say!("{:#}", json!({ "models": list }));
@@ -40,16 +44,12 @@ fn list(as_json: bool) {
             locate::folders().iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")
         );
     }
-    for path in packs {
+    for (name, path) in packs {
         match Pack::open(&path) {
-            Ok(pack) => say!(
-                "{:<20} {:>8.1} MB  {}  ({})",
-                name(&path),
-                bytes(&pack) as f64 / 1e6,
-                pack.can.join(", "),
-                path.display()
-            ),
-            Err(error) => say!("{:<20} unusable: {error}  ({})", name(&path), path.display()),
+            Ok(pack) => {
+                say!("{name:<20} {:>8.1} MB  {}  ({})", bytes(&pack) as f64 / 1e6, pack.can.join(", "), path.display());
+            }
+            Err(error) => say!("{name:<20} unusable: {error}  ({})", path.display()),
         }
     }
 }
@@ -74,6 +74,10 @@ fn inspect(model: &Path, as_json: bool) -> Outcome<()> {
     if !pack.defaults.is_empty() {
         let defaults: Vec<String> = pack.defaults.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         say!("defaults    {}", defaults.join(", "));
+    }
+    if !pack.presets.is_empty() {
+        let names: Vec<&str> = pack.presets.iter().map(|preset| preset.name.as_str()).collect();
+        say!("presets     {}", names.join(", "));
     }
     for part in &pack.parts {
         say!("\n{:<16}{:>8.1} MB  {}", part.name.to_string(), part.bytes as f64 / 1e6, part.file.display());
