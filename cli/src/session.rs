@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use livediffusion_onnx::{LoadedPack, Pack, Runtime, load_networks};
+use livediffusion_onnx::{Chosen, LoadedPack, Pack, Runtime, choose_provider, load_networks_on};
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::lanes::Lanes;
@@ -68,6 +68,21 @@ pub(crate) fn facts(pack: &Pack) -> Outcome<ModelFacts> {
     })
 }
 
+/// The library and what of it is used. Finding it needs nothing of the input or the pack, so that it can be done beside
+/// opening them.
+pub(crate) struct Backend {
+    runtime: Runtime,
+    chosen: Chosen,
+}
+
+impl Backend {
+    pub(crate) fn find(model: &ModelArgs) -> Outcome<Self> {
+        let runtime = Runtime::load(model.ort_lib.as_deref())?;
+        let chosen = choose_provider(&runtime, &config::session_settings(model, 1))?;
+        Ok(Self { runtime, chosen })
+    }
+}
+
 /// Networks in memory, ready to make engines of.
 pub(crate) struct Session {
     pub(crate) open: OpenPack,
@@ -76,8 +91,13 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn load(model: &ModelArgs, open: OpenPack, lanes: usize) -> Outcome<Self> {
-        let runtime = Runtime::load(model.ort_lib.as_deref())?;
-        let loaded = load_networks(&runtime, &open.pack, &config::session_settings(model, lanes))?;
+        Self::load_on(Backend::find(model)?, model, open, lanes)
+    }
+
+    /// As [`load`](Self::load), on a library and provider that were found before.
+    pub(crate) fn load_on(backend: Backend, model: &ModelArgs, open: OpenPack, lanes: usize) -> Outcome<Self> {
+        let Backend { runtime, chosen } = backend;
+        let loaded = load_networks_on(&runtime, &open.pack, chosen, &config::session_settings(model, lanes))?;
         tracing::info!(
             library = %runtime.path().display(),
             version = runtime.version(),

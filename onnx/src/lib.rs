@@ -22,7 +22,7 @@ mod vae;
 
 pub use self::cpu::physical_cores;
 pub use self::error::{ErrorKind, OnnxError};
-pub use self::networks::{LoadedPack, SharedNetworks, load_networks};
+pub use self::networks::{LoadedPack, SharedNetworks, load_networks, load_networks_on};
 pub use self::pack::{Pack, PartName, Preset};
 pub use self::provider::{
     Chosen, Precision, Provider, ProviderChoice, SessionSettings, choose_provider, probe_provider,

@@ -1,6 +1,7 @@
 //! From a pack to the networks of a stream.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use livediffusion_pipeline::model::{Encoder, Networks, TextEncoder};
 
@@ -65,9 +66,19 @@ pub struct LoadedPack {
     pub timesteps: Timesteps,
 }
 
-/// Loads the networks of `pack`.
+/// Loads the networks of `pack` on the provider that the settings ask for.
 pub fn load_networks(runtime: &Runtime, pack: &Pack, settings: &SessionSettings) -> Result<LoadedPack, OnnxError> {
-    let chosen = choose_provider(runtime, settings)?;
+    load_networks_on(runtime, pack, choose_provider(runtime, settings)?, settings)
+}
+
+/// Loads the networks of `pack` on a provider that was chosen before, by [`choose_provider`]: that takes as long as a
+/// small network, and can be done while something else is got ready. The parts are loaded side by side.
+pub fn load_networks_on(
+    runtime: &Runtime,
+    pack: &Pack,
+    chosen: Chosen,
+    settings: &SessionSettings,
+) -> Result<LoadedPack, OnnxError> {
     let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
     let on_device = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
     let lanes = if on_device { 1 } else { settings.lanes.clamp(1, threads) };
@@ -77,24 +88,42 @@ pub fn load_networks(runtime: &Runtime, pack: &Pack, settings: &SessionSettings)
     } else {
         (1, SessionSettings { threads: Some(threads), lanes, ..*settings })
     };
-    let copies = (0..copies).map(|_| Copy::load(runtime, pack, &chosen, &each)).collect::<Result<Vec<_>, _>>()?;
+    let (copies, text) = std::thread::scope(|scope| {
+        let copies: Vec<_> = (0..copies).map(|_| scope.spawn(|| Copy::load(runtime, pack, &chosen, &each))).collect();
+        let text = OnnxText::load(runtime, pack, &chosen, settings);
+        let copies: Result<Vec<_>, _> = copies.into_iter().map(joined).collect();
+        (copies, text)
+    });
+    let (copies, text) = (copies?, Box::new(text?));
     let timesteps = copies[0].denoiser.timesteps();
-    let text = Box::new(OnnxText::load(runtime, pack, &chosen, settings)?);
     let shared = SharedNetworks { copies, next: AtomicUsize::new(0) };
     let networks = shared.fork();
     let Chosen { provider, precision, why } = chosen;
     Ok(LoadedPack { networks, shared, lanes, text, provider, precision, why, timesteps })
 }
 
+/// The result of a thread that loads something.
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T, OnnxError>>) -> Result<T, OnnxError> {
+    thread.join().unwrap_or_else(|_| Err(OnnxError::failed("loading a network panicked")))
+}
+
 impl Copy {
     fn load(runtime: &Runtime, pack: &Pack, chosen: &Chosen, settings: &SessionSettings) -> Result<Self, OnnxError> {
-        let encoder = match (pack.part(PartName::VaeEncoder), pack.vae_kind) {
-            (Some(part), Some(kind)) => Some(OnnxEncoder::load(runtime, pack, (part, kind), chosen, settings)?),
-            _ => None,
+        let vae = || {
+            let encoder = match (pack.part(PartName::VaeEncoder), pack.vae_kind) {
+                (Some(part), Some(kind)) => Some(OnnxEncoder::load(runtime, pack, (part, kind), chosen, settings)?),
+                _ => None,
+            };
+            let decoder =
+                pack.part(PartName::VaeDecoder).ok_or_else(|| OnnxError::invalid("the pack has no vae_decoder"))?;
+            Ok((encoder, OnnxDecoder::load(runtime, pack, decoder, chosen, settings)?))
         };
-        let decoder =
-            pack.part(PartName::VaeDecoder).ok_or_else(|| OnnxError::invalid("the pack has no vae_decoder"))?;
-        let decoder = OnnxDecoder::load(runtime, pack, decoder, chosen, settings)?;
-        Ok(Self { encoder, denoiser: OnnxUnet::load(runtime, pack, chosen, settings)?, decoder })
+        let (vae, denoiser) = std::thread::scope(|scope| {
+            let vae = scope.spawn(vae);
+            let denoiser = OnnxUnet::load(runtime, pack, chosen, settings);
+            (joined(vae), denoiser)
+        });
+        let (encoder, decoder) = vae?;
+        Ok(Self { encoder, denoiser: denoiser?, decoder })
     }
 }

@@ -236,13 +236,18 @@ pub(crate) fn builder(
     let lanes = settings.lanes.clamp(1, threads);
     Ok(Session::builder(runtime.environment())?
         .with_log_level(LogLevel::Error)?
-        .with_optimization_level(GraphOptimizationLevel::Level3)?
+        .with_optimization_level(optimization(provider))?
         .with_intra_threads(threads / lanes)?
         .with_inter_threads(1)?
         .with_intra_op_spinning(settings.spinning)?
         // With it, every new shape adds an arena of its own: gigabytes for a U-Net that needs a few hundred megabytes.
         .with_memory_pattern(false)?
         .with_execution_providers(registrations(provider, precision, (threads, lanes)))?)
+}
+
+/// OpenVINO compiles the graph itself; what ONNX Runtime does to it before only takes time (30 ms for a small U-Net).
+fn optimization(provider: Provider) -> GraphOptimizationLevel {
+    if provider == Provider::OpenVino { GraphOptimizationLevel::Disable } else { GraphOptimizationLevel::Level3 }
 }
 
 fn registrations(provider: Provider, precision: Precision, threads: (usize, usize)) -> Vec<ExecutionProviderDispatch> {

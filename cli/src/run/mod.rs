@@ -14,8 +14,8 @@ use self::report::Report;
 use self::stream::{Frames, Stream};
 use crate::args::RunArgs;
 use crate::config;
-use crate::failure::{Failure, Outcome};
-use crate::session::{OpenPack, Session};
+use crate::failure::{Failure, Outcome, RUNNING};
+use crate::session::{Backend, OpenPack, Session};
 
 /// The input that is no input: txt2img.
 const NOISE: &str = "noise://";
@@ -51,10 +51,17 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
 
     let stop = stream::stop_on_ctrl_c()?;
     let limits = Limits { frames: args.frames, duration: args.duration };
-    let source = input.map(|input| open_source(&input, size, args.fit, limits)).transpose()?;
+    // Both take a quarter of a second, mostly of waiting.
+    let (source, backend) = std::thread::scope(|scope| {
+        let backend = scope.spawn(|| Backend::find(&args.model));
+        let source = input.map(|input| open_source(&input, size, args.fit, limits)).transpose();
+        (source, backend.join())
+    });
+    let source = source?;
+    let backend = backend.map_err(|_| Failure::new(RUNNING, "loading ONNX Runtime panicked"))??;
     let live = source.as_ref().is_some_and(|source| source.info().live);
     let lanes = config::lanes(&args.model, &parameters, live);
-    let mut session = Session::load(&args.model, open, lanes)?;
+    let mut session = Session::load_on(backend, &args.model, open, lanes)?;
     let settings = session.settings(parameters, size)?;
     let (provider, precision) = (session.loaded.provider.to_string(), session.loaded.precision.to_string());
     let model = session.open.folder.display().to_string();
