@@ -98,6 +98,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) fit: Option<Fit>,
 
+    /// Take changes of parameters while the stream runs, as Open Sound Control messages: /prompt, /strength (0 to 1), or any
+    /// hot parameter by its name. The config file is read again whenever it changes
+    #[arg(long, value_name = "osc://127.0.0.1:9000")]
+    pub(crate) control: Option<String>,
+
     /// Stop after N frames
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) frames: Option<u64>,

@@ -24,11 +24,12 @@ struct Options {
     lanes: Option<u8>,
     ort_lib: Option<PathBuf>,
     fit: Option<String>,
+    control: Option<String>,
     frames: Option<u64>,
     duration: Option<f64>,
 }
 
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 13] = [
     "input",
     "output",
     "model",
@@ -39,6 +40,7 @@ const OPTIONS: [&str; 12] = [
     "lanes",
     "ort-lib",
     "fit",
+    "control",
     "frames",
     "duration",
 ];
@@ -52,6 +54,11 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// The parameters that the file sets, as (name, text).
+    pub(crate) fn parameters(&self) -> &[(String, String)] {
+        &self.parameters
+    }
+
     /// Reads a file, naming what it does not know.
     pub(crate) fn read(path: &Path) -> Outcome<Self> {
         let bad = |what: String| {
@@ -104,6 +111,7 @@ impl ConfigFile {
             lanes,
             ort_lib,
             fit,
+            control,
             frames,
             duration,
         } = &self.options;
@@ -114,6 +122,7 @@ impl ConfigFile {
         fill(&mut args.model.threads, threads.as_ref());
         fill(&mut args.model.lanes, lanes.as_ref());
         fill(&mut args.model.ort_lib, ort_lib.as_ref());
+        fill(&mut args.control, control.as_ref());
         fill(&mut args.frames, frames.as_ref());
         fill(&mut args.duration, duration.as_ref());
         fill(&mut args.model.provider, self.parse("provider", provider.as_deref())?.as_ref());

@@ -50,7 +50,7 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
     let settings = prompts(&mut session, &parameters, size)?;
     let (provider, precision) = (session.loaded.provider, session.loaded.precision);
     let control = Control::new(settings[0].clone());
-    let mut painter = session.into_painter(size, control.clone())?;
+    let (mut painter, _) = session.into_painter(size, control.clone())?;
 
     // The video: every frame of the clip, the prompt changing as it runs.
     let video = args.output.join("demo.mp4");

@@ -12,6 +12,7 @@ mod disk;
 mod doctor;
 mod failure;
 mod hub;
+mod live;
 mod locate;
 mod models;
 mod parameter_args;

@@ -15,6 +15,7 @@ use self::stream::{Frames, Stream};
 use crate::args::RunArgs;
 use crate::config;
 use crate::failure::{Failure, Outcome, RUNNING};
+use crate::live::{Live, Sources, parse_address};
 use crate::session::{Backend, OpenPack, Session};
 
 /// The input that is no input: txt2img.
@@ -36,6 +37,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     })?;
     let output = Output::parse(&output_text)?;
     let input = if input_text == NOISE { None } else { Some(Input::parse(&input_text)?) };
+    args.control.as_deref().map(parse_address).transpose()?;
     refuse_same_folder(input.as_ref(), &output)?;
     let open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack, &file, &args.parameters)?;
@@ -65,7 +67,11 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let settings = session.settings(parameters, size)?;
     let (provider, precision) = (session.loaded.provider.to_string(), session.loaded.precision.to_string());
     let model = session.open.folder.display().to_string();
-    let mut painter = session.into_painter(size, Control::new(settings))?;
+    let control = Control::new(settings);
+    let (mut painter, prompts) = session.into_painter(size, control.clone())?;
+    let flags = args.parameters.given.iter().map(|(name, _)| *name).collect();
+    let sources = Sources { osc: args.control.as_deref(), config: args.config.as_deref(), flags };
+    let live_control = Live::start(sources, prompts, size, control)?;
 
     let (frames, sink, estimate) = if let Some(mut source) = source {
         let sink = open_sink(&output, size, &mut source)?;
@@ -86,6 +92,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let mut stream = Stream { clock: &started, stop: &stop, progress: &progress, before_frame: &mut |_| {} };
     let counts = stream.run(&mut painter, frames, sink)?;
     progress.finish();
+    drop(live_control);
 
     let report = Report {
         size,

@@ -131,6 +131,27 @@ impl Parameters {
         Ok(())
     }
 
+    /// Moves the t_index_list so that its first step has `strength` (0 to 1, clamped) of all noise: 1 is index 0, pure noise;
+    /// 0 leaves the least that the list's length allows. The steps after it keep their places in what is left, so that
+    /// the list still ends as near to the clean picture as it did.
+    pub fn set_strength(&mut self, strength: f64) {
+        let (count, last) = (self.t_index.len(), self.steps.saturating_sub(1));
+        let Some(&old_first) = self.t_index.first() else { return };
+        if count > self.steps {
+            return;
+        }
+        let first = ((1.0 - strength.clamp(0.0, 1.0)) * last as f64).round() as usize;
+        let first = first.min(self.steps - count);
+        let (old_room, room) = (last.saturating_sub(old_first).max(1) as f64, (last - first) as f64);
+        let mut least = first;
+        for (place, index) in self.t_index.iter_mut().enumerate() {
+            let wanted = first as f64 + index.saturating_sub(old_first) as f64 * room / old_room;
+            // Ascending, with room for those that follow.
+            *index = (wanted.round() as usize).clamp(least, self.steps - count + place);
+            least = *index + 1;
+        }
+    }
+
     /// What the plan of newly admitted frames is made from. `pack_solver` stands in where no scheduler is set.
     pub fn plan_request(&self, pack_solver: Solver) -> PlanRequest {
         PlanRequest {
@@ -197,6 +218,28 @@ mod tests {
             assert!(format!("{error} {}", error.hint).contains(word), "{name}={text}: {error} {}", error.hint);
         }
         assert_eq!(parameters, Parameters::default());
+    }
+
+    #[test]
+    fn strength_moves_the_list_and_keeps_it_ascending_and_in_range() {
+        let list = |t_index: &str, strength| {
+            let mut parameters = Parameters::default();
+            parameters.set("t-index", t_index).unwrap();
+            parameters.set_strength(strength);
+            parameters.t_index
+        };
+        assert_eq!(list("45", 1.0), [0]);
+        assert_eq!(list("45", 0.0), [49]);
+        assert_eq!(list("45", 0.5), [25]);
+        assert_eq!(list("32,45", 1.0), [0, 37]);
+        assert_eq!(list("32,45", 0.0), [48, 49]);
+        assert_eq!(list("0,16,32,45", 0.3), [34, 39, 44, 48]);
+        for strength in 0..=20 {
+            for t_index in ["0", "49", "0,1,2", "47,48,49", "10,11,48"] {
+                let moved = list(t_index, f64::from(strength) / 20.0);
+                assert!(moved.windows(2).all(|pair| pair[0] < pair[1]) && moved[moved.len() - 1] < 50, "{moved:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,70 @@
+//! A config file that is read again when it changes: its hot parameters take effect while the stream runs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::tuner::Tuning;
+use crate::config::ConfigFile;
+use crate::failure::{Failure, Outcome, RUNNING};
+
+/// Keeps the watch alive.
+pub(crate) struct ConfigWatch {
+    _watcher: RecommendedWatcher,
+}
+
+impl ConfigWatch {
+    /// Watches `path`. Parameters among `flags` stay as the command line has them.
+    pub(crate) fn start(path: &Path, flags: Vec<&'static str>, tuning: Tuning) -> Outcome<Self> {
+        let path = path.to_path_buf();
+        // Editors replace a file rather than write into it: only its folder sees that.
+        let folder =
+            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
+        let mut reader = Reader { known: parameters(&path).unwrap_or_default(), path: path.clone(), flags, tuning };
+        let name = path.file_name().map(std::ffi::OsStr::to_os_string);
+        let seen = move |event: notify::Result<notify::Event>| {
+            let about = |event: &notify::Event| event.paths.iter().any(|path| path.file_name() == name.as_deref());
+            if event.is_ok_and(|event| !event.kind.is_access() && about(&event)) {
+                reader.read();
+            }
+        };
+        let failed = |error: notify::Error| {
+            Failure::new(RUNNING, format!("cannot watch {}: {error}", path.display()))
+                .with_hint(Some("give the same settings as flags in place of --config".into()))
+        };
+        let mut watcher = notify::recommended_watcher(seen).map_err(failed)?;
+        watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(failed)?;
+        Ok(Self { _watcher: watcher })
+    }
+}
+
+struct Reader {
+    path: PathBuf,
+    known: BTreeMap<String, String>,
+    flags: Vec<&'static str>,
+    tuning: Tuning,
+}
+
+impl Reader {
+    /// Hands on what is new. A file that cannot be read, perhaps because it is half written, changes nothing.
+    fn read(&mut self) {
+        let new = match parameters(&self.path) {
+            Ok(new) => new,
+            Err(error) => return tracing::warn!("{}; the old settings stay", error.message()),
+        };
+        for (name, text) in &new {
+            if self.known.get(name) == Some(text) || self.flags.contains(&name.as_str()) {
+                continue;
+            }
+            if let Err(error) = self.tuning.set(name, text) {
+                tracing::warn!("config file {}: {error}", self.path.display());
+            }
+        }
+        self.known = new;
+    }
+}
+
+fn parameters(path: &Path) -> Outcome<BTreeMap<String, String>> {
+    Ok(ConfigFile::read(path)?.parameters().iter().cloned().collect())
+}
