@@ -11,19 +11,24 @@ pub const BEGIN: &str = "<!-- bench:begin -->";
 /// The line after it.
 pub const END: &str = "<!-- bench:end -->";
 
-/// Subcommands in the order of the section, with what they say.
-const TITLES: [(&str, &str); 11] = [
-    ("throughput", "Frames a second, from pictures in memory to pictures in memory (F: frames that enter together)"),
-    ("startup", "From the start of a process to its first picture"),
-    ("latency", "From the capture of a live frame to its picture"),
-    ("overhead", "`run` on a file over the bare networks called back to back"),
-    ("compare", "Against Python on the same weights (over 1: ours is faster)"),
-    ("rcfg", "Full guidance over residual guidance"),
-    ("stream-batch", "N calls of the U-Net over one call of N rows"),
-    ("ablation", "Speed without one part, over that with all"),
-    ("similarity", "What the similarity filter saves"),
-    ("scaling", "Several streams in one process"),
-    ("roofline", "The networks over matrix multiplications in the same run"),
+/// Subcommands in the order of the section, what they say, and the figures of theirs that are shown: all where none is
+/// named. The record has the others.
+const TITLES: [(&str, &str, &[&str]); 11] = [
+    (
+        "throughput",
+        "Frames a second, from pictures in memory to pictures in memory (N steps, F frames entering together, frames on so many lanes at once)",
+        &["speed"],
+    ),
+    ("startup", "From the start of a process to its first picture", &["first frame"]),
+    ("latency", "From the capture of a live frame to its picture", &["end to end", "dropped"]),
+    ("overhead", "`run` on a file over the bare networks called back to back", &[]),
+    ("compare", "Python's time over ours, on the same weights: over 1, ours is faster", &[]),
+    ("rcfg", "Full guidance over residual guidance", &["full over self", "full over initialize"]),
+    ("stream-batch", "N calls of the U-Net over one call of N rows", &["sequential over batched"]),
+    ("ablation", "Speed without one part, over that with all", &[]),
+    ("similarity", "What the similarity filter saves", &[]),
+    ("scaling", "Several streams in one process", &[]),
+    ("roofline", "The networks over matrix multiplications in the same run", &[]),
 ];
 
 /// Providers that no figure is written for unless one was recorded.
@@ -39,8 +44,9 @@ pub fn section(rows: &[Row]) -> String {
     for ((cpu, cores, model, size), rows) in &machines {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "**{cpu}, {cores} cores; model `{model}` at {size}**\n");
-        for (command, title) in TITLES {
-            let rows: Vec<&Row> = rows.iter().filter(|row| row.command == command).copied().collect();
+        for (command, title, shown) in TITLES {
+            let is_shown = |row: &&Row| shown.is_empty() || shown.contains(&row.figure.as_str());
+            let rows: Vec<&Row> = rows.iter().copied().filter(|row| row.command == command).filter(is_shown).collect();
             table(&mut text, command, title, &rows);
         }
     }
@@ -55,15 +61,12 @@ pub fn section(rows: &[Row]) -> String {
 /// The last rows of one subcommand, as a table; nothing where there are none.
 fn table(text: &mut String, command: &str, title: &str, rows: &[&Row]) {
     let Some(last) = rows.last() else { return };
-    // One run at a time: figures of different moments are not to be compared. Sections of one run differ by seconds.
-    let run: Vec<&&Row> = rows
-        .iter()
-        .filter(|row| {
-            row.date[..10.min(row.date.len())] == last.date[..10.min(last.date.len())] && row.commit == last.commit
-        })
-        .collect();
+    let day = |row: &Row| row.date.split('T').next().unwrap_or_default().to_owned();
+    // Figures of other days or commits are of other programs.
+    let same: Vec<&Row> =
+        rows.iter().copied().filter(|row| day(row) == day(last) && row.commit == last.commit).collect();
     let mut latest: Vec<&Row> = Vec::new();
-    for row in run {
+    for row in same {
         match latest.iter_mut().find(|known| {
             (&known.case, &known.figure, &known.provider, &known.precision)
                 == (&row.case, &row.figure, &row.provider, &row.precision)
@@ -75,7 +78,7 @@ fn table(text: &mut String, command: &str, title: &str, rows: &[&Row]) {
     let _ = writeln!(
         text,
         "{title} (`bench {command}`, {}, commit {}, ONNX Runtime {} {}):\n",
-        &last.date[..10.min(last.date.len())],
+        day(last),
         last.commit,
         last.onnxruntime,
         last.flavour

@@ -62,23 +62,27 @@ class Networks:
         self.torch, self.options = torch, options
         self.on_torch = options.engine.startswith("torch")
         self.dtype = torch.bfloat16 if options.engine == "torch_bf16" else torch.float32
-        if not self.on_torch:
-            import openvino
+        import openvino
 
-            self.core = openvino.Core()
+        self.core = openvino.Core()
 
     def file(self, part):
         return str(self.options.pack / part / "model.onnx")
 
-    def load(self, part, precision=None):
+    def load(self, part, precision="bf16"):
         torch = self.torch
-        if self.on_torch:
+        # The text encoder is off the frame's way: it runs on OpenVINO for all.
+        if self.on_torch and part != "text_encoder":
             import onnx
             import onnx2torch
 
             graph = with_plain_weights(onnx.load(self.file(part)))
             names = [value.name for value in graph.graph.input]
-            module = onnx2torch.convert(graph).to(self.dtype if precision is None else torch.float32).eval()
+            module = onnx2torch.convert(graph).to(self.dtype).eval()
+            for node in module.modules():
+                # Casts to f32 that are written in the graph mean the type that the network computes in.
+                if getattr(node, "torch_dtype", None) == torch.float32:
+                    node.torch_dtype = self.dtype
 
             def call(**feeds):
                 out = module(*(feeds[name] for name in names))
@@ -88,7 +92,7 @@ class Networks:
         properties = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": self.options.threads,
-            "INFERENCE_PRECISION_HINT": precision or "bf16",
+            "INFERENCE_PRECISION_HINT": precision,
         }
         request = self.core.compile_model(self.file(part), "CPU", properties).create_infer_request()
 
@@ -103,10 +107,10 @@ class Networks:
 def with_plain_weights(model):
     """Weights that are stored in f16 and cast when the graph runs, cast now: onnx2torch looks for weights alone."""
     import numpy
-    from onnx import numpy_helper
+    from onnx import TensorProto, numpy_helper
 
     graph = model.graph
-    weights = {weight.name: weight for weight in graph.initializer}
+    weights = {weight.name: weight for weight in graph.initializer if weight.data_type == TensorProto.FLOAT16}
     for node in [node for node in graph.node if node.op_type == "Cast" and node.input[0] in weights]:
         values = numpy_helper.to_array(weights[node.input[0]]).astype(numpy.float32)
         graph.initializer.append(numpy_helper.from_array(values, node.output[0]))

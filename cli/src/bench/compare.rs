@@ -69,6 +69,7 @@ fn compare(
     }
     let pictures = patterns(setup.size);
     let (clock, frames) = (setup.clock, usize::from(args.setup.frames));
+    subject.run(Source::Pictures(&pictures), steps, &clock)?;
     let mut variants: Vec<Variant<'_, f64, Failure>> =
         vec![Box::new(|| Ok(subject.run(Source::Pictures(&pictures), frames, &clock)?.ms()))];
     for peer in &peers {

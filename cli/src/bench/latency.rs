@@ -7,6 +7,7 @@ use livediffusion_bench::frames::Source;
 use livediffusion_bench::record::Figure;
 use livediffusion_bench::summary::Times;
 use livediffusion_io::{NewestSender, Received, newest};
+use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::{FrameMeta, PictureView};
 use livediffusion_pipeline::stats::{Clock, MonotonicClock, STAGES};
 use livediffusion_pipeline::{Control, Settings};
@@ -103,7 +104,11 @@ fn live(setup: &Setup, settings: &Settings, pictures: &[Arc<Vec<u8>>], rate: f64
         painter.step(FrameMeta { id, ..FrameMeta::default() }, PictureView::packed(setup.size, &pictures[0]))?;
     }
     painter.flush()?;
-    let warm = painter.stats().clone();
+    // A stream of its own for what is measured: its statistics begin here.
+    let facts = setup.session.open.facts.clone();
+    let networks = painter.into_networks().pop().ok_or_else(|| Failure::new(RUNNING, "a stream without networks"))?;
+    let control = Control::new(settings.clone());
+    let mut engine = Engine::new(networks, facts, setup.size, control, Box::new(setup.clock))?;
     let mut lives = Lives::default();
     let mut captured = std::collections::VecDeque::new();
     let mut copy = vec![0; 3 * setup.size.pixels()];
@@ -119,7 +124,7 @@ fn live(setup: &Setup, settings: &Settings, pictures: &[Arc<Vec<u8>>], rate: f64
             lives.waited.push(clock.now().saturating_sub(frame.at));
             captured.push_back((frame.id, frame.at));
             let meta = FrameMeta { id: frame.id, ..FrameMeta::default() };
-            for picture in painter.step(meta, PictureView::packed(setup.size, &frame.picture))?.iter() {
+            for picture in engine.step(meta, PictureView::packed(setup.size, &frame.picture))?.iter() {
                 copy.copy_from_slice(picture.rgb);
                 while let Some((id, at)) = captured.pop_front() {
                     if id == picture.meta.id {
@@ -133,10 +138,10 @@ fn live(setup: &Setup, settings: &Settings, pictures: &[Arc<Vec<u8>>], rate: f64
         Ok(())
     })?;
     lives.dropped = queue.dropped();
-    let stats = painter.stats();
+    let stats = engine.stats();
     for (stage, name) in STAGES {
         let at = |quantile| milliseconds(stats.quantile(stage, quantile));
-        let samples = (stats.count(stage) - warm.count(stage)) as usize;
+        let samples = stats.count(stage) as usize;
         if samples > 0 {
             lives.stages.push((name, Times { p50: at(0.50), p95: at(0.95), p99: at(0.99), samples }));
         }

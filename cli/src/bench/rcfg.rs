@@ -32,6 +32,10 @@ pub(crate) fn command(args: &StepsArgs) -> Outcome<()> {
     for steps in args.steps.map_or(1..=5, |steps| steps..=steps).map(usize::from) {
         let mut subjects = TYPES.map(|cfg| setup.subject(steps, cfg)).into_iter().collect::<Outcome<Vec<_>>>()?;
         let (clock, frames) = (setup.clock, usize::from(args.setup.frames));
+        for subject in &mut subjects {
+            // The first pictures leave when the stream batch is full.
+            subject.run(Source::Pictures(&pictures), steps, &clock)?;
+        }
         let mut variants: Vec<Variant<'_, (f64, Vec<Duration>), Failure>> = Vec::new();
         for subject in &mut subjects {
             let source = Source::Pictures(&pictures);
