@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup build demo webcam test bench lint clean
+.PHONY: help setup build demo webcam test bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -27,8 +27,25 @@ test: setup ## run all tests
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked --quiet cargo-nextest --version 0.9.143
 	@$(CARGO) nextest run --workspace --locked --no-fail-fast
 
-bench: build ## measure the pipeline's overhead over its bare networks
-	@$(BINARY) bench overhead
+bench: build ## measure speed in a few minutes, into bench/record
+	@$(BINARY) bench startup --record
+	@$(BINARY) bench throughput --frame-buffers 1 --rounds 3 --record
+	@$(BINARY) bench overhead --rounds 3 --record
+	@$(BINARY) bench rcfg --frames 10 --rounds 3 --record
+	@$(BINARY) bench stream-batch --frames 10 --record
+	@$(BINARY) bench ablation --frames 40 --rounds 3 --record
+	@$(BINARY) bench similarity --frames 60 --rounds 3 --record
+	@$(BINARY) bench latency --frames 60 --record
+	@$(BINARY) bench scaling --rounds 3 --record
+	@$(BINARY) bench roofline --rounds 5 --record
+
+peers: build ## measure the same model in Python beside ours, into bench/record (sets up 2 GB)
+	@tools/peers/setup.sh
+	@$(BINARY) bench compare --record
+
+report: build ## write bench/record into the README and draw it: out/bench
+	@$(BINARY) bench report
+	@$(BINARY) bench plot
 
 lint: setup ## check formatting, clippy and the documentation
 	@$(CARGO) fmt --all --check

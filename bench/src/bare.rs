@@ -75,6 +75,34 @@ impl BareFrame {
         networks.decoder.decode(&self.latents, self.frames, self.shape, &mut self.images)
     }
 
+    /// The U-Net alone, all rows in one call.
+    ///
+    /// # Errors
+    /// A failing network.
+    pub fn denoise_at_once(&mut self, networks: &mut Networks) -> Result<(), ModelError> {
+        let batch = DenoiseBatch { sample: &self.sample, shape: self.shape, rows: &self.rows };
+        networks.denoiser.denoise(&batch, &mut self.prediction)
+    }
+
+    /// The U-Net alone, a call for each row.
+    ///
+    /// # Errors
+    /// A failing network.
+    pub fn denoise_one_by_one(&mut self, networks: &mut Networks) -> Result<(), ModelError> {
+        let len = self.shape.len();
+        let samples = self.sample.chunks(len).zip(self.prediction.chunks_mut(len));
+        for (row, (sample, prediction)) in self.rows.iter().zip(samples) {
+            let batch = DenoiseBatch { sample, shape: self.shape, rows: std::slice::from_ref(row) };
+            networks.denoiser.denoise(&batch, prediction)?;
+        }
+        Ok(())
+    }
+
+    /// Rows of the U-Net's call.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Frames a second over at least `frames` frames.
     ///
     /// # Errors

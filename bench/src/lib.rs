@@ -4,5 +4,12 @@
 //! noisy, and a ratio of two figures taken a second apart survives that where the figures do not.
 
 pub mod bare;
+pub mod frames;
+pub mod machine;
 pub mod overhead;
+pub mod paper;
+pub mod plot;
+pub mod readme;
+pub mod record;
+pub mod rounds;
 pub mod summary;

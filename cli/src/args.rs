@@ -7,6 +7,7 @@ use livediffusion_io::Fit;
 use livediffusion_onnx::{Precision, ProviderChoice};
 use tracing_subscriber::EnvFilter;
 
+use crate::bench::args::BenchArgs;
 use crate::parameter_args::ParameterArgs;
 
 const EXAMPLES: &str = "Examples:
@@ -71,7 +72,7 @@ pub(crate) struct ModelArgs {
     pub(crate) threads: Option<u16>,
 
     /// Frames worked on at once, each on its share of the threads: more frames a second, each of them later [default: for
-    /// files one a core, up to 4; for live input 1]
+    /// files one a core, up to 4; for live input and models over 256 MB 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64), help_heading = "Model")]
     pub(crate) lanes: Option<u8>,
 
@@ -144,44 +145,6 @@ pub(crate) struct DemoArgs {
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct BenchArgs {
-    #[command(subcommand)]
-    pub(crate) command: BenchCommand,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum BenchCommand {
-    /// Frames per second of `run` on a file over those of the bare networks called back to back, in one process
-    Overhead(OverheadArgs),
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct OverheadArgs {
-    /// The clip to run on
-    #[arg(short, long, value_name = "FILE", default_value = "assets/bigbuckbunny.mp4")]
-    pub(crate) input: String,
-
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-
-    /// Take the clip as it is: decoding a large picture then counts as overhead. Without it the clip is first brought to
-    /// the networks' size
-    #[arg(long)]
-    pub(crate) as_is: bool,
-
-    /// Rounds of both measurements, alternating; the median counts
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub(crate) rounds: u16,
-
-    /// Print the result as one JSON object on stdout
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) parameters: ParameterArgs,
 }
 
 /// How much of a recorded case is computed anew.

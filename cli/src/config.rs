@@ -220,14 +220,20 @@ pub(crate) fn session_settings(model: &ModelArgs, lanes: usize) -> livediffusion
 /// Most lanes without being asked: each holds its own activations, and each is one more frame of delay.
 const MOST_LANES: usize = 4;
 
+/// Weights of a pack that still gets lanes without being asked. The activations of a larger one, a gigabyte or more at
+/// 512×512, would be needed once for each lane.
+const LANES_BYTES: u64 = 256 << 20;
+
 /// Frames to work on at once. All cores on one frame are the least delay, which live input wants; one frame a core is the
 /// most frames, which files want. Frames of a frame buffer belong together.
-pub(crate) fn lanes(model: &ModelArgs, parameters: &Parameters, live: bool) -> usize {
+pub(crate) fn lanes(model: &ModelArgs, pack: &Pack, parameters: &Parameters, live: bool) -> usize {
     if parameters.frame_buffer > 1 {
         return 1;
     }
     let cores = model.threads.map_or_else(livediffusion_onnx::physical_cores, usize::from);
-    model.lanes.map_or(if live { 1 } else { cores.min(MOST_LANES) }, usize::from)
+    let bytes: u64 = pack.parts.iter().map(|part| part.bytes).sum();
+    let alone = live || bytes > LANES_BYTES;
+    model.lanes.map_or(if alone { 1 } else { cores.min(MOST_LANES) }, usize::from)
 }
 
 #[cfg(test)]

@@ -46,7 +46,8 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
         Failure::usage(format!("{}: {error}", args.output.display()), "choose a folder that you may write to")
     })?;
 
-    let mut session = Session::load(&args.model, open, config::lanes(&args.model, &parameters, false))?;
+    let lanes = config::lanes(&args.model, &open.pack, &parameters, false);
+    let mut session = Session::load(&args.model, open, lanes)?;
     let settings = prompts(&mut session, &parameters, size)?;
     let (provider, precision) = (session.loaded.provider, session.loaded.precision);
     let control = Control::new(settings[0].clone());

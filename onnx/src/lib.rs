@@ -7,7 +7,9 @@
 mod clock;
 mod cpu;
 mod error;
+mod flops;
 pub mod graph;
+mod matmul;
 mod names;
 mod networks;
 pub mod pack;
@@ -22,6 +24,8 @@ mod vae;
 
 pub use self::cpu::physical_cores;
 pub use self::error::{ErrorKind, OnnxError};
+pub use self::flops::{CallShape, Flops, count_flops};
+pub use self::matmul::Matmul;
 pub use self::networks::{LoadedPack, SharedNetworks, load_networks, load_networks_on};
 pub use self::pack::{Pack, PartName, Preset};
 pub use self::provider::{

@@ -238,7 +238,7 @@ impl Port {
     }
 }
 
-fn element(dtype: DType) -> TensorElementType {
+pub(crate) fn element(dtype: DType) -> TensorElementType {
     match dtype {
         DType::F16 => TensorElementType::Float16,
         DType::Bf16 => TensorElementType::Bfloat16,

@@ -1,4 +1,4 @@
-//! `livediffusion bench`.
+//! `livediffusion bench overhead`: `run` on a file against the bare networks called back to back.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use livediffusion_bench::bare::BareFrame;
 use livediffusion_bench::overhead;
+use livediffusion_bench::record::Figure;
 use livediffusion_io::{Input, Next, Output};
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::engine::Engine;
@@ -14,7 +15,9 @@ use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::MonotonicClock;
 use serde_json::json;
 
-use crate::args::{BenchArgs, BenchCommand, OverheadArgs};
+use super::args::OverheadArgs;
+use super::context::context;
+use super::findings::Findings;
 use crate::config::{self, ConfigFile};
 use crate::failure::{Failure, Outcome, RUNNING};
 use crate::run::progress::Progress;
@@ -23,13 +26,7 @@ use crate::run::stream::{Frames, Stream};
 use crate::run::{open_file, open_sink, packed};
 use crate::session::{OpenPack, Session};
 
-pub(crate) fn command(args: &BenchArgs) -> Outcome<()> {
-    match &args.command {
-        BenchCommand::Overhead(args) => measure_overhead(args),
-    }
-}
-
-fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
+pub(crate) fn command(args: &OverheadArgs) -> Outcome<()> {
     let open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack, &ConfigFile::default(), &args.parameters)?;
     if parameters.similarity.is_some() || !parameters.stream_batch {
@@ -47,11 +44,11 @@ fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
 
     // The bare networks get all cores for each call, which is the fastest that calls back to back can be; the whole gets
     // what `run` gives it.
-    let lanes = config::lanes(&args.model, &parameters, false);
+    let lanes = config::lanes(&args.model, &open.pack, &parameters, false);
     let mut bare = Session::load(&args.model, OpenPack::open(&args.model)?, 1)?;
     let session = Session::load(&args.model, open, lanes)?;
     let settings = bare.settings(parameters, size)?;
-    let (provider, precision) = (bare.loaded.provider.to_string(), bare.loaded.precision.to_string());
+    let context = context(&bare, &args.model, size)?;
     let control = Control::new(settings.clone());
     let clock = MonotonicClock::start();
     let engine = Engine::new(bare.loaded.networks, facts.clone(), size, control.clone(), Box::new(clock))?;
@@ -71,31 +68,25 @@ fn measure_overhead(args: &OverheadArgs) -> Outcome<()> {
         Ok(frame.fps(&mut networks, frames.get().max(60), &clock)?)
     };
     let result = overhead::measure(usize::from(args.rounds), whole, bare)?;
-    if args.json {
-        say!(
-            "{:#}",
-            json!({
-                "ratio": round(result.ratio),
-                "ratio_min": round(result.ratios.min),
-                "ratio_max": round(result.ratios.max),
-                "run_fps": round(result.run_fps.median),
-                "bare_fps": round(result.bare_fps.median),
-                "as_is": args.as_is,
-                "lanes": lanes,
-                "rounds": result.rounds,
-                "frames": frames.get(),
-                "size": size.to_string(),
-                "provider": provider,
-                "precision": precision,
-            })
-        );
-    } else {
-        say!("{} at {size} on {provider} {precision}, {} frames, {} rounds", args.input, frames.get(), result.rounds);
-        say!("file to file    {:>7.1} fps (median), {lanes} frames at once", result.run_fps.median);
-        say!("bare networks   {:>7.1} fps", result.bare_fps.median);
-        say!("ratio           {:>7.3} ({:.3} to {:.3})", result.ratio, result.ratios.min, result.ratios.max);
-    }
-    Ok(())
+    let body = json!({
+        "ratio": round(result.ratio),
+        "ratio_min": round(result.ratios.min),
+        "ratio_max": round(result.ratios.max),
+        "run_fps": round(result.run_fps.median),
+        "bare_fps": round(result.bare_fps.median),
+        "as_is": args.as_is,
+        "lanes": lanes,
+        "rounds": result.rounds,
+        "frames": frames.get(),
+    });
+    let case = if args.as_is { "as is" } else { "" };
+    let spread = |figure, unit, spread| Figure::spread(case, figure, unit, Some(spread), result.rounds);
+    let figures = vec![
+        spread("file to file", "fps", result.run_fps).note(&format!("{lanes} frames at once")),
+        spread("bare networks", "fps", result.bare_fps),
+        spread("ratio", "ratio", result.ratios),
+    ];
+    Findings::of(body, context, figures).hand_out("overhead", &args.output)
 }
 
 /// The clip in a file of the networks' size.

@@ -1,0 +1,102 @@
+//! Frames through a painter, from 8-bit pictures in memory to 8-bit pictures in memory.
+
+use std::time::Duration;
+
+use livediffusion_pipeline::EngineError;
+use livediffusion_pipeline::frame::{FrameMeta, PictureView, Size};
+use livediffusion_pipeline::painter::Painter;
+use livediffusion_pipeline::stats::Clock;
+
+/// What a run of some frames took.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// Pictures that left.
+    pub pictures: usize,
+    /// From the first frame in to the last picture out.
+    pub wall: Duration,
+    /// Time from picture to picture; pictures that leave together share theirs.
+    pub intervals: Vec<Duration>,
+}
+
+impl Run {
+    /// Pictures a second.
+    pub fn fps(&self) -> f64 {
+        self.pictures as f64 / self.wall.as_secs_f64()
+    }
+
+    /// Mean time of a picture, in ms.
+    pub fn ms(&self) -> f64 {
+        1e3 / self.fps()
+    }
+}
+
+/// Where frames come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// These pictures (packed RGB) in turn, from the start again after the last.
+    Pictures(&'a [Vec<u8>]),
+    /// Noise: txt2img.
+    Noise,
+}
+
+/// A painter, and what it needs to run again and again.
+pub struct Subject {
+    painter: Painter,
+    size: Size,
+    next: u64,
+    /// Where pictures are copied to: what a caller at least does with them.
+    picture: Vec<u8>,
+}
+
+impl Subject {
+    /// Wraps a painter of pictures of `size`.
+    pub fn new(painter: Painter, size: Size) -> Self {
+        Self { painter, size, next: 0, picture: vec![0; 3 * size.pixels()] }
+    }
+
+    /// The painter.
+    pub fn painter(&self) -> &Painter {
+        &self.painter
+    }
+
+    /// Takes `frames` frames in. One engine is measured in its steady state: its stream batch is full before and after.
+    /// Lanes work on while nobody calls, so they are emptied at the end, and the time that this takes counts.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn run(&mut self, source: Source<'_>, frames: usize, clock: &dyn Clock) -> Result<Run, EngineError> {
+        let mut run = Run { intervals: Vec::with_capacity(frames), ..Run::default() };
+        let started = clock.now();
+        let mut last = started;
+        let mut left = |count: usize| {
+            let now = clock.now();
+            run.pictures += count;
+            for _ in 0..count {
+                run.intervals.push(now.saturating_sub(last) / count as u32);
+            }
+            if count > 0 {
+                last = now;
+            }
+        };
+        for _ in 0..frames {
+            let meta = FrameMeta { id: self.next, ..FrameMeta::default() };
+            let emitted = match source {
+                Source::Pictures(pictures) => {
+                    let rgb = &pictures[self.next as usize % pictures.len()];
+                    self.painter.step(meta, PictureView::packed(self.size, rgb))?
+                }
+                Source::Noise => self.painter.generate(meta)?,
+            };
+            self.next += 1;
+            emitted.iter().for_each(|picture| self.picture.copy_from_slice(picture.rgb));
+            left(emitted.len());
+        }
+        if matches!(self.painter, Painter::Lanes(_)) {
+            let emitted = self.painter.flush()?;
+            emitted.iter().for_each(|picture| self.picture.copy_from_slice(picture.rgb));
+            left(emitted.len());
+        }
+        run.wall = clock.now().saturating_sub(started);
+        Ok(run)
+    }
+}

@@ -1,0 +1,181 @@
+//! The README's section on performance, made from the record.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::record::Row;
+
+/// The line before the section.
+pub const BEGIN: &str = "<!-- bench:begin -->";
+
+/// The line after it.
+pub const END: &str = "<!-- bench:end -->";
+
+/// Subcommands in the order of the section, what they say, and the figures of theirs that are shown: all where none is
+/// named. The record has the others.
+const TITLES: [(&str, &str, &[&str]); 11] = [
+    (
+        "throughput",
+        "Frames a second, from pictures in memory to pictures in memory (N steps, F frames entering together, frames on so many lanes at once)",
+        &["speed"],
+    ),
+    ("startup", "From the start of a process to its first picture", &["first frame"]),
+    ("latency", "From the capture of a live frame to its picture", &["end to end", "dropped"]),
+    ("overhead", "`run` on a file over the bare networks called back to back", &[]),
+    ("compare", "Python's time over ours, on the same weights: over 1, ours is faster", &[]),
+    ("rcfg", "Full guidance over residual guidance", &["full over self", "full over initialize"]),
+    ("stream-batch", "N calls of the U-Net over one call of N rows", &["sequential over batched"]),
+    ("ablation", "Speed without one part, over that with all", &[]),
+    ("similarity", "What the similarity filter saves", &[]),
+    ("scaling", "Several streams in one process", &[]),
+    ("roofline", "The networks over matrix multiplications in the same run", &[]),
+];
+
+/// Providers that no figure is written for unless one was recorded.
+const GPUS: [&str; 2] = ["cuda", "tensorrt"];
+
+/// The text between the marks: for every machine and model, the last recorded figure of each case.
+pub fn section(rows: &[Row]) -> String {
+    let mut machines: BTreeMap<(&str, usize, &str, &str), Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        machines.entry((&row.cpu, row.cores, &row.model, &row.size)).or_default().push(row);
+    }
+    let mut text = String::new();
+    for ((cpu, cores, model, size), rows) in &machines {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "**{cpu}, {cores} cores; model `{model}` at {size}**\n");
+        for (command, title, shown) in TITLES {
+            let is_shown = |row: &&Row| shown.is_empty() || shown.contains(&row.figure.as_str());
+            let rows: Vec<&Row> = rows.iter().copied().filter(|row| row.command == command).filter(is_shown).collect();
+            table(&mut text, command, title, &rows);
+        }
+    }
+    let gpus: Vec<&str> =
+        GPUS.into_iter().filter(|gpu| !rows.iter().any(|row| row.provider == *gpu && row.p50.is_some())).collect();
+    if !gpus.is_empty() {
+        let _ = writeln!(text, "Not measured: GPUs ({}).", gpus.join(", "));
+    }
+    text
+}
+
+/// The last rows of one subcommand, as a table; nothing where there are none.
+fn table(text: &mut String, command: &str, title: &str, rows: &[&Row]) {
+    let Some(last) = rows.last() else { return };
+    let day = |row: &Row| row.date.split('T').next().unwrap_or_default().to_owned();
+    // Figures of other days or commits are of other programs.
+    let same: Vec<&Row> =
+        rows.iter().copied().filter(|row| day(row) == day(last) && row.commit == last.commit).collect();
+    let mut latest: Vec<&Row> = Vec::new();
+    for row in same {
+        match latest.iter_mut().find(|known| {
+            (&known.case, &known.figure, &known.provider, &known.precision)
+                == (&row.case, &row.figure, &row.provider, &row.precision)
+        }) {
+            Some(known) => *known = row,
+            None => latest.push(row),
+        }
+    }
+    let _ = writeln!(
+        text,
+        "{title} (`bench {command}`, {}, commit {}, ONNX Runtime {} {}):\n",
+        day(last),
+        last.commit,
+        last.onnxruntime,
+        last.flavour
+    );
+    let _ = writeln!(text, "| case | figure | median | p95, p99 or range | on |\n|---|---|---|---|---|");
+    for row in latest {
+        let value =
+            row.p50.map_or_else(|| "not measured".into(), |value| format!("{} {}", short(value), unit(&row.unit)));
+        let range = match (row.p95, row.p99, row.min, row.max) {
+            (Some(p95), Some(p99), _, _) => format!("{}, {}", short(p95), short(p99)),
+            (_, _, Some(min), Some(max)) => format!("{} to {}", short(min), short(max)),
+            _ => String::new(),
+        };
+        let paper = row.paper.map_or_else(String::new, |paper| format!(" (paper, RTX 4090: {paper:.2})"));
+        let note = if row.p50.is_none() { format!(": {}", row.note) } else { String::new() };
+        let cell = |text: &str| text.replace('|', "\\|");
+        let _ = writeln!(
+            text,
+            "| {} | {} | {}{}{paper} | {range} | {} {} |",
+            cell(&row.case),
+            cell(&row.figure),
+            value.trim(),
+            cell(&note),
+            row.provider,
+            row.precision
+        );
+    }
+    text.push('\n');
+}
+
+fn unit(unit: &str) -> &str {
+    if unit == "ratio" || unit == "share" { "" } else { unit }
+}
+
+/// Three digits that count.
+fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// `text` with what lies between the marks replaced; `None` if it has no marks.
+pub fn replace(text: &str, section: &str) -> Option<String> {
+    let begin = text.find(BEGIN)? + BEGIN.len();
+    let end = begin + text[begin..].find(END)?;
+    Some(format!("{}\n{section}{}", &text[..begin], &text[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Context, Figure};
+
+    #[test]
+    fn the_last_run_is_shown_and_what_is_missing_is_named() {
+        let context = |date: &str, commit: &str| Context {
+            date: date.into(),
+            commit: commit.into(),
+            cpu: "CPU".into(),
+            cores: 2,
+            model: "default".into(),
+            ..Context::default()
+        };
+        let rows = [
+            Row::new(
+                "rcfg",
+                &context("2026-01-01T00:00:00Z", "old"),
+                &Figure::value("N=9", "full over self", "ratio", 9.0),
+            ),
+            Row::new(
+                "rcfg",
+                &context("2026-01-02T00:00:00Z", "new"),
+                &Figure::value("N=1", "full over self", "ratio", 3.0),
+            ),
+            Row::new(
+                "rcfg",
+                &context("2026-01-02T00:01:00Z", "new"),
+                &Figure::value("N=1", "full over self", "ratio", 1.5),
+            ),
+            Row::new(
+                "compare",
+                &context("2026-01-02T00:02:00Z", "new"),
+                &Figure::absent("N=1", "torch", "ratio", "no torch"),
+            ),
+        ];
+        let text = section(&rows);
+        assert!(text.contains("| N=1 | full over self | 1.50 |") && !text.contains("N=9"), "{text}");
+        assert!(
+            text.contains("not measured: no torch") && text.contains("Not measured: GPUs (cuda, tensorrt)"),
+            "{text}"
+        );
+        let readme = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let new = replace(&readme, "new\n").unwrap();
+        assert_eq!(new, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
+        assert_eq!(replace(&new, "new\n").unwrap(), new);
+        assert_eq!(replace("nothing", ""), None);
+    }
+}

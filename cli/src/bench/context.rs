@@ -1,0 +1,69 @@
+//! What a measurement ran on and with.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::UNIX_EPOCH;
+
+use livediffusion_bench::machine;
+use livediffusion_bench::record::{Context, utc};
+use livediffusion_onnx::{Runtime, physical_cores};
+use livediffusion_pipeline::frame::Size;
+
+use crate::args::ModelArgs;
+use crate::failure::Outcome;
+use crate::session::Session;
+
+/// The context of what runs on `session`.
+pub(crate) fn context(session: &Session, model: &ModelArgs, size: Size) -> Outcome<Context> {
+    let provider = session.loaded.provider.to_string();
+    let precision = session.loaded.precision.to_string();
+    context_of(model, &session.open.folder, &provider, &precision, size)
+}
+
+/// As [`context`], of networks that another process holds.
+pub(crate) fn context_of(
+    model: &ModelArgs,
+    pack: &Path,
+    provider: &str,
+    precision: &str,
+    size: Size,
+) -> Outcome<Context> {
+    let runtime = Runtime::load(model.ort_lib.as_deref())?;
+    let name = pack.canonicalize().ok().and_then(|folder| Some(folder.file_name()?.display().to_string()));
+    Ok(Context {
+        date: now(),
+        cpu: machine::cpu_model().unwrap_or_else(|| "unknown".into()),
+        cores: physical_cores(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        commit: commit(),
+        onnxruntime: runtime.version().into(),
+        flavour: runtime.flavour().into(),
+        provider: provider.into(),
+        precision: precision.into(),
+        model: name.unwrap_or_else(|| pack.display().to_string()),
+        size: size.to_string(),
+    })
+}
+
+#[allow(clippy::disallowed_methods, reason = "the edge through which measurements get their date")]
+fn now() -> String {
+    let since = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    utc(since.as_secs())
+}
+
+/// The commit that was given at build time, else that of the checkout that the binary lies in.
+fn commit() -> String {
+    if let Some(commit) = option_env!("LIVEDIFFUSION_COMMIT") {
+        return commit.to_owned();
+    }
+    let binary = std::env::current_exe().ok();
+    let Some(folder) = binary.as_deref().and_then(Path::parent) else { return "unknown".into() };
+    let git = |args: &[&str]| {
+        let done = Command::new("git").arg("-C").arg(folder).args(args).output().ok()?;
+        done.status.success().then(|| String::from_utf8_lossy(&done.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown".into() };
+    // What was measured before is no change of the program.
+    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/bench/record"]);
+    if changed.is_some_and(|files| !files.is_empty()) { format!("{commit}-dirty") } else { commit }
+}

@@ -1,0 +1,100 @@
+//! `livediffusion bench scaling`: several streams at once in one process, on the same weights.
+
+use livediffusion_bench::frames::{Run, Source, Subject};
+use livediffusion_bench::machine::resident_mb;
+use livediffusion_bench::record::Figure;
+use livediffusion_bench::rounds::{Variant, alternate, ratios};
+use livediffusion_bench::summary::Spread;
+use livediffusion_pipeline::Control;
+use livediffusion_pipeline::engine::Engine;
+use livediffusion_pipeline::painter::Painter;
+use livediffusion_pipeline::stats::{Clock, MonotonicClock};
+use serde_json::json;
+
+use super::args::ScalingArgs;
+use super::clips::patterns;
+use super::findings::Findings;
+use super::setup::{Setup, all_cores};
+use crate::failure::{Failure, Outcome, RUNNING};
+use crate::run::report::round;
+
+pub(crate) fn command(args: &ScalingArgs) -> Outcome<()> {
+    // As a process of several streams has it: each stream's frame on its share of the cores.
+    let setup = Setup::load(&args.setup, all_cores(&args.setup.model))?;
+    let mut whole = Setup::load(&args.setup, 1)?;
+    let settings = whole.session.settings(whole.parameters.clone(), whole.size)?;
+    let pictures = patterns(setup.size);
+    let frames = usize::from(args.setup.frames);
+    let (clock, size) = (setup.clock, setup.size);
+    let mut groups = Vec::new();
+    for &streams in &args.streams {
+        // One stream alone gets all cores for its frame: the most that a single live stream can have.
+        let session = if streams == 1 { &whole.session } else { &setup.session };
+        let before = resident_mb();
+        let mut subjects = Vec::new();
+        for _ in 0..streams {
+            let (networks, facts) = (session.loaded.shared.fork(), session.open.facts.clone());
+            let engine = Engine::new(networks, facts, size, Control::new(settings.clone()), Box::new(clock))?;
+            subjects.push(Subject::new(Painter::Whole(engine), size));
+        }
+        // Tensors are made at the first frames.
+        together(&mut subjects, &pictures, settings.parameters.t_index.len() + 1, clock)?;
+        let memory = resident_mb().zip(before).map(|(after, before)| (after - before) / f64::from(streams));
+        groups.push((usize::from(streams), subjects, memory));
+    }
+    let mut variants: Vec<Variant<'_, (f64, Vec<f64>), Failure>> = Vec::new();
+    for (_, subjects, _) in &mut groups {
+        let pictures = &pictures;
+        variants.push(Box::new(move || {
+            let started = clock.now();
+            let runs = together(subjects, pictures, frames, clock)?;
+            let seconds = clock.now().saturating_sub(started).as_secs_f64();
+            let pictures: usize = runs.iter().map(|run| run.pictures).sum();
+            Ok((pictures as f64 / seconds, runs.iter().map(Run::fps).collect()))
+        }));
+    }
+    let measured = alternate(usize::from(args.setup.rounds), &mut variants)?;
+    drop(variants);
+
+    let totals: Vec<Vec<f64>> = measured.iter().map(|rounds| rounds.iter().map(|round| round.0).collect()).collect();
+    let (mut figures, mut list) = (Vec::new(), Vec::new());
+    for (index, (streams, _, memory)) in groups.iter().enumerate() {
+        let each: Vec<f64> = measured[index].iter().flat_map(|round| round.1.clone()).collect();
+        let (each, total) = (Spread::of(&each), Spread::of(&totals[index]));
+        let over_first = ratios(&totals[index], &totals[0]);
+        let case = format!("{streams} streams");
+        let first = format!("total over that of {}", groups[0].0);
+        figures.push(Figure::spread(&case, "total", "fps", Some(total), totals[index].len()));
+        figures.push(Figure::spread(&case, "each", "fps", Some(each), measured[index].len() * streams));
+        figures.push(Figure::spread(&case, &first, "ratio", over_first, totals[index].len()));
+        figures.push(match memory {
+            Some(megabytes) => Figure::value(&case, "memory of a stream", "MB", *megabytes)
+                .note("growth of resident memory, weights not counted"),
+            None => Figure::absent(&case, "memory of a stream", "MB", "/proc/self/status tells nothing"),
+        });
+        list.push(json!({
+            "streams": streams,
+            "fps_total": round(total.median),
+            "fps_each": round(each.median),
+            "fps_slowest": round(each.min),
+            "over_first": over_first.map(|ratio| round(ratio.median)),
+            "mb_each": memory.map(round),
+        }));
+    }
+    Findings::of(json!({ "scaling": list }), whole.context, figures).hand_out("scaling", &args.setup.output)
+}
+
+/// Runs all of them at once, each on a thread of its own.
+fn together(subjects: &mut [Subject], pictures: &[Vec<u8>], frames: usize, clock: MonotonicClock) -> Outcome<Vec<Run>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = subjects
+            .iter_mut()
+            .map(|subject| scope.spawn(move || subject.run(Source::Pictures(pictures), frames, &clock)))
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            let run: Result<Run, _> = thread.join().map_err(|_| Failure::new(RUNNING, "a stream's thread panicked"))?;
+            run.map_err(Failure::from)
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
