@@ -83,6 +83,12 @@ class Networks:
                 # Casts to f32 that are written in the graph mean the type that the network computes in.
                 if getattr(node, "torch_dtype", None) == torch.float32:
                     node.torch_dtype = self.dtype
+                # It asks the graph for a shape that is known only when the graph runs; the weight has it too.
+                if isinstance(node, torch.nn.LayerNorm):
+                    node.normalized_shape = tuple(node.weight.shape)
+                # onnx2torch's Clip makes floats of the whole numbers that pick a row.
+                if type(node).__name__ == "OnnxGather":
+                    node.register_forward_pre_hook(lambda _, inputs: (inputs[0], inputs[1].long()))
 
             def call(**feeds):
                 out = module(*(feeds[name] for name in names))
