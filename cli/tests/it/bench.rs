@@ -67,7 +67,9 @@ fn stream_batch_and_rcfg() {
     assert_eq!(one["paper_full_over_self"], 1.64);
     let all = measured("rcfg", &[]);
     assert_eq!(all["steps"].as_array().unwrap().len(), 5);
-    all["steps"].as_array().unwrap().iter().for_each(|step| numbers(step, &["full_over_self", "full_over_initialize"]));
+    for step in all["steps"].as_array().unwrap() {
+        numbers(step, &["full_over_self", "full_over_initialize"]);
+    }
 }
 
 #[test]
