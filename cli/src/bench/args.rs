@@ -59,7 +59,7 @@ pub(crate) struct OutputArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Append the figures to DIR/<device>/<date>.csv
+    /// Append the figures to DIR/DEVICE/DATE.csv
     #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = RECORD)]
     pub(crate) record: Option<PathBuf>,
 }
