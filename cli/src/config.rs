@@ -233,7 +233,9 @@ pub(crate) fn lanes(model: &ModelArgs, pack: &Pack, parameters: &Parameters, liv
     let cores = model.threads.map_or_else(livediffusion_onnx::physical_cores, usize::from);
     let bytes: u64 = pack.parts.iter().map(|part| part.bytes).sum();
     let alone = live || bytes > LANES_BYTES;
-    model.lanes.map_or(if alone { 1 } else { cores.min(MOST_LANES) }, usize::from)
+    // Equal shares, as frames are dealt in turn: three lanes of two threads on six cores.
+    let shares = (1..=MOST_LANES).rev().find(|lanes| cores.is_multiple_of(*lanes)).unwrap_or(1);
+    model.lanes.map_or(if alone { 1 } else { shares }, usize::from)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::timestep::Timesteps;
 use crate::unet::OnnxUnet;
 use crate::vae::{OnnxDecoder, OnnxEncoder};
 
-/// Up to this many bytes of weights every lane gets sessions of its own: two sessions of one thread each gave 1.05 times
+/// Up to this many bytes of weights in all, every lane gets sessions of its own: two sessions of one thread each gave 1.05 times
 /// the frames of one session with two streams (OpenVINO 2025.4, default pack). Beyond it, memory is worth more.
 const OWN_SESSIONS_BYTES: u64 = 256 << 20;
 
@@ -82,15 +82,21 @@ pub fn load_networks_on(
     let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
     let on_device = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
     let lanes = if on_device { 1 } else { settings.lanes.clamp(1, threads) };
-    let bytes: u64 = pack.parts.iter().map(|part| part.bytes).sum();
-    let (copies, each) = if bytes <= OWN_SESSIONS_BYTES {
-        (lanes, SessionSettings { threads: Some(threads / lanes), lanes: 1, ..*settings })
+    let copied = |name| !matches!(name, PartName::TextEncoder | PartName::TextEncoder2);
+    let bytes: u64 = pack.parts.iter().filter(|part| copied(part.name)).map(|part| part.bytes).sum();
+    // One prompt is encoded at a time, on all threads.
+    let alone = SessionSettings { threads: Some(threads), lanes: 1, ..*settings };
+    let each: Vec<SessionSettings> = if bytes.saturating_mul(lanes as u64) <= OWN_SESSIONS_BYTES {
+        let share = |lane| threads / lanes + usize::from(lane < threads % lanes);
+        (0..lanes).map(|lane| SessionSettings { threads: Some(share(lane)), ..alone }).collect()
     } else {
-        (1, SessionSettings { threads: Some(threads), lanes, ..*settings })
+        vec![SessionSettings { lanes, ..alone }]
     };
     let (copies, text) = std::thread::scope(|scope| {
-        let copies: Vec<_> = (0..copies).map(|_| scope.spawn(|| Copy::load(runtime, pack, &chosen, &each))).collect();
-        let text = OnnxText::load(runtime, pack, &chosen, settings);
+        let chosen = &chosen;
+        let load = |each| scope.spawn(move || Copy::load(runtime, pack, chosen, each));
+        let copies: Vec<_> = each.iter().map(load).collect();
+        let text = OnnxText::load(runtime, pack, chosen, &alone);
         let copies: Result<Vec<_>, _> = copies.into_iter().map(joined).collect();
         (copies, text)
     });

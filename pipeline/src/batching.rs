@@ -3,7 +3,7 @@
 //! There is no timer and no thread: whoever finds the U-Net free takes along all who wait, runs it for them, and wakes
 //! them. Under load the calls fill by themselves; a stream alone is never held up; one that is slow is simply not in the
 //! queue. Whether a call with rows of several streams is faster than their calls one by one is a matter of the machine:
-//! on a GPU that a single row does not fill it is, on a CPU one frame a core is ([`crate::lanes`]).
+//! a GPU that a single row does not fill may gain, on a CPU one frame a core is faster ([`crate::lanes`]).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -70,9 +70,9 @@ impl Lane {
     }
 
     pub(super) fn receive(&mut self) -> Result<Job, EngineError> {
-        let job = self.done.recv().map_err(|_| gone())?;
-        self.held -= 1;
-        Ok(job)
+        // Also where the thread is gone: nobody waits for that frame again.
+        self.held = self.held.saturating_sub(1);
+        self.done.recv().map_err(|_| gone())
     }
 
     pub(super) fn try_receive(&mut self) -> Result<Option<Job>, EngineError> {

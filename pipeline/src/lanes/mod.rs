@@ -34,7 +34,8 @@ enum Waiting {
 }
 
 /// Several engines as one stream; the same calls as [`Engine`]'s. Frames leave in order, up to twice as many later as
-/// there are lanes.
+/// there are lanes, repeated ones between them not counted. A change takes effect with the next frame dealt: frames in the
+/// lanes finish under the old settings, whatever the prompt policy says.
 pub struct Lanes {
     facts: ModelFacts,
     schedule: NoiseSchedule,
