@@ -1,18 +1,16 @@
 //! From the flags to an engine: the library, the pack, its networks, the encoded prompts.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use livediffusion_onnx::{Chosen, LoadedPack, Pack, Runtime, choose_provider, load_networks_on};
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::lanes::Lanes;
-use livediffusion_pipeline::model::{Conditioning, TextEncoder};
 use livediffusion_pipeline::painter::Painter;
-use livediffusion_pipeline::params::{CfgType, Parameters};
+use livediffusion_pipeline::params::Parameters;
 use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::stats::MonotonicClock;
-use livediffusion_pipeline::{Control, PromptPair, Settings, guidance_embedding};
+use livediffusion_pipeline::{Control, Prompts, Settings};
 use serde_json::json;
 
 use crate::args::ModelArgs;
@@ -83,67 +81,11 @@ impl Backend {
     }
 }
 
-/// Makes settings of parameters: what encodes prompts, and the last prompts, which need not be encoded again.
-pub(crate) struct Prompts {
-    text: Box<dyn TextEncoder>,
-    timestep_cond_width: Option<usize>,
-    last: Last,
-}
-
-impl Prompts {
-    #[cfg(test)]
-    pub(crate) fn new(text: Box<dyn TextEncoder>, timestep_cond_width: Option<usize>) -> Self {
-        Self { text, timestep_cond_width, last: None }
-    }
-
-    /// The parameters as a snapshot with their prompts encoded.
-    pub(crate) fn settings(&mut self, parameters: Parameters, size: Size) -> Outcome<Settings> {
-        encoded(&mut *self.text, self.timestep_cond_width, &mut self.last, parameters, size)
-    }
-}
-
-/// What prompts were encoded last, and for what.
-type Last = Option<(Parameters, Size, Arc<PromptPair>)>;
-
-fn encoded(
-    text: &mut dyn TextEncoder,
-    timestep_cond_width: Option<usize>,
-    last: &mut Last,
-    mut parameters: Parameters,
-    size: Size,
-) -> Outcome<Settings> {
-    // An LCM full model takes the guidance scale as an input: guiding its output as well would guide twice.
-    let timestep_cond = timestep_cond_width.map(|width| guidance_embedding(parameters.guidance, width));
-    if timestep_cond.is_some() {
-        parameters.cfg = CfgType::None;
-    }
-    let is_same = |(old, old_size, _): &&(Parameters, Size, Arc<PromptPair>)| {
-        (&old.prompt, &old.negative_prompt, *old_size) == (&parameters.prompt, &parameters.negative_prompt, size)
-            && (timestep_cond.is_none() || old.guidance == parameters.guidance)
-    };
-    if let Some((_, _, prompts)) = last.as_ref().filter(is_same) {
-        return Ok(Settings { prompts: Arc::clone(prompts), parameters });
-    }
-    let mut encode = |prompt: &str| -> Outcome<Arc<Conditioning>> {
-        let conditioning = text.encode(prompt, size)?;
-        Ok(Arc::new(Conditioning { timestep_cond: timestep_cond.clone(), ..conditioning }))
-    };
-    let prompt = encode(&parameters.prompt)?;
-    let negative = if parameters.negative_prompt == parameters.prompt {
-        Arc::clone(&prompt)
-    } else {
-        encode(&parameters.negative_prompt)?
-    };
-    let prompts = Arc::new(PromptPair { prompt, negative });
-    *last = Some((parameters.clone(), size, Arc::clone(&prompts)));
-    Ok(Settings { parameters, prompts })
-}
-
 /// Networks in memory, ready to make engines of.
 pub(crate) struct Session {
     pub(crate) open: OpenPack,
     pub(crate) loaded: LoadedPack,
-    last: Last,
+    prompts: Prompts,
 }
 
 impl Session {
@@ -162,13 +104,14 @@ impl Session {
             precision = %loaded.precision,
             "{}", loaded.why
         );
-        Ok(Self { open, loaded, last: None })
+        let width = loaded.networks.denoiser.timestep_cond_width();
+        let prompts = Prompts::new(Box::new(loaded.text.clone()), width);
+        Ok(Self { open, loaded, prompts })
     }
 
     /// The parameters as a snapshot with their prompts encoded.
     pub(crate) fn settings(&mut self, parameters: Parameters, size: Size) -> Outcome<Settings> {
-        let width = self.loaded.networks.denoiser.timestep_cond_width();
-        encoded(&mut *self.loaded.text, width, &mut self.last, parameters, size)
+        Ok(self.prompts.settings(parameters, size)?)
     }
 
     /// Makes a stream on these networks: one engine, or as many lanes as were loaded.
@@ -185,8 +128,6 @@ impl Session {
 
     /// As [`painter`](Self::painter), for the only stream, and what makes further settings for it.
     pub(crate) fn into_painter(self, size: Size, control: Control) -> Outcome<(Painter, Prompts)> {
-        let painter = self.painter(size, control)?;
-        let width = self.loaded.networks.denoiser.timestep_cond_width();
-        Ok((painter, Prompts { text: self.loaded.text, timestep_cond_width: width, last: self.last }))
+        Ok((self.painter(size, control)?, self.prompts))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 
-use livediffusion_pipeline::model::{Encoder, Networks, TextEncoder};
+use livediffusion_pipeline::model::{Encoder, Networks, SharedText};
 
 use crate::cpu::physical_cores;
 use crate::error::OnnxError;
@@ -55,7 +55,7 @@ pub struct LoadedPack {
     /// Forks that run at once without waiting for each other: as asked for, within the threads; 1 on a GPU.
     pub lanes: usize,
     /// Tokenizers and text encoders.
-    pub text: Box<dyn TextEncoder>,
+    pub text: SharedText,
     /// What they run on.
     pub provider: Provider,
     /// Arithmetic of VAE and U-Net.
@@ -100,7 +100,7 @@ pub fn load_networks_on(
         let copies: Result<Vec<_>, _> = copies.into_iter().map(joined).collect();
         (copies, text)
     });
-    let (copies, text) = (copies?, Box::new(text?));
+    let (copies, text) = (copies?, SharedText::new(Box::new(text?)));
     let timesteps = copies[0].denoiser.timesteps();
     let shared = SharedNetworks { copies, next: AtomicUsize::new(0) };
     let networks = shared.fork();

@@ -45,6 +45,14 @@ pub enum EngineError {
     /// A lane's thread could not be started or is gone.
     #[error("a lane of the engine stopped: {0}")]
     Lane(String),
+    /// A thread beside the engine could not be started.
+    #[error("cannot start the {name}'s thread: {what}")]
+    Thread {
+        /// Whose it is.
+        name: &'static str,
+        /// What the system said.
+        what: String,
+    },
     /// Several frames in a row came out of the networks as NaN or infinity.
     #[error("the networks gave NaN or infinity for {frames} frames in a row")]
     NotFinite {
@@ -67,7 +75,7 @@ impl EngineError {
                  check the pack with livediffusion models inspect"
                     .into(),
             ),
-            Self::Picture { .. } => None,
+            Self::Picture { .. } | Self::Thread { .. } => None,
             Self::Lane(_) => Some("try it with --lanes 1, and report it with the log of -vv".into()),
         }
     }

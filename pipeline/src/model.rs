@@ -3,7 +3,7 @@
 //! ONNX Runtime (`livediffusion-onnx`) and the tests' closed forms ([`crate::fake`]) implement them. All tensors are
 //! f32 and NCHW here, whatever the network's own precision: at t = 999 an error in a latent is amplified 14.6 times.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::frame::{LatentShape, Size};
 
@@ -129,6 +129,24 @@ pub trait TextEncoder: Send {
     /// Encodes a prompt of any length; what does not fit is cut off with one warning. `size` is the picture size, which
     /// SDXL's `time_ids` carry.
     fn encode(&mut self, prompt: &str, size: Size) -> Result<Conditioning, ModelError>;
+}
+
+/// A text encoder that several streams share. Cheap to clone; one prompt is encoded at a time.
+#[derive(Clone)]
+pub struct SharedText(Arc<Mutex<Box<dyn TextEncoder>>>);
+
+impl SharedText {
+    /// Shares `text`.
+    pub fn new(text: Box<dyn TextEncoder>) -> Self {
+        Self(Arc::new(Mutex::new(text)))
+    }
+}
+
+impl TextEncoder for SharedText {
+    fn encode(&mut self, prompt: &str, size: Size) -> Result<Conditioning, ModelError> {
+        // An encoder that panicked in another stream has no state that could be half done: each call starts anew.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).encode(prompt, size)
+    }
 }
 
 /// The networks of one stream.

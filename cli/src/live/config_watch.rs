@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use livediffusion_pipeline::Tuning;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::tuner::Tuning;
 use crate::config::ConfigFile;
 use crate::failure::{Failure, Outcome, RUNNING};
 

@@ -2,19 +2,16 @@
 
 mod config_watch;
 mod osc;
-mod tuner;
 
 use std::path::Path;
 
-use livediffusion_pipeline::Control;
 use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::{Control, Prompts, Tuner};
 
 use self::config_watch::ConfigWatch;
 use self::osc::OscServer;
 pub(crate) use self::osc::parse_address;
-use self::tuner::Tuner;
 use crate::failure::Outcome;
-use crate::session::Prompts;
 
 /// Everything that listens for changes. Dropping it ends the listeners, then the tuner.
 pub(crate) struct Live {

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use livediffusion_pipeline::Tuning;
 use rosc::{OscMessage, OscPacket, OscType};
 
-use super::tuner::Tuning;
 use crate::failure::{Failure, Outcome, RUNNING};
 
 /// Longest datagram. A prompt of 10 000 letters fits; bundles in bundles stay few enough to be read by recursion.

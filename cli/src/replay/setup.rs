@@ -8,7 +8,7 @@ use livediffusion_onnx::{
 };
 use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
-use livediffusion_pipeline::model::{Conditioning, Networks, Row, TextEncoder};
+use livediffusion_pipeline::model::{Conditioning, Networks, Row, SharedText, TextEncoder as _};
 use livediffusion_pipeline::params::Parameters;
 use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::{PromptPair, Settings};
@@ -109,7 +109,7 @@ pub(super) fn prompts(
     level: Level,
     parameters: Parameters,
     size: Size,
-    text: Option<&mut Box<dyn TextEncoder>>,
+    text: Option<&mut SharedText>,
     ledger: &SharedLedger,
 ) -> Outcome<(Settings, Option<Settings>)> {
     let recorded = |tokens: &str, pooled: &str| -> Outcome<Option<Conditioning>> {

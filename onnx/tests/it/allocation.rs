@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use livediffusion_pipeline::frame::{LatentShape, Size};
-use livediffusion_pipeline::model::DenoiseBatch;
+use livediffusion_pipeline::model::{DenoiseBatch, TextEncoder as _};
 
 use crate::support::{load, noise, pack_dir, row, runtime};
 

@@ -7,7 +7,7 @@ use livediffusion_onnx::Timesteps;
 use livediffusion_onnx::graph::proto::{ModelProto, NodeProto, ValueInfoProto};
 use livediffusion_onnx::graph::{DType, Graph};
 use livediffusion_pipeline::frame::{LatentShape, Size};
-use livediffusion_pipeline::model::{Conditioning, DenoiseBatch};
+use livediffusion_pipeline::model::{Conditioning, DenoiseBatch, TextEncoder as _};
 
 use crate::support::{assert_close, constant, load, noise, pack_dir, row, runtime, with_int, with_ints};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use livediffusion_onnx::pack::{PartName, VaeKind};
 use livediffusion_onnx::{LoadedPack, Pack, Precision, Provider, SessionSettings, Timesteps, load_networks};
 use livediffusion_pipeline::frame::{LatentShape, Size};
-use livediffusion_pipeline::model::{Conditioning, DenoiseBatch};
+use livediffusion_pipeline::model::{Conditioning, DenoiseBatch, TextEncoder as _};
 use safetensors::SafeTensors;
 
 use crate::support::{PACKS, TOLERANCE, assert_close, data, load, noise, on, openvino, pack_dir, row, runtime};

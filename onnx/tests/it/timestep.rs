@@ -7,7 +7,7 @@ use livediffusion_onnx::graph::proto::{NodeProto, ValueInfoProto};
 use livediffusion_onnx::graph::{Change, Part, rewrite};
 use livediffusion_onnx::{LoadedPack, Pack, Timesteps};
 use livediffusion_pipeline::frame::{LatentShape, Size};
-use livediffusion_pipeline::model::DenoiseBatch;
+use livediffusion_pipeline::model::{DenoiseBatch, TextEncoder as _};
 
 use crate::support::{TOLERANCE, assert_close, constant, copy_of, load, noise, pack_dir, row, runtime};
 

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use livediffusion_pipeline::Control;
-use livediffusion_pipeline::frame::Size;
-use livediffusion_pipeline::params::{Parameters, spec};
-
-use crate::failure::{Failure, Outcome, RUNNING};
-use crate::session::Prompts;
+use crate::error::EngineError;
+use crate::frame::Size;
+use crate::params::{Parameters, spec};
+use crate::prompts::Prompts;
+use crate::settings::Control;
 
 /// Not a parameter of its own: it moves the t_index_list.
 const STRENGTH: &str = "strength";
@@ -27,28 +26,33 @@ impl Mail {
     }
 }
 
-/// Owner of the thread.
-pub(crate) struct Tuner {
+/// Owner of the thread that makes settings of changed parameters. Dropping it ends the thread.
+pub struct Tuner {
     mail: Arc<Mail>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Hands changes to the tuner.
+/// Hands changes to the tuner. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Tuning(Arc<Mail>);
+pub struct Tuning(Arc<Mail>);
 
 impl Tuner {
-    pub(crate) fn start(prompts: Prompts, size: Size, control: Control) -> Outcome<Self> {
+    /// Starts the thread. It makes settings for pictures of `size` and stores them in `control`.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start(prompts: Prompts, size: Size, control: Control) -> Result<Self, EngineError> {
         let mail = Arc::<Mail>::default();
         let theirs = Arc::clone(&mail);
         let thread = std::thread::Builder::new()
             .name("tuner".into())
             .spawn(move || tune(&theirs, prompts, size, &control))
-            .map_err(|error| Failure::new(RUNNING, format!("cannot start the tuner's thread: {error}")))?;
+            .map_err(|error| EngineError::Thread { name: "tuner", what: error.to_string() })?;
         Ok(Self { mail, thread: Some(thread) })
     }
 
-    pub(crate) fn handle(&self) -> Tuning {
+    /// What others ask it for changes with.
+    pub fn handle(&self) -> Tuning {
         Tuning(Arc::clone(&self.mail))
     }
 }
@@ -66,7 +70,7 @@ impl Drop for Tuner {
 impl Tuning {
     /// Asks for a change. Refused at once: what is no parameter, not hot, or of a wrong value. Whether the model can do it
     /// (a t_index_list that is too long, say) shows at the next frame.
-    pub(crate) fn set(&self, name: &str, text: &str) -> Result<(), String> {
+    pub fn set(&self, name: &str, text: &str) -> Result<(), String> {
         let mut scratch = Parameters::default();
         let name = if name == STRENGTH {
             apply(&mut scratch, STRENGTH, text)?;
@@ -123,7 +127,7 @@ fn tune(mail: &Mail, mut prompts: Prompts, size: Size, control: &Control) {
         }
         match prompts.settings(parameters, size) {
             Ok(settings) => control.store(settings),
-            Err(error) => tracing::warn!("the change was refused: {}", error.message()),
+            Err(error) => tracing::warn!("the change was refused: {}", error),
         }
     }
 }
@@ -133,9 +137,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use livediffusion_pipeline::Settings;
-    use livediffusion_pipeline::model::{Conditioning, ModelError, TextEncoder};
-    use livediffusion_pipeline::params::CfgType;
+    use crate::model::{Conditioning, ModelError, TextEncoder};
+    use crate::params::CfgType;
+    use crate::settings::Settings;
 
     use super::*;
 
