@@ -228,6 +228,9 @@ const LANES_BYTES: u64 = 256 << 20;
 /// most frames, which files want. Frames of a frame buffer belong together.
 pub(crate) fn lanes(model: &ModelArgs, pack: &Pack, parameters: &Parameters, live: bool) -> usize {
     if parameters.frame_buffer > 1 {
+        if model.lanes.is_some_and(|lanes| lanes > 1) {
+            tracing::warn!("frames of a frame buffer belong together: --lanes is 1");
+        }
         return 1;
     }
     let cores = model.threads.map_or_else(livediffusion_onnx::physical_cores, usize::from);

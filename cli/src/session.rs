@@ -104,6 +104,9 @@ impl Session {
             precision = %loaded.precision,
             "{}", loaded.why
         );
+        if loaded.lanes < lanes {
+            tracing::warn!("--lanes is {} on {} with this many threads", loaded.lanes, loaded.provider);
+        }
         let width = loaded.networks.denoiser.timestep_cond_width();
         let prompts = Prompts::new(Box::new(loaded.text.clone()), width);
         Ok(Self { open, loaded, prompts })

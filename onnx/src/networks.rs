@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 
 use livediffusion_pipeline::model::{Encoder, Networks, SharedText};
+use tracing::subscriber::NoSubscriber;
 
 use crate::cpu::physical_cores;
 use crate::error::OnnxError;
@@ -94,8 +95,14 @@ pub fn load_networks_on(
     };
     let (copies, text) = std::thread::scope(|scope| {
         let chosen = &chosen;
-        let load = |each| scope.spawn(move || Copy::load(runtime, pack, chosen, each));
-        let copies: Vec<_> = each.iter().map(load).collect();
+        let load = |(index, each): (usize, _)| {
+            scope.spawn(move || {
+                let load = || Copy::load(runtime, pack, chosen, each);
+                // What there is to warn of is said by the first.
+                if index == 0 { load() } else { tracing::subscriber::with_default(NoSubscriber::new(), load) }
+            })
+        };
+        let copies: Vec<_> = each.iter().enumerate().map(load).collect();
         let text = OnnxText::load(runtime, pack, chosen, &alone);
         let copies: Result<Vec<_>, _> = copies.into_iter().map(joined).collect();
         (copies, text)

@@ -237,7 +237,8 @@ pub(crate) fn builder(
     Ok(Session::builder(runtime.environment())?
         .with_log_level(LogLevel::Error)?
         .with_optimization_level(optimization(provider))?
-        .with_intra_threads(threads / lanes)?
+        // A session's own threads help whoever calls, and each lane calls from a thread of its own: n stands for n − 1.
+        .with_intra_threads(threads - lanes + 1)?
         .with_inter_threads(1)?
         .with_intra_op_spinning(settings.spinning)?
         // With it, every new shape adds an arena of its own: gigabytes for a U-Net that needs a few hundred megabytes.

@@ -67,7 +67,8 @@ pub struct BatchCounts {
 
 impl SharedDenoiser {
     /// Shares `denoiser`. No call gets more than `most_rows` rows, unless one stream alone has more: what the network was
-    /// built for (a TensorRT profile), or fits into memory.
+    /// built for (a TensorRT profile), or fits into memory. Every number of rows is a shape of its own, of which a network
+    /// on ONNX Runtime keeps eight ready: more than 8 rows make it prepare tensors again and again.
     pub fn new(denoiser: Box<dyn Denoiser>, most_rows: usize) -> Self {
         let timestep_cond_width = denoiser.timestep_cond_width();
         let work = Work { denoiser, requests: Vec::new(), sample: Vec::new(), rows: Vec::new(), out: Vec::new() };
@@ -96,8 +97,8 @@ struct Handle(Arc<Shared>);
 
 impl Denoiser for Handle {
     fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
-        if batch.sample.len() != out.len() {
-            return Err(ModelError::new("U-Net: the prediction has another length than the sample"));
+        if batch.sample.len() != out.len() || batch.sample.len() != batch.rows.len() * batch.shape.len() {
+            return Err(ModelError::new("U-Net: sample, prediction and rows have different lengths"));
         }
         let mut state = lock(&self.0.state);
         let ticket = state.enqueue(batch);
@@ -171,10 +172,30 @@ impl State {
     }
 }
 
+/// The parts of a prompt that a network takes, and their sizes.
+#[derive(PartialEq, Eq)]
+struct PromptKind {
+    length: usize,
+    width: usize,
+    pooled: Option<usize>,
+    has_time_ids: bool,
+    timestep_cond: Option<usize>,
+}
+
 impl Request {
-    /// What all rows of a call must have in common: shape of the latents, length and width of the prompt.
-    fn kind(&self) -> (LatentShape, Option<(usize, usize)>) {
-        (self.shape, self.rows.first().map(|row| (row.conditioning.length, row.conditioning.width)))
+    /// What all rows of a call must have in common.
+    fn kind(&self) -> (LatentShape, Option<PromptKind>) {
+        let kind = |row: &Row| {
+            let c = &*row.conditioning;
+            PromptKind {
+                length: c.length,
+                width: c.width,
+                pooled: c.pooled.as_ref().map(Vec::len),
+                has_time_ids: c.time_ids.is_some(),
+                timestep_cond: c.timestep_cond.as_ref().map(Vec::len),
+            }
+        };
+        (self.shape, self.rows.first().map(kind))
     }
 }
 
@@ -200,7 +221,9 @@ impl Drop for Finish<'_> {
         let mut state = lock(&self.shared.state);
         if let Some(mut work) = self.work.take() {
             if std::thread::panicking() {
+                // Its own: nobody comes back for it, be it in this call or still waiting.
                 work.requests.retain(|request| request.ticket != self.ticket);
+                state.waiting.retain(|request| request.ticket != self.ticket);
                 for request in &mut work.requests {
                     request.failed = Some(ModelError::new("the U-Net panicked in a call with another stream's frames"));
                 }

@@ -217,6 +217,12 @@ impl Engine {
         Ok(())
     }
 
+    /// No pictures: those of the call before are gone.
+    pub(crate) fn nothing(&mut self) -> Emitted<'_> {
+        self.emitter.clear();
+        self.emitter.emitted()
+    }
+
     /// Gives up the frames in flight, after an error that was theirs.
     pub(crate) fn abandon(&mut self) {
         self.pending.clear();

@@ -41,6 +41,17 @@ impl Painter {
         }
     }
 
+    /// The pictures that became ready since the last call, without a new frame: for a source that pauses.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn ready(&mut self) -> Result<Emitted<'_>, EngineError> {
+        match self {
+            Self::Whole(engine) => Ok(engine.nothing()),
+            Self::Lanes(lanes) => lanes.ready(),
+        }
+    }
+
     /// See [`Engine::flush`].
     ///
     /// # Errors

@@ -87,13 +87,14 @@ impl Report {
         })
     }
 
-    /// Time that the skipped frames would have taken in the networks, at the mean of those that were not skipped.
+    /// Time that the skipped frames would have taken in the networks, at the mean of those that were not skipped. Lanes
+    /// would have worked on as many of them at once.
     fn saved_by_skipping_ms(&self) -> f64 {
         let networks = [Stage::Encode, Stage::Denoise, Stage::Advance, Stage::Decode, Stage::Postprocess];
         let total = |stage: Stage| milliseconds(self.stats.mean(stage)) * self.stats.count(stage) as f64;
         let spent: f64 = networks.iter().map(|stage| total(*stage)).sum();
         let processed = self.stats.frames_in.saturating_sub(self.stats.frames_skipped).max(1);
-        spent / processed as f64 * self.stats.frames_skipped as f64
+        spent / processed as f64 * self.stats.frames_skipped as f64 / self.lanes.max(1) as f64
     }
 
     pub(crate) fn print_table(&self) {

@@ -97,7 +97,7 @@ impl Stream<'_> {
                         (self.before_frame)(frame.meta());
                         frame.with_picture(|picture| painter.step(frame.meta(), picture))??
                     }
-                    Ok(Next::TimedOut) => continue,
+                    Ok(Next::TimedOut) => painter.ready()?,
                     Ok(Next::End) => break,
                 },
                 Frames::Noise { left: 0, .. } => break,
@@ -119,8 +119,10 @@ impl Stream<'_> {
             }
         }
         counts.stopped = self.stop.load(Ordering::Relaxed);
+        // Also where nobody sees the last pictures: with them come the stage times.
+        let last = painter.flush()?;
         if !closed {
-            match self.push(painter.flush()?, &mut sink, &mut counts) {
+            match self.push(last, &mut sink, &mut counts) {
                 Ok(()) | Err(IoError::WindowClosed) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -1,6 +1,7 @@
 //! One lane: a thread with an engine, and the frames that go to it and come back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
@@ -49,18 +50,26 @@ pub(super) struct Lane {
     jobs: Option<SyncSender<Job>>,
     done: Receiver<Job>,
     pub(super) held: usize,
+    /// Raised when the first lane of the stream is told to end: frames that wait are not worked on any more.
+    ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<Networks>>,
 }
 
 impl Lane {
-    pub(super) fn start(index: usize, engine: Engine, control: Control) -> Result<Self, EngineError> {
+    pub(super) fn start(
+        index: usize,
+        engine: Engine,
+        control: Control,
+        ending: Arc<AtomicBool>,
+    ) -> Result<Self, EngineError> {
         let (jobs, inbox) = sync_channel::<Job>(DEPTH);
         let (outbox, done) = sync_channel::<Job>(DEPTH);
+        let flag = Arc::clone(&ending);
         let thread = std::thread::Builder::new()
             .name(format!("lane-{index}"))
-            .spawn(move || work(engine, &control, &inbox, &outbox))
+            .spawn(move || work(engine, &control, &flag, &inbox, &outbox))
             .map_err(|error| EngineError::Lane(error.to_string()))?;
-        Ok(Self { jobs: Some(jobs), done, held: 0, thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), done, held: 0, ending, thread: Some(thread) })
     }
 
     pub(super) fn send(&mut self, job: Job) -> Result<(), EngineError> {
@@ -82,12 +91,16 @@ impl Lane {
                 Ok(Some(job))
             }
             Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(gone()),
+            Err(TryRecvError::Disconnected) => {
+                self.held = self.held.saturating_sub(1);
+                Err(gone())
+            }
         }
     }
 
-    /// Lets the thread finish what it has and waits for it.
+    /// Lets the thread finish the frame it works on and waits for it.
     pub(super) fn end(&mut self) -> Option<Networks> {
+        self.ending.store(true, Ordering::Relaxed);
         self.jobs = None;
         self.thread.take()?.join().ok()
     }
@@ -104,8 +117,17 @@ fn gone() -> EngineError {
 }
 
 /// A lane's thread.
-fn work(mut engine: Engine, control: &Control, inbox: &Receiver<Job>, outbox: &SyncSender<Job>) -> Networks {
+fn work(
+    mut engine: Engine,
+    control: &Control,
+    ending: &AtomicBool,
+    inbox: &Receiver<Job>,
+    outbox: &SyncSender<Job>,
+) -> Networks {
     while let Ok(mut job) = inbox.recv() {
+        if ending.load(Ordering::Relaxed) {
+            break;
+        }
         if !Arc::ptr_eq(&control.load(), &job.settings) {
             control.store_shared(Arc::clone(&job.settings));
         }

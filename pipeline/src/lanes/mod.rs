@@ -9,6 +9,7 @@ mod lane;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use livediffusion_kernels::rgb8_to_chw;
 
@@ -23,7 +24,7 @@ use crate::noise::SeededUniform;
 use crate::schedule::NoiseSchedule;
 use crate::settings::{Control, Settings};
 use crate::similarity::SimilarityFilter;
-use crate::stats::{Clock, Stats};
+use crate::stats::{Clock, Stage, Stats};
 
 /// A frame that has not left yet.
 enum Waiting {
@@ -62,6 +63,13 @@ pub struct Lanes {
     painted: usize,
     has_last: bool,
     failed_in_a_row: u32,
+    /// The first error of a frame that has not been handed out yet.
+    failure: Option<EngineError>,
+    /// Whether the call before handed out the pictures that go before it.
+    is_due: bool,
+    /// Whether the call before ended in an error, so that its pictures still wait.
+    is_kept: bool,
+    clock: Box<dyn Clock>,
     stats: Stats,
 }
 
@@ -84,10 +92,11 @@ impl Lanes {
             return Err(EngineError::Lane("lanes take frames one by one, and at least one set of networks".into()));
         }
         let dealt = lane_settings(&settings);
+        let ending = Arc::new(AtomicBool::new(false));
         let start = |(index, networks): (usize, Networks)| {
             let control = Control::new(Settings::clone(&dealt));
             let engine = Engine::new(networks, facts.clone(), size, control.clone(), Box::new(clock.clone()))?;
-            Lane::start(index, engine, control)
+            Lane::start(index, engine, control, Arc::clone(&ending))
         };
         let members = networks.into_iter().enumerate().map(start).collect::<Result<Vec<_>, _>>()?;
         let (places, bytes) = (DEPTH * members.len(), 3 * size.pixels());
@@ -123,6 +132,10 @@ impl Lanes {
             painted: 0,
             has_last: false,
             failed_in_a_row: 0,
+            failure: None,
+            is_due: false,
+            is_kept: false,
+            clock: Box::new(clock.clone()),
             stats: Stats::default(),
         })
     }
@@ -130,7 +143,8 @@ impl Lanes {
     /// One frame in; the pictures that became ready out. See [`Engine::step`].
     ///
     /// # Errors
-    /// A picture of another size, a failing network, or three broken frames in a row.
+    /// A picture of another size, a failing network, or three broken frames in a row. The pictures before the frame that
+    /// failed leave first, those behind it leave later: an error may be that of a frame some calls ago.
     pub fn step(&mut self, meta: FrameMeta, picture: PictureView<'_>) -> Result<Emitted<'_>, EngineError> {
         if picture.size != self.size || !picture.is_consistent() {
             return Err(EngineError::Picture { expected: self.size, got: picture.size });
@@ -138,12 +152,21 @@ impl Lanes {
         self.begin();
         if self.is_skipped(picture) {
             self.stats.frames_skipped += 1;
-            self.wait_for_room()?;
+            self.wait_for_room();
             self.waiting.push_back(Waiting::Repeat(meta));
         } else {
             self.deal(Work::Paint, meta, Some(picture))?;
         }
-        self.collect_ready()
+        self.hand_out_ready()
+    }
+
+    /// The pictures that became ready since the last call, without a new frame: for a source that pauses.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn ready(&mut self) -> Result<Emitted<'_>, EngineError> {
+        self.clear();
+        self.hand_out_ready()
     }
 
     /// txt2img: one frame out of noise. See [`Engine::generate`].
@@ -153,17 +176,17 @@ impl Lanes {
     pub fn generate(&mut self, meta: FrameMeta) -> Result<Emitted<'_>, EngineError> {
         self.begin();
         self.deal(Work::Generate, meta, None)?;
-        self.collect_ready()
+        self.hand_out_ready()
     }
 
     /// Finishes the frames in flight, at the end of a stream; from here on [`stats`](Self::stats) has the stage times.
     ///
     /// # Errors
-    /// A failing network.
+    /// A failing network: the pictures of this call are lost with it.
     pub fn flush(&mut self) -> Result<Emitted<'_>, EngineError> {
         self.clear();
         while !self.waiting.is_empty() {
-            self.collect_front()?;
+            self.collect_front();
         }
         for index in 0..self.members.len() {
             self.next = index;
@@ -174,7 +197,7 @@ impl Lanes {
             }
             self.spare.push(job);
         }
-        Ok(self.emitted())
+        self.failure.take().map_or_else(|| Ok(self.emitted()), Err)
     }
 
     /// What happened so far. The times of the stages arrive with [`flush`](Self::flush).
@@ -217,6 +240,9 @@ impl Lanes {
     }
 
     fn clear(&mut self) {
+        if std::mem::take(&mut self.is_kept) {
+            return;
+        }
         let bytes = 3 * self.size.pixels();
         if self.painted > 0 {
             self.pictures.copy_within(self.painted * bytes..(self.painted + 1) * bytes, 0);
@@ -234,18 +260,21 @@ impl Lanes {
             self.filter.reset();
             return false;
         };
+        let started = self.clock.now();
         self.image.resize(3 * self.size.pixels(), 0.0);
         rgb8_to_chw(picture.rgb, picture.stride, self.size.width, self.size.height, &mut self.image);
         let uniform = &mut self.uniform;
         let (metric, most) = (parameters.similarity_metric, parameters.max_skip);
-        self.filter.decide(&self.image, metric, threshold, most, &mut || uniform.next_uniform()).skip
+        let decision = self.filter.decide(&self.image, metric, threshold, most, &mut || uniform.next_uniform());
+        self.stats.record(Stage::Similarity, self.clock.now().saturating_sub(started));
+        decision.skip
     }
 
     /// Gives a frame to the lane whose turn it is.
     fn deal(&mut self, work: Work, meta: FrameMeta, picture: Option<PictureView<'_>>) -> Result<(), EngineError> {
-        self.wait_for_room()?;
-        while self.members[self.next].held == DEPTH {
-            self.collect_front()?;
+        self.wait_for_room();
+        while self.members[self.next].held == DEPTH && !self.waiting.is_empty() {
+            self.collect_front();
         }
         let lane = self.next;
         self.send(work, meta, picture)?;
@@ -255,11 +284,10 @@ impl Lanes {
     }
 
     /// Skipped frames cost nothing and may come fast: they must not pile up behind a frame that takes its time.
-    fn wait_for_room(&mut self) -> Result<(), EngineError> {
+    fn wait_for_room(&mut self) {
         while self.waiting.len() >= 2 * DEPTH * self.members.len() {
-            self.collect_front()?;
+            self.collect_front();
         }
-        Ok(())
     }
 
     fn send(&mut self, work: Work, meta: FrameMeta, picture: Option<PictureView<'_>>) -> Result<(), EngineError> {
@@ -278,34 +306,59 @@ impl Lanes {
         self.members[self.next].send(job)
     }
 
-    /// Takes what is ready at the front, without waiting.
-    fn collect_ready(&mut self) -> Result<Emitted<'_>, EngineError> {
-        while let Some(front) = self.waiting.front() {
+    /// Takes what is ready at the front, without waiting, up to a frame that failed.
+    fn hand_out_ready(&mut self) -> Result<Emitted<'_>, EngineError> {
+        // Whoever took the pictures before a failed frame gets the error now; pictures that came since wait a call.
+        if let Some(error) = self.failure.take_if(|_| self.is_due) {
+            (self.is_due, self.is_kept) = (false, true);
+            return Err(error);
+        }
+        while self.failure.is_none()
+            && let Some(front) = self.waiting.front()
+        {
             if let Waiting::Lane(lane) = *front {
-                let Some(job) = self.members[lane].try_receive()? else { break };
+                match self.members[lane].try_receive() {
+                    Ok(None) => break,
+                    Ok(Some(job)) => self.take_out(job),
+                    Err(error) => self.keep(error),
+                }
                 self.waiting.pop_front();
-                self.take_out(job)?;
             } else {
-                self.collect_front()?;
+                self.collect_front();
             }
+        }
+        self.is_due = self.failure.is_some();
+        if self.exits.is_empty()
+            && let Some(error) = self.failure.take()
+        {
+            self.is_due = false;
+            return Err(error);
         }
         Ok(self.emitted())
     }
 
     /// Waits for the oldest frame and takes it out.
-    fn collect_front(&mut self) -> Result<(), EngineError> {
+    fn collect_front(&mut self) {
         match self.waiting.pop_front() {
             None => {}
             Some(Waiting::Repeat(meta)) => self.repeat(meta),
-            Some(Waiting::Lane(lane)) => {
-                let job = self.members[lane].receive()?;
-                self.take_out(job)?;
-            }
+            Some(Waiting::Lane(lane)) => match self.members[lane].receive() {
+                Ok(job) => self.take_out(job),
+                Err(error) => self.keep(error),
+            },
         }
-        Ok(())
     }
 
-    fn take_out(&mut self, mut job: Job) -> Result<(), EngineError> {
+    /// Remembers an error for the caller: of several at once, the first.
+    fn keep(&mut self, error: EngineError) {
+        if self.failure.is_none() {
+            self.failure = Some(error);
+        } else {
+            tracing::error!(%error, "another frame failed");
+        }
+    }
+
+    fn take_out(&mut self, mut job: Job) {
         let made = std::mem::replace(&mut job.made, Made::Broken);
         if matches!(made, Made::Painted) {
             self.failed_in_a_row = 0;
@@ -330,12 +383,11 @@ impl Lanes {
                 self.failed_in_a_row += 1;
                 self.repeat(meta);
                 if self.failed_in_a_row >= MAX_FAILED_IN_A_ROW {
-                    return Err(EngineError::NotFinite { frames: self.failed_in_a_row });
+                    self.keep(EngineError::NotFinite { frames: self.failed_in_a_row });
                 }
-                Ok(())
             }
-            Made::Failed(error) => Err(error),
-            Made::Painted | Made::Reported(_) => Ok(()),
+            Made::Failed(error) => self.keep(error),
+            Made::Painted | Made::Reported(_) => {}
         }
     }
 

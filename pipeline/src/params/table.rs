@@ -169,7 +169,7 @@ pub static PARAMETERS: &[ParameterSpec] = &[
         default: "true",
         unit: "",
         hot: true,
-        doc: "Whether frames at different steps share one U-Net call; false finishes each frame before the next",
+        doc: "Whether frames at different steps share one U-Net call; false finishes each frame before the next, as lanes do",
         show: |p| p.stream_batch.to_string(),
         apply: set!(Switch, |p, v| p.stream_batch = v),
     },
@@ -263,7 +263,7 @@ pub static PARAMETERS: &[ParameterSpec] = &[
         default: "all",
         unit: "",
         hot: true,
-        doc: "Whether a new prompt reaches all frames in flight at once or only those admitted after it",
+        doc: "Whether a new prompt reaches all frames in flight at once or only those admitted after it, as with several lanes",
         show: |p| p.prompt_policy.to_string(),
         apply: set!(Text, |p, v| {
             p.prompt_policy = if v == "admitted" { PromptPolicy::Admitted } else { PromptPolicy::All };
