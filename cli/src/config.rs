@@ -233,6 +233,12 @@ pub(crate) fn lanes(model: &ModelArgs, pack: &Pack, parameters: &Parameters, liv
         }
         return 1;
     }
+    if parameters.target_fps.is_some() {
+        if model.lanes.is_some_and(|lanes| lanes > 1) {
+            tracing::warn!("with --target-fps all cores work on one frame: --lanes is 1");
+        }
+        return 1;
+    }
     let cores = model.threads.map_or_else(livediffusion_onnx::physical_cores, usize::from);
     let bytes: u64 = pack.parts.iter().map(|part| part.bytes).sum();
     let alone = live || bytes > LANES_BYTES;

@@ -1,8 +1,10 @@
 //! From the flags to an engine: the library, the pack, its networks, the encoded prompts.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use livediffusion_onnx::{Chosen, LoadedPack, Pack, Runtime, choose_provider, load_networks_on};
+use livediffusion_pipeline::adaptive::Adaptive;
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::lanes::Lanes;
@@ -121,6 +123,12 @@ impl Session {
     pub(crate) fn painter(&self, size: Size, control: Control) -> Outcome<Painter> {
         let clock = MonotonicClock::start();
         let LoadedPack { shared, lanes, .. } = &self.loaded;
+        if let Some(target) = control.load().parameters.target_fps {
+            let shared = Arc::clone(shared);
+            let fork = Arc::new(move || shared.fork());
+            let adaptive = Adaptive::new(fork, self.open.facts.clone(), size, control, target, clock)?;
+            return Ok(Painter::Adaptive(Box::new(adaptive)));
+        }
         if *lanes == 1 {
             let engine = Engine::new(shared.fork(), self.open.facts.clone(), size, control, Box::new(clock))?;
             return Ok(Painter::Whole(engine));

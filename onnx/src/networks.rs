@@ -1,5 +1,6 @@
 //! From a pack to the networks of a stream.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 
@@ -52,7 +53,7 @@ pub struct LoadedPack {
     /// VAE and U-Net.
     pub networks: Networks,
     /// Where further streams or lanes get theirs.
-    pub shared: SharedNetworks,
+    pub shared: Arc<SharedNetworks>,
     /// Forks that run at once without waiting for each other: as asked for, within the threads; 1 on a GPU.
     pub lanes: usize,
     /// Tokenizers and text encoders.
@@ -109,7 +110,7 @@ pub fn load_networks_on(
     });
     let (copies, text) = (copies?, SharedText::new(Box::new(text?)));
     let timesteps = copies[0].denoiser.timesteps();
-    let shared = SharedNetworks { copies, next: AtomicUsize::new(0) };
+    let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0) });
     let networks = shared.fork();
     let Chosen { provider, precision, why } = chosen;
     Ok(LoadedPack { networks, shared, lanes, text, provider, precision, why, timesteps })

@@ -234,6 +234,11 @@ impl Engine {
         std::mem::take(&mut self.stats)
     }
 
+    /// Where its settings come from.
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+
     /// What happened so far.
     pub fn stats(&self) -> &Stats {
         &self.stats

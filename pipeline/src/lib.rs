@@ -2,6 +2,7 @@
 //!
 //! [`engine::Engine::step`] shows the data flow on one screen. Nothing here knows ONNX Runtime, GStreamer or a network.
 
+pub mod adaptive;
 pub mod batching;
 mod emit;
 mod emitted;

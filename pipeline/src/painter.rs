@@ -1,5 +1,6 @@
 //! A stream, however its work is divided among the cores.
 
+use crate::adaptive::{Adaptive, Quality};
 use crate::emitted::Emitted;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -16,6 +17,8 @@ pub enum Painter {
     Whole(Engine),
     /// One frame a core: the most frames.
     Lanes(Lanes),
+    /// All cores on one frame, at a rate that is held by giving up quality.
+    Adaptive(Box<Adaptive>),
 }
 
 impl Painter {
@@ -27,6 +30,7 @@ impl Painter {
         match self {
             Self::Whole(engine) => engine.step(meta, picture),
             Self::Lanes(lanes) => lanes.step(meta, picture),
+            Self::Adaptive(adaptive) => adaptive.step(meta, picture),
         }
     }
 
@@ -38,6 +42,7 @@ impl Painter {
         match self {
             Self::Whole(engine) => engine.generate(meta),
             Self::Lanes(lanes) => lanes.generate(meta),
+            Self::Adaptive(adaptive) => adaptive.generate(meta),
         }
     }
 
@@ -49,6 +54,7 @@ impl Painter {
         match self {
             Self::Whole(engine) => Ok(engine.nothing()),
             Self::Lanes(lanes) => lanes.ready(),
+            Self::Adaptive(adaptive) => Ok(adaptive.nothing()),
         }
     }
 
@@ -60,6 +66,7 @@ impl Painter {
         match self {
             Self::Whole(engine) => engine.flush(),
             Self::Lanes(lanes) => lanes.flush(),
+            Self::Adaptive(adaptive) => adaptive.flush(),
         }
     }
 
@@ -68,22 +75,32 @@ impl Painter {
         match self {
             Self::Whole(engine) => engine.stats(),
             Self::Lanes(lanes) => lanes.stats(),
+            Self::Adaptive(adaptive) => adaptive.stats(),
         }
     }
 
     /// Frames that are worked on at once.
     pub fn lanes(&self) -> usize {
         match self {
-            Self::Whole(_) => 1,
+            Self::Whole(_) | Self::Adaptive(_) => 1,
             Self::Lanes(lanes) => lanes.count(),
         }
     }
 
-    /// Ends the stream and gives its networks back, one set a lane.
+    /// What is done to hold a frame rate, where one was asked for.
+    pub fn quality(&self) -> Option<Quality> {
+        match self {
+            Self::Whole(_) | Self::Lanes(_) => None,
+            Self::Adaptive(adaptive) => Some(adaptive.quality()),
+        }
+    }
+
+    /// Ends the stream and gives its networks back, one set a lane; none where a frame rate was held.
     pub fn into_networks(self) -> Vec<Networks> {
         match self {
             Self::Whole(engine) => vec![engine.into_networks()],
             Self::Lanes(lanes) => lanes.into_networks(),
+            Self::Adaptive(_) => Vec::new(),
         }
     }
 }

@@ -103,6 +103,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
         precision,
         elapsed: started.now(),
         lanes: painter.lanes(),
+        quality: painter.quality(),
         ..Report::of(painter.stats(), &counts)
     };
     if args.json {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use livediffusion_pipeline::adaptive::Quality;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::stats::{STAGES, Stage, Stats};
 use serde_json::{Value, json};
@@ -19,6 +20,8 @@ pub(crate) struct Report {
     pub(crate) size: Size,
     /// Frames worked on at once.
     pub(crate) lanes: usize,
+    /// What was done to hold a frame rate, where one was asked for.
+    pub(crate) quality: Option<Quality>,
     pub(crate) elapsed: Duration,
     pub(crate) stats: Stats,
     pub(crate) counts: Counts,
@@ -34,6 +37,7 @@ impl Report {
             precision: String::new(),
             size: Size::new(0, 0),
             lanes: 1,
+            quality: None,
             elapsed: Duration::ZERO,
             stats: stats.clone(),
             counts: *counts,
@@ -71,6 +75,12 @@ impl Report {
             "provider": self.provider,
             "precision": self.precision,
             "lanes": self.lanes,
+            "quality": self.quality.map(|quality| json!({
+                "size": quality.size.to_string(),
+                "steps": quality.steps,
+                "changes": quality.changes,
+                "frames_repeated": quality.repeated,
+            })),
             "fps": round(self.fps()),
             "frames_in": self.stats.frames_in,
             "frames_out": self.stats.frames_out,
@@ -106,6 +116,11 @@ impl Report {
         say!("frames    {frames_in} in, {frames_out} out, {frames_skipped} skipped, {dropped} dropped");
         if corrupt + frames_failed > 0 {
             say!("losses    {corrupt} frames decoded badly, {frames_failed} came broken out of the networks");
+        }
+        if let Some(quality) = self.quality {
+            let Quality { size, steps, changes, repeated } = quality;
+            let steps = if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") };
+            say!("quality   {size} in {steps} at the end, {changes} changes, {repeated} pictures shown again");
         }
         if frames_skipped > 0 {
             say!("saved     {:.1} s of network time by skipping", self.saved_by_skipping_ms() / 1e3);

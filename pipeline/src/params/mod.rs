@@ -78,6 +78,8 @@ pub struct Parameters {
     pub beta: f64,
     /// LCM's and TCD's distillation steps; `None` is the pack's own.
     pub original_inference_steps: Option<usize>,
+    /// Frames a second to hold by giving up quality; `None` keeps the quality.
+    pub target_fps: Option<f64>,
     /// When frames in flight take up a new prompt.
     pub prompt_policy: PromptPolicy,
     /// Whether a KL VAE's posterior is sampled rather than its mean taken.
@@ -108,6 +110,7 @@ impl Default for Parameters {
             order: 1,
             beta: 1.0,
             original_inference_steps: None,
+            target_fps: None,
             prompt_policy: PromptPolicy::All,
             vae_sample: false,
         };

@@ -258,6 +258,17 @@ pub static PARAMETERS: &[ParameterSpec] = &[
         apply: set!(OptionalInteger, |p, v| p.original_inference_steps = v.map(|v| v as usize)),
     },
     ParameterSpec {
+        name: "target-fps",
+        kind: Kind::OptionalFloat(1.0, 240.0),
+        default: "off",
+        unit: "frames/s",
+        hot: false,
+        doc: "Hold this rate on a machine that is too slow or busy: by a smaller network input, then fewer steps, then showing \
+              the last picture again",
+        show: |p| or(p.target_fps, "off"),
+        apply: set!(OptionalFloat, |p, v| p.target_fps = v),
+    },
+    ParameterSpec {
         name: "prompt-policy",
         kind: Kind::Choice(&["all", "admitted"]),
         default: "all",

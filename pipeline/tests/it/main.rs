@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do: by a panic")]
 
+mod adaptive;
 mod batching;
 mod bugs;
 mod equivalence;
