@@ -20,10 +20,11 @@ build: setup ## build the binary
 demo: build ## repaint the bundled clip: out/demo.mp4 and out/demo.png
 	@$(BINARY) demo
 
-webcam: build ## repaint the first camera, in a window
-	@$(BINARY) run --input camera:// --output window --prompt "oil painting"
+webcam: build ## serve a page on which you see yourself repainted: http://127.0.0.1:7860
+	@$(BINARY) webcam
 
 test: setup ## run all tests
+	@tools/setup/browser.sh
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked --quiet cargo-nextest --version 0.9.143
 	@$(CARGO) nextest run --workspace --locked --no-fail-fast
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -15,6 +16,7 @@ const EXAMPLES: &str = "Examples:
   livediffusion run --input camera:// --output window --prompt \"pencil sketch\"
   livediffusion run --input test://ball --output frames/ --frames 30 --prompt \"watercolor\"
   livediffusion run --input \"v4l2src ! jpegdec\" --output fakesink --json
+  livediffusion webcam
   livediffusion doctor";
 
 /// A live video filter: repaints every frame of a camera, screen, file or stream under a prompt.
@@ -37,6 +39,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Repaint a video: file, camera, screen or stream in; file, window or stream out
     Run(Box<RunArgs>),
+    /// Serve a page on which visitors see themselves repainted
+    Webcam(Box<WebcamArgs>),
     /// Repaint a clip in several styles: a video and a contact sheet
     Demo(DemoArgs),
     /// Measure speed
@@ -122,6 +126,46 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) parameters: ParameterArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WebcamArgs {
+    /// Address and port of the page; port 0 takes a free one. Beyond this machine (0.0.0.0:7860, say) every visitor needs the
+    /// token
+    #[arg(short, long, value_name = "ADDRESS", default_value = "127.0.0.1:7860")]
+    pub(crate) bind: SocketAddr,
+
+    /// Visitors who are painted at a time, sharing the machine; others wait in line
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) max_sessions: u16,
+
+    /// What visitors must know [default: beyond this machine, one that is made and printed; else none]
+    #[arg(long, value_name = "TEXT", env = "LIVEDIFFUSION_TOKEN", hide_env_values = true, value_parser = token)]
+    pub(crate) token: Option<String>,
+
+    /// Certificate chain for HTTPS, as a PEM file. Browsers give the camera only to https:// pages and to this machine's own
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, as a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Settings from a TOML file, as for run; flags win over it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) parameters: ParameterArgs,
+}
+
+/// It goes into an address as it is.
+fn token(text: &str) -> Result<String, String> {
+    let fits = (8..=256).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.~".contains(c));
+    if fits { Ok(text.to_owned()) } else { Err("8 to 256 letters, digits, or any of -_.~ are needed".into()) }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

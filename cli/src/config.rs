@@ -100,34 +100,27 @@ impl ConfigFile {
 
     /// Fills in what the flags left open.
     pub(crate) fn complete(&self, args: &mut RunArgs) -> Outcome<()> {
-        let Options {
-            input,
-            output,
-            model,
-            preset,
-            provider,
-            precision,
-            threads,
-            lanes,
-            ort_lib,
-            fit,
-            control,
-            frames,
-            duration,
-        } = &self.options;
+        self.complete_model(&mut args.model, &mut args.parameters)?;
+        let Options { input, output, fit, control, frames, duration, .. } = &self.options;
         fill(&mut args.input, input.as_ref());
         fill(&mut args.output, output.as_ref());
-        fill(&mut args.model.model, model.as_ref());
-        fill(&mut args.parameters.preset, preset.as_ref());
-        fill(&mut args.model.threads, threads.as_ref());
-        fill(&mut args.model.lanes, lanes.as_ref());
-        fill(&mut args.model.ort_lib, ort_lib.as_ref());
         fill(&mut args.control, control.as_ref());
         fill(&mut args.frames, frames.as_ref());
         fill(&mut args.duration, duration.as_ref());
-        fill(&mut args.model.provider, self.parse("provider", provider.as_deref())?.as_ref());
-        fill(&mut args.model.precision, self.parse("precision", precision.as_deref())?.as_ref());
         fill(&mut args.fit, self.parse("fit", fit.as_deref())?.as_ref());
+        Ok(())
+    }
+
+    /// Of these, what says which model runs on what, and the preset.
+    pub(crate) fn complete_model(&self, args: &mut ModelArgs, parameters: &mut ParameterArgs) -> Outcome<()> {
+        let Options { model, preset, provider, precision, threads, lanes, ort_lib, .. } = &self.options;
+        fill(&mut args.model, model.as_ref());
+        fill(&mut parameters.preset, preset.as_ref());
+        fill(&mut args.threads, threads.as_ref());
+        fill(&mut args.lanes, lanes.as_ref());
+        fill(&mut args.ort_lib, ort_lib.as_ref());
+        fill(&mut args.provider, self.parse("provider", provider.as_deref())?.as_ref());
+        fill(&mut args.precision, self.parse("precision", precision.as_deref())?.as_ref());
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use livediffusion_onnx::OnnxError;
 use livediffusion_pipeline::EngineError;
 use livediffusion_pipeline::model::ModelError;
 use livediffusion_pipeline::params::ParseError;
+use livediffusion_web::WebError;
 
 /// Failed while running.
 pub(crate) const RUNNING: u8 = 1;
@@ -111,6 +112,20 @@ impl From<EngineError> for Failure {
             _ => USAGE,
         };
         Self::new(code, &error).with_hint(error.hint())
+    }
+}
+
+impl From<WebError> for Failure {
+    fn from(error: WebError) -> Self {
+        let (code, hint) = match &error {
+            WebError::Bind(..) => {
+                (USAGE, "another program may have that port: give another one with --bind, or port 0")
+            }
+            WebError::Tls(..) => (USAGE, "give --tls-cert and --tls-key PEM files that belong together"),
+            WebError::NoToken(_) => (USAGE, "give one with --token"),
+            WebError::Threads(_) => (RUNNING, "the system may be out of threads or memory"),
+        };
+        Self::new(code, &error).with_hint(Some(hint.into()))
     }
 }
 

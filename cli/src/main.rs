@@ -20,6 +20,7 @@ mod replay;
 mod run;
 mod session;
 mod usage;
+mod webcam;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     args::init_logging(&cli);
     let result = match cli.command {
         args::Command::Run(args) => run::command(&args, started),
+        args::Command::Webcam(args) => webcam::command(&args),
         args::Command::Demo(args) => demo::command(&args, started),
         args::Command::Bench(args) => bench::command(&args),
         args::Command::Replay(args) => replay::command(&args),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use livediffusion_onnx::{Chosen, LoadedPack, Pack, Runtime, choose_provider, load_networks_on};
+use livediffusion_onnx::{Chosen, LoadedPack, Pack, Runtime, SharedNetworks, choose_provider, load_networks_on};
 use livediffusion_pipeline::adaptive::Adaptive;
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::Size;
@@ -12,7 +12,7 @@ use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::Parameters;
 use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::stats::MonotonicClock;
-use livediffusion_pipeline::{Control, Prompts, Settings};
+use livediffusion_pipeline::{Control, EngineError, Prompts, Settings};
 use serde_json::json;
 
 use crate::args::ModelArgs;
@@ -83,6 +83,23 @@ impl Backend {
     }
 }
 
+/// A stream with all cores on one frame: at a rate that is held, where the parameters name one.
+pub(crate) fn painter_of(
+    shared: &Arc<SharedNetworks>,
+    facts: &ModelFacts,
+    size: Size,
+    control: Control,
+) -> Result<Painter, EngineError> {
+    let clock = MonotonicClock::start();
+    if let Some(target) = control.load().parameters.target_fps {
+        let shared = Arc::clone(shared);
+        let fork = Arc::new(move || shared.fork());
+        let adaptive = Adaptive::new(fork, facts.clone(), size, control, target, clock)?;
+        return Ok(Painter::Adaptive(Box::new(adaptive)));
+    }
+    Ok(Painter::Whole(Engine::new(shared.fork(), facts.clone(), size, control, Box::new(clock))?))
+}
+
 /// Networks in memory, ready to make engines of.
 pub(crate) struct Session {
     pub(crate) open: OpenPack,
@@ -121,20 +138,12 @@ impl Session {
 
     /// Makes a stream on these networks: one engine, or as many lanes as were loaded.
     pub(crate) fn painter(&self, size: Size, control: Control) -> Outcome<Painter> {
-        let clock = MonotonicClock::start();
         let LoadedPack { shared, lanes, .. } = &self.loaded;
-        if let Some(target) = control.load().parameters.target_fps {
-            let shared = Arc::clone(shared);
-            let fork = Arc::new(move || shared.fork());
-            let adaptive = Adaptive::new(fork, self.open.facts.clone(), size, control, target, clock)?;
-            return Ok(Painter::Adaptive(Box::new(adaptive)));
-        }
-        if *lanes == 1 {
-            let engine = Engine::new(shared.fork(), self.open.facts.clone(), size, control, Box::new(clock))?;
-            return Ok(Painter::Whole(engine));
+        if *lanes == 1 || control.load().parameters.target_fps.is_some() {
+            return Ok(painter_of(shared, &self.open.facts, size, control)?);
         }
         let networks = (0..*lanes).map(|_| shared.fork()).collect();
-        Ok(Painter::Lanes(Lanes::new(networks, self.open.facts.clone(), size, control, &clock)?))
+        Ok(Painter::Lanes(Lanes::new(networks, self.open.facts.clone(), size, control, &MonotonicClock::start())?))
     }
 
     /// As [`painter`](Self::painter), for the only stream, and what makes further settings for it.

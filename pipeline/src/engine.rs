@@ -10,7 +10,7 @@ use crate::error::EngineError;
 use crate::frame::{FrameMeta, LatentShape, PictureView, Size};
 use crate::model::Networks;
 use crate::noise::{NoiseSource, SeededNoise, SeededUniform};
-use crate::params::{PARAMETERS, PromptPolicy};
+use crate::params::{PARAMETERS, Parameters, PromptPolicy};
 use crate::plan::Plan;
 use crate::schedule::{NoiseSchedule, SchedulerConfig};
 use crate::settings::{Control, Settings};
@@ -53,6 +53,17 @@ impl ModelFacts {
         }
         let (height, width) = (size.height / self.vae_factor, size.width / self.vae_factor);
         Ok(LatentShape { channels: self.latent_channels, height, width })
+    }
+
+    /// Whether a stream could run under these parameters.
+    ///
+    /// # Errors
+    /// A t_index_list, solver or size that the model cannot do.
+    pub fn check(&self, parameters: &Parameters) -> Result<(), EngineError> {
+        if let Some(size) = parameters.size {
+            self.latent_shape(size)?;
+        }
+        make_plan(&self.scheduler, &NoiseSchedule::new(&self.scheduler)?, parameters).map(drop)
     }
 }
 
@@ -100,7 +111,7 @@ impl Engine {
         let shape = facts.latent_shape(size)?;
         let schedule = NoiseSchedule::new(&facts.scheduler)?;
         let settings = control.load();
-        let plan = Arc::new(make_plan(&facts.scheduler, &schedule, &settings)?);
+        let plan = Arc::new(make_plan(&facts.scheduler, &schedule, &settings.parameters)?);
         let seed = settings.parameters.seed;
         let noise = Arc::new(SeededNoise::new(seed, plan.len(), shape.len()));
         let mut uniform = SeededUniform::new(seed);
@@ -425,16 +436,15 @@ pub(crate) fn check_settings(
             return Err(EngineError::NeedsRestart { parameter: spec.name, value });
         }
     }
-    make_plan(scheduler, schedule, new)
+    make_plan(scheduler, schedule, &new.parameters)
 }
 
-/// The plan that the settings ask for.
+/// The plan that the parameters ask for.
 pub(crate) fn make_plan(
     scheduler: &SchedulerConfig,
     schedule: &NoiseSchedule,
-    settings: &Settings,
+    parameters: &Parameters,
 ) -> Result<Plan, EngineError> {
-    let parameters = &settings.parameters;
     let request = parameters.plan_request(Solver::from_scheduler_class(&scheduler.class_name));
     let mut config = scheduler.clone();
     if let Some(steps) = parameters.original_inference_steps {

@@ -54,6 +54,7 @@ pub struct Stats {
     /// Rows that the U-Net computed.
     pub unet_rows: u64,
     stages: [Histogram<u64>; STAGES.len()],
+    totals: [Duration; STAGES.len()],
 }
 
 impl Default for Stats {
@@ -67,6 +68,7 @@ impl Default for Stats {
             frames_failed: 0,
             unet_rows: 0,
             stages: std::array::from_fn(|_| histogram()),
+            totals: [Duration::ZERO; STAGES.len()],
         }
     }
 }
@@ -75,6 +77,7 @@ impl Stats {
     /// Records how long a stage took.
     pub fn record(&mut self, stage: Stage, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(LONGEST_NS);
+        self.totals[stage as usize] = self.totals[stage as usize].saturating_add(time);
         self.stages[stage as usize].saturating_record(nanos.min(LONGEST_NS));
     }
 
@@ -84,6 +87,9 @@ impl Stats {
         for (mine, its) in self.stages.iter_mut().zip(&other.stages) {
             // Equal bounds: this cannot fail.
             let _ = mine.add(its);
+        }
+        for (mine, its) in self.totals.iter_mut().zip(other.totals) {
+            *mine = mine.saturating_add(its);
         }
     }
 
@@ -96,6 +102,11 @@ impl Stats {
     /// Calls of a stage.
     pub fn count(&self, stage: Stage) -> u64 {
         self.stages[stage as usize].len()
+    }
+
+    /// Time of all of a stage's calls together.
+    pub fn total(&self, stage: Stage) -> Duration {
+        self.totals[stage as usize]
     }
 
     /// Mean time of a stage's calls; zero where there were none.

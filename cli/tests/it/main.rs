@@ -13,3 +13,4 @@ mod presets;
 mod pull;
 mod streams;
 mod support;
+mod webcam;

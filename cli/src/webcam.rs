@@ -1,0 +1,98 @@
+//! `livediffusion webcam`: a page on which visitors see themselves repainted.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use livediffusion_onnx::{LoadedPack, Preset};
+use livediffusion_pipeline::params::PARAMETERS;
+use livediffusion_web::{Address, Server, Studio, WebError, make_token};
+
+use crate::args::WebcamArgs;
+use crate::config::{self, text_of};
+use crate::failure::{Failure, Outcome, RUNNING};
+use crate::session::{OpenPack, Session, painter_of};
+
+/// Threads that serve connections. Pictures are painted elsewhere: two keep a slow handshake from holding up frames.
+const THREADS: usize = 2;
+
+pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
+    let file = config::config_file(args.config.as_deref())?;
+    let mut model = args.model.clone();
+    let mut flags = args.parameters.clone();
+    file.complete_model(&mut model, &mut flags)?;
+    let open = OpenPack::open(&model)?;
+    let parameters = config::parameters(&open.pack, &file, &flags)?;
+    let size = open.size(&parameters);
+    open.facts.latent_shape(size)?;
+    open.facts.check(&parameters)?;
+    if open.pack.vae_kind.is_none() {
+        let what = format!("{} has no vae_encoder/: it cannot repaint pictures", open.folder.display());
+        return Err(Failure::usage(what, "add the VAE encoder to the pack, or give another --model"));
+    }
+    let token = match &args.token {
+        None if !args.bind.ip().is_loopback() => {
+            let made =
+                make_token().map_err(|error| Failure::new(RUNNING, format!("no randomness for a token: {error}")))?;
+            Some(made)
+        }
+        given => given.clone(),
+    };
+    let tls = args.tls_cert.clone().zip(args.tls_key.clone());
+    let address = Address { bind: args.bind, token: token.clone(), tls };
+    let session = Session::load(&model, open, model.lanes.map_or(1, usize::from))?;
+    let studio = studio(session, parameters, size);
+
+    let stop = Arc::new(tokio::sync::Notify::new());
+    let raised = Arc::clone(&stop);
+    let handler = move || {
+        let _ = writeln!(std::io::stderr(), "\nending");
+        raised.notify_one();
+    };
+    ctrlc::set_handler(handler).map_err(|error| Failure::new(RUNNING, format!("cannot catch Ctrl-C: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    runtime.map_err(WebError::Threads)?.block_on(async {
+        let server = Server::bind(&address, studio, usize::from(args.max_sessions)).await?;
+        let local = server.local_addr().map_err(|error| WebError::Bind(args.bind, error))?;
+        let scheme = if address.tls.is_some() { "https" } else { "http" };
+        let query = token.map(|token| format!("?token={token}")).unwrap_or_default();
+        say!("{scheme}://{local}/{query}");
+        crate::say::finish()?;
+        server.serve(stop.notified()).await;
+        Ok(())
+    })
+}
+
+/// The loaded model as the server needs it.
+fn studio(
+    session: Session,
+    defaults: livediffusion_pipeline::params::Parameters,
+    size: livediffusion_pipeline::frame::Size,
+) -> Studio {
+    let timestep_cond_width = session.loaded.networks.denoiser.timestep_cond_width();
+    let Session { open, loaded, .. } = session;
+    let LoadedPack { shared, text, provider, precision, .. } = loaded;
+    let name = open.folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let facts = open.facts.clone();
+    Studio {
+        model: name,
+        provider: provider.to_string(),
+        precision: precision.to_string(),
+        facts: open.facts,
+        size,
+        defaults,
+        presets: open.pack.presets.iter().map(preset).collect(),
+        text,
+        timestep_cond_width,
+        make_painter: Box::new(move |size, control| painter_of(&shared, &facts, size, control)),
+    }
+}
+
+fn preset(preset: &Preset) -> livediffusion_web::Preset {
+    let text = |(key, value): (&String, &toml::Value)| (key.replace('_', "-"), text_of(value));
+    let known = |(name, _): &(String, String)| PARAMETERS.iter().any(|spec| spec.name == name);
+    livediffusion_web::Preset {
+        name: preset.name.clone(),
+        prompt: preset.prompt.clone(),
+        parameters: preset.parameters.iter().map(text).filter(known).collect(),
+    }
+}

@@ -1,0 +1,263 @@
+// The page: a source, a connection, two pictures and what steers them.
+
+import { Connection } from "./connection.js";
+import { Controls, shown } from "./controls.js";
+import { keys } from "./keys.js";
+import { Presets } from "./presets.js";
+import { Recorder, download, png } from "./snapshot.js";
+import { Source } from "./source.js";
+import { View, veil } from "./view.js";
+
+const $ = (id) => document.getElementById(id);
+const token = new URLSearchParams(location.search).get("token");
+const connection = new Connection(token);
+const [source, view, recorder] = [new Source(), new View(), new Recorder()];
+// Milliseconds without typing before a prompt is sent.
+const SETTLED = 300;
+
+// Read by tests.
+const seen = { state: "connecting", session: "", pictures: 0, drops: 0, parameters: {}, latencyMs: 0 };
+window.__livediffusion = seen;
+
+let parameters = {};
+// What this person changed: it is asked for again when the server was away, and after a reload.
+let wanted = stored("parameters") ?? {};
+let [isFrozen, isBypassed, isEncoding, keepsSeed] = [false, false, false, true];
+let [controls, presets, hasThumbnails, times] = [null, null, false, []];
+
+function stored(name, value) {
+  try {
+    if (value === undefined) return JSON.parse(localStorage.getItem(`livediffusion.${name}`));
+    localStorage.setItem(`livediffusion.${name}`, JSON.stringify(value));
+  } catch {
+    // Private windows keep nothing: the page works without.
+  }
+  return null;
+}
+
+async function ask(path) {
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const answer = await fetch(`api/v1/${path}`, { headers });
+  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? answer.statusText);
+  return answer.json();
+}
+
+function set(changes) {
+  const { strength, ...kept } = changes;
+  wanted = { ...wanted, ...kept };
+  stored("parameters", wanted);
+  connection.say({ type: "set", parameters: changes });
+}
+
+function state(name, text) {
+  seen.state = name;
+  $("state").dataset.state = name;
+  $("state").textContent = text;
+}
+
+let messageTimer = 0;
+function message(text, hint) {
+  $("message").hidden = !text;
+  $("message").textContent = hint ? `${text}: ${hint}` : text;
+  clearTimeout(messageTimer);
+  messageTimer = setTimeout(() => ($("message").hidden = true), 8000);
+}
+
+function show(values) {
+  parameters = values;
+  seen.parameters = values;
+  shown($("prompt"), values.prompt);
+  shown($("negative-prompt"), values["negative-prompt"]);
+  controls?.show(values);
+  presets?.mark(values.prompt);
+  showStrength();
+}
+
+// The first step of the list says how much noise there is: index 0 is all of it.
+function strength() {
+  return 1 - Number(parameters["t-index"]?.split(",")[0] ?? 0) / Math.max(1, Number(parameters.steps ?? 50) - 1);
+}
+
+function showStrength() {
+  $("strength-value").value = strength().toFixed(2);
+  if (document.activeElement !== $("strength")) $("strength").value = strength();
+}
+
+let isStrengthMoved = false;
+function setStrength(value) {
+  isStrengthMoved = true;
+  connection.say({ type: "set", parameters: { strength: String(Math.min(1, Math.max(0, value))) } });
+}
+
+// Frames: captured when one may be sent, so that none waits.
+async function capture(time) {
+  if (!source.isPlaying || isFrozen) return;
+  view.drawInput(source.video);
+  if (isBypassed) view.drawThrough();
+  if (isBypassed || isEncoding || !connection.isReady) return;
+  isEncoding = true;
+  try {
+    const blob = await view.encoded();
+    if (blob) connection.frame(await blob.arrayBuffer(), time);
+  } finally {
+    isEncoding = false;
+  }
+}
+
+connection.addEventListener("picture", async ({ detail }) => {
+  try {
+    const bitmap = await createImageBitmap(detail.jpeg);
+    if (!isFrozen && !isBypassed) view.drawOutput(bitmap);
+    bitmap.close();
+  } finally {
+    detail.done();
+  }
+  const now = performance.now();
+  seen.pictures++;
+  seen.latencyMs = now - detail.time;
+  times = [...times.filter((time) => now - time < 2000), now];
+  $("fps").textContent = times.length > 1 ? (((times.length - 1) * 1000) / (now - times[0])).toFixed(0) : "–";
+  $("delay").textContent = `${Math.max(0, seen.latencyMs).toFixed(0)} ms`;
+  if (!$("veil").hidden && source.isPlaying) veil(null);
+  if (!hasThumbnails && seen.pictures > 5) askThumbnails();
+});
+
+function askThumbnails() {
+  hasThumbnails = true;
+  connection.say({ type: "thumbnails" });
+}
+
+connection.addEventListener("dropped", () => ($("dropped").textContent = String(++seen.drops)));
+connection.addEventListener("thumbnail", ({ detail }) => presets?.thumbnail(detail.place, detail.jpeg));
+connection.addEventListener("error", ({ detail }) => {
+  message(detail.message, detail.hint);
+  // What was refused is not asked for again after a reload: what is in force is shown.
+  show(parameters);
+});
+connection.addEventListener("waiting", ({ detail }) => {
+  state("waiting", `in line, number ${detail.position}`);
+  const before = detail.position === 1 ? "You are next." : `${detail.position - 1} before you.`;
+  veil("All places are taken", `${before} ${detail.sessions} people are painted at a time; the page goes on by itself.`);
+});
+connection.addEventListener("away", ({ detail }) => {
+  state("away", "the server is away");
+  veil("The server is away", `${detail.reason || "The connection was lost"}. Trying again in ${Math.ceil(detail.pause / 1000)} s; your settings are kept.`);
+});
+connection.addEventListener("parameters", ({ detail }) => {
+  view.resize(detail.size);
+  if (isStrengthMoved) wanted["t-index"] = detail.parameters["t-index"];
+  isStrengthMoved = false;
+  stored("parameters", wanted);
+  show(detail.parameters);
+});
+connection.addEventListener("hello", async ({ detail }) => {
+  seen.session = detail.session;
+  view.resize(detail.size);
+  hasThumbnails = false;
+  state("live", `${detail.model} on ${detail.provider} ${detail.precision}`);
+  if (source.isPlaying) veil(null);
+  try {
+    const [schema, list] = await Promise.all([ask("schema"), ask("presets")]);
+    controls = new Controls(schema, (name, text) => set({ [name]: text }));
+    presets = new Presets(list, takePreset);
+    // Another model may not know a parameter of before.
+    wanted = Object.fromEntries(Object.entries(wanted).filter(([name]) => schema.properties[name]?.["x-hot"]));
+  } catch (error) {
+    message("The parameters could not be read", error.message);
+  }
+  show({ ...detail.parameters, ...wanted });
+  if (Object.keys(wanted).length) connection.say({ type: "set", parameters: wanted });
+});
+
+function takePreset(preset) {
+  const seed = keepsSeed ? {} : { seed: randomSeed() };
+  set({ ...preset.parameters, ...seed, prompt: preset.prompt });
+  $("prompt").value = preset.prompt;
+}
+
+function randomSeed() {
+  return String(crypto.getRandomValues(new Uint32Array(1))[0]);
+}
+
+function press(id, isOn) {
+  $(id).setAttribute("aria-pressed", String(isOn));
+}
+
+// Settings.
+for (const id of ["prompt", "negative-prompt"]) {
+  let timer = 0;
+  $(id).addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => set({ [id]: $(id).value }), SETTLED);
+  });
+}
+$("strength").addEventListener("input", ({ target }) => setStrength(Number(target.value)));
+$("dice").onclick = () => set({ seed: randomSeed() });
+$("lock").onclick = () => press("lock", (keepsSeed = !keepsSeed));
+$("refresh").onclick = askThumbnails;
+$("theme").onclick = () => {
+  const isLight = getComputedStyle(document.documentElement).colorScheme === "light";
+  document.documentElement.dataset.theme = isLight ? "dark" : "light";
+  stored("theme", document.documentElement.dataset.theme);
+};
+const theme = stored("theme");
+if (theme) document.documentElement.dataset.theme = theme;
+
+// Sources.
+source.addEventListener("playing", ({ detail }) => {
+  view.isMirrored = source.kind === "camera";
+  if (connection.isLive) veil(null);
+  if (detail.deviceId) $("device").value = detail.deviceId;
+  stored("device", source.kind === "camera" ? (detail.deviceId ?? "") : "");
+});
+source.addEventListener("failed", ({ detail }) => veil(detail.title, detail.hint, "Try the camera again", () => source.camera($("device").value)));
+source.addEventListener("devices", ({ detail }) => {
+  const { value } = $("device");
+  $("device").replaceChildren(...detail.cameras.map((camera, place) => new Option(camera.label || `Camera ${place + 1}`, camera.deviceId)));
+  $("device").value = detail.cameras.some(({ deviceId }) => deviceId === value) ? value : (detail.cameras[0]?.deviceId ?? "");
+});
+$("device").onchange = ({ target }) => source.camera(target.value);
+$("screen").onclick = () => source.screen();
+$("file").onclick = () => $("file-input").click();
+$("file-input").onchange = ({ target }) => target.files[0] && source.file(target.files[0]);
+
+// The bar.
+const actions = {
+  freeze: () => press("freeze", (isFrozen = !isFrozen)),
+  bypass: () => press("bypass", (isBypassed = !isBypassed)),
+  snapshot: async () => download(await png(view.output, parameters), "png"),
+  record: () => {
+    try {
+      press("record", recorder.toggle(view.output));
+    } catch (error) {
+      message("No recording", error.message);
+    }
+  },
+  wipe: () => {
+    const isOn = view.stage.dataset.layout !== "wipe";
+    view.wipe(isOn);
+    press("wipe", isOn);
+  },
+  swap: () => view.swap(),
+  fullscreen: () => view.fullscreen(),
+};
+for (const [id, action] of Object.entries(actions)) $(id).onclick = action;
+keys([
+  [" ", "freeze", actions.freeze],
+  ["b", "bypass: show the camera", actions.bypass],
+  ["s", "snapshot with its parameters", actions.snapshot],
+  ["r", "record the painted picture", actions.record],
+  ["w", "wipe: one over the other", actions.wipe],
+  ["x", "swap the pictures", actions.swap],
+  ["f", "full screen", actions.fullscreen],
+  ["1–9", "styles", (key) => presets?.list[key - 1] && takePreset(presets.list[key - 1])],
+  ["[", "less strength", () => setStrength(strength() - 0.04)],
+  ["]", "more strength", () => setStrength(strength() + 0.04)],
+]);
+
+source.frames(capture);
+// A hidden tab gets no frames; when it is seen again, a stopped video goes on.
+document.addEventListener("visibilitychange", () => !document.hidden && source.video.srcObject && source.video.play().catch(() => {}));
+veil("Starting the camera", "The browser may ask whether this page may use it. The pictures go to this server only.");
+source.camera(stored("device") ?? "");
+connection.open();

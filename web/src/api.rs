@@ -1,0 +1,276 @@
+//! The HTTP interface under `/api/v1`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use livediffusion_pipeline::params::{Kind, PARAMETERS, Parameters};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::message::Values;
+use crate::picture::png;
+use crate::server::Shared;
+use crate::session::Session;
+use crate::studio::Refusal;
+
+/// The interface as an OpenAPI document; a test holds it against the routes.
+pub(crate) const OPENAPI: &str = include_str!("../../docs/openapi.json");
+
+/// A refused request: `{"error": ..., "hint": ...}`.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) status: StatusCode,
+    what: String,
+    hint: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, what: impl Into<String>, hint: Option<&str>) -> Self {
+        Self { status, what: what.into(), hint: hint.map(str::to_owned) }
+    }
+
+    fn no_session(id: &str) -> Self {
+        let what = format!("there is no session {id:?}");
+        Self::new(StatusCode::NOT_FOUND, what, Some("GET /api/v1/sessions lists those there are"))
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(Refusal { what, hint }: Refusal) -> Self {
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, what, hint }
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(error: JsonRejection) -> Self {
+        Self::new(error.status(), error.body_text(), Some("GET /api/v1/openapi.json says what the body is"))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "error": self.what, "hint": self.hint }))).into_response()
+    }
+}
+
+type Answer<T> = Result<T, Problem>;
+
+pub(crate) async fn schema(State(shared): State<Shared>) -> Json<Value> {
+    Json(schema_of(&shared.studio.defaults))
+}
+
+/// The parameter table as a JSON schema: every value is text, as a flag takes it.
+fn schema_of(defaults: &Parameters) -> Value {
+    let mut properties = Map::new();
+    for spec in PARAMETERS {
+        let mut property = json!({
+            "type": "string",
+            "description": spec.doc,
+            "default": (spec.show)(defaults),
+            "x-unit": spec.unit,
+            "x-hot": spec.hot || spec.name == "size",
+        });
+        let (kind, range) = match spec.kind {
+            Kind::Text(most) => {
+                property["maxLength"] = json!(most);
+                ("text", None)
+            }
+            Kind::Integer(low, high) => ("integer", Some((low as f64, high as f64))),
+            Kind::OptionalInteger(low, high) => ("optional-integer", Some((low as f64, high as f64))),
+            Kind::Float(low, high) => ("float", Some((low, high))),
+            Kind::OptionalFloat(low, high) => ("optional-float", Some((low, high))),
+            Kind::Switch => ("switch", None),
+            Kind::Choice(words) => {
+                property["enum"] = json!(words);
+                ("choice", None)
+            }
+            Kind::Indices => ("indices", None),
+            Kind::Size => ("size", None),
+        };
+        property["x-kind"] = json!(kind);
+        if let Some((low, high)) = range {
+            (property["minimum"], property["maximum"]) = (json!(low), json!(high));
+        }
+        properties.insert(spec.name.to_owned(), property);
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "livediffusion parameters",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": false,
+    })
+}
+
+pub(crate) async fn presets(State(shared): State<Shared>) -> Json<Value> {
+    Json(json!(shared.studio.presets))
+}
+
+pub(crate) async fn sessions(State(shared): State<Shared>) -> Json<Value> {
+    Json(shared.line.sessions().iter().map(|session| described(session)).collect())
+}
+
+fn described(session: &Session) -> Value {
+    let read = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+    let seconds = livediffusion_pipeline::stats::Clock::now(&session.clock).as_secs_f64();
+    let counts = &session.counts;
+    json!({
+        "id": session.id,
+        "size": session.size().to_string(),
+        "seconds": (seconds * 10.0).round() / 10.0,
+        "fps": (read(&counts.frames_out) as f64 / seconds.max(1.0) * 10.0).round() / 10.0,
+        "frames_in": read(&counts.frames_in),
+        "frames_out": read(&counts.frames_out),
+        "frames_dropped": read(&counts.dropped),
+        "frames_skipped": read(&counts.skipped),
+    })
+}
+
+fn session(shared: &Shared, id: &str) -> Answer<Arc<Session>> {
+    shared.line.session(id).ok_or_else(|| Problem::no_session(id))
+}
+
+pub(crate) async fn parameters(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<Json<Values>> {
+    Ok(Json(session(&shared, &id)?.values()))
+}
+
+/// A JSON value as the text of a flag, so that `{"guidance": 1.2}` does what it says.
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        Value::Array(items) => items.iter().map(text_of).collect::<Option<Vec<_>>>().map(|items| items.join(",")),
+        Value::Null | Value::Object(_) => None,
+    }
+}
+
+pub(crate) async fn change_parameters(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    body: Result<Json<Map<String, Value>>, JsonRejection>,
+) -> Answer<Json<Values>> {
+    let session = session(&shared, &id)?;
+    let Json(body) = body?;
+    let texts = body.iter().map(|(name, value)| {
+        let refusal =
+            || Refusal::new(format!("{name} is no text, number or list"), "GET /api/v1/schema says what it takes");
+        Ok((name.clone(), text_of(value).ok_or_else(refusal)?))
+    });
+    session.set(&texts.collect::<Result<Values, Refusal>>()?)?;
+    Ok(Json(session.values()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Prompt {
+    prompt: String,
+    negative_prompt: Option<String>,
+}
+
+pub(crate) async fn prompt(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    body: Result<Json<Prompt>, JsonRejection>,
+) -> Answer<Json<Values>> {
+    let session = session(&shared, &id)?;
+    let Json(Prompt { prompt, negative_prompt }) = body?;
+    let mut values = Values::from([("prompt".to_owned(), prompt)]);
+    values.extend(negative_prompt.map(|text| ("negative-prompt".to_owned(), text)));
+    session.set(&values)?;
+    Ok(Json(session.values()))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Which {
+    session: Option<String>,
+}
+
+/// The newest picture of a session; of the only one where none is named.
+pub(crate) async fn snapshot(State(shared): State<Shared>, Query(which): Query<Which>) -> Answer<Response> {
+    let session = if let Some(id) = which.session {
+        session(&shared, &id)?
+    } else {
+        let mut sessions = shared.line.sessions();
+        match sessions.len() {
+            1 => sessions.remove(0),
+            count => {
+                let what = format!("there are {count} sessions");
+                return Err(Problem::new(StatusCode::NOT_FOUND, what, Some("name one with ?session=ID")));
+            }
+        }
+    };
+    let newest = session.newest().clone();
+    let Some(size) = newest.size else {
+        return Err(Problem::new(StatusCode::NOT_FOUND, "the session has no picture yet", None));
+    };
+    let values = session.values();
+    // Milliseconds of work: not on the threads that serve everybody.
+    let encoded = tokio::task::spawn_blocking(move || png(&newest.picture, size, &values)).await;
+    match encoded {
+        Ok(Ok(bytes)) => Ok(([(CONTENT_TYPE, "image/png")], bytes).into_response()),
+        Ok(Err(what)) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, what, None)),
+        Err(_) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding the picture panicked", None)),
+    }
+}
+
+pub(crate) async fn stats(State(shared): State<Shared>) -> Json<Value> {
+    let sessions: Vec<Value> = shared.line.sessions().iter().map(|session| described(session)).collect();
+    Json(json!({
+        "model": shared.studio.model,
+        "provider": shared.studio.provider,
+        "precision": shared.studio.precision,
+        "version": env!("CARGO_PKG_VERSION"),
+        "max_sessions": shared.line.max,
+        "waiting": shared.line.waiting(),
+        "memory_mb": crate::metrics::resident_bytes().map(|bytes| (bytes / 1e5).round() / 10.0),
+        "sessions": sessions,
+    }))
+}
+
+pub(crate) async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+pub(crate) async fn metrics(State(shared): State<Shared>) -> Response {
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], shared.metrics.text())
+        .into_response()
+}
+
+pub(crate) async fn not_found(uri: Uri) -> Problem {
+    let what = format!("there is nothing at {}", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, what, Some("GET /api/v1/openapi.json lists what there is"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_has_every_parameter_with_what_a_slider_needs() {
+        let schema = schema_of(&Parameters::default());
+        let properties = schema["properties"].as_object().unwrap();
+        assert_eq!(properties.len(), PARAMETERS.len());
+        assert_eq!(properties["similarity"]["x-kind"], "optional-float");
+        assert_eq!(
+            (&properties["similarity"]["minimum"], &properties["similarity"]["default"]),
+            (&json!(0.0), &json!("off"))
+        );
+        assert_eq!(properties["size"]["x-hot"], true);
+        assert_eq!(properties["frame-buffer"]["x-hot"], false);
+        assert!(properties["cfg"]["enum"].as_array().unwrap().contains(&json!("self")));
+    }
+
+    #[test]
+    fn numbers_and_lists_become_the_text_of_a_flag() {
+        for (value, text) in [(json!(1.2), "1.2"), (json!([32, 45]), "32,45"), (json!(true), "true"), (json!("a"), "a")]
+        {
+            assert_eq!(text_of(&value).as_deref(), Some(text));
+        }
+        assert_eq!((text_of(&json!(null)), text_of(&json!([{}]))), (None, None));
+    }
+}

@@ -1,0 +1,171 @@
+//! Who may ask: tokens, origins, hosts.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use subtle::ConstantTimeEq;
+use tokio::time::timeout;
+
+use crate::api::Problem;
+use crate::server::Shared;
+
+/// Letters of a token that the server makes: 128 bits.
+const TOKEN_BYTES: usize = 16;
+
+/// Whether a path is open without a token: that the server runs is no secret, nor are the page's modules and style, which a
+/// browser asks for without one.
+fn is_open(path: &str) -> bool {
+    path == "/healthz" || path.starts_with("/page/")
+}
+
+/// Longest body: a prompt of 10 000 letters, escaped, and every other parameter.
+pub(crate) const MOST_BODY: usize = 256 << 10;
+
+/// A request that is not answered by then, because its body never comes, is given up.
+const WHOLE: Duration = Duration::from_secs(20);
+
+/// What a request must show.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    token: Option<String>,
+    /// Whether only this machine can reach the server.
+    is_loopback: bool,
+}
+
+/// A token that nobody guesses, as hexadecimal digits.
+///
+/// # Errors
+/// The system has no randomness to give.
+pub fn make_token() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; TOKEN_BYTES];
+    getrandom::fill(&mut bytes)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+impl Guard {
+    pub(crate) fn new(token: Option<String>, bind: SocketAddr) -> Self {
+        Self { token, is_loopback: bind.ip().is_loopback() }
+    }
+
+    fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        // A name that some page's owner points to this machine (DNS rebinding) would make a foreign page one of ours.
+        if self.is_loopback && !host.is_some_and(is_this_machine) {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "this server answers to localhost only", None));
+        }
+        // Browsers name the page that asks; programs name none.
+        if let Some(origin) = headers.get(ORIGIN) {
+            let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
+            if authority.is_none() || authority != host {
+                let hint = "open the page at the server's own address";
+                return Err(Problem::new(StatusCode::FORBIDDEN, "another page may not use this server", Some(hint)));
+            }
+        }
+        match &self.token {
+            Some(token) if !is_open(uri.path()) && !shows(token, uri, headers) => {
+                let hint = "the address that the server printed when it started has the token";
+                Err(Problem::new(StatusCode::UNAUTHORIZED, "a token is needed", Some(hint)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses what the guard refuses, before anything else is done.
+pub(crate) async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    match shared.guard.check(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Refuses bodies that are too long before they are sent, and requests that never end.
+pub(crate) async fn bounds(request: Request, next: Next) -> Response {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > MOST_BODY as u64) {
+        let what = format!("a body has up to {MOST_BODY} bytes");
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, what, None).into_response();
+    }
+    match timeout(WHOLE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, "the request took too long", None).into_response(),
+    }
+}
+
+/// Whether the request shows the token: as `Authorization: Bearer`, or as `?token=` where a browser cannot set headers.
+/// Comparing takes as long whatever is shown.
+fn shows(token: &str, uri: &Uri, headers: &HeaderMap) -> bool {
+    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let query = uri.query().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("token="));
+    header.or(query).is_some_and(|shown| shown.as_bytes().ct_eq(token.as_bytes()).into())
+}
+
+/// Whether a Host header names this machine: `localhost` or a loopback address, with any port.
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or(rest, |(address, _)| address),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(guard: &Guard, uri: &str, headers: &[(&'static str, &str)]) -> Result<(), StatusCode> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().unwrap());
+        }
+        guard.check(&uri.parse().unwrap(), &map).map_err(|problem| problem.status)
+    }
+
+    #[test]
+    fn on_loopback_only_this_machine_by_its_own_names_is_served() {
+        let guard = Guard::new(None, "127.0.0.1:7860".parse().unwrap());
+        for host in ["localhost", "localhost:7860", "127.0.0.1:7860", "[::1]:7860", "LOCALHOST:1"] {
+            assert_eq!(check(&guard, "/", &[("host", host)]), Ok(()), "{host}");
+        }
+        for host in ["evil.example", "evil.example:7860", "localhost.evil.example", "10.0.0.1", ""] {
+            assert_eq!(check(&guard, "/", &[("host", host)]), Err(StatusCode::FORBIDDEN), "{host}");
+        }
+        assert_eq!(check(&guard, "/", &[]), Err(StatusCode::FORBIDDEN));
+    }
+
+    #[test]
+    fn foreign_pages_are_refused() {
+        let guard = Guard::new(None, "0.0.0.0:80".parse().unwrap());
+        let with = |origin| check(&guard, "/api/v1/stream", &[("host", "cam.example:80"), ("origin", origin)]);
+        assert_eq!(with("http://cam.example:80"), Ok(()));
+        for origin in ["http://evil.example", "null", "http://cam.example:81", "http://cam.example:80.evil"] {
+            assert_eq!(with(origin), Err(StatusCode::FORBIDDEN), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_wanted_everywhere_but_for_health() {
+        let guard = Guard::new(Some("secret".into()), "0.0.0.0:80".parse().unwrap());
+        let refused = Err(StatusCode::UNAUTHORIZED);
+        for (uri, headers, expected) in [
+            ("/", vec![], refused),
+            ("/?token=wrong", vec![], refused),
+            ("/?token=secre", vec![], refused),
+            ("/?x=1&token=secret", vec![], Ok(())),
+            ("/metrics", vec![("authorization", "Bearer secret")], Ok(())),
+            ("/metrics", vec![("authorization", "Basic secret")], refused),
+            ("/healthz", vec![], Ok(())),
+            ("/page/main.js", vec![], Ok(())),
+            ("/pages", vec![], refused),
+        ] {
+            assert_eq!(check(&guard, uri, &headers), expected, "{uri} {headers:?}");
+        }
+        let (a, b) = (make_token().unwrap(), make_token().unwrap());
+        assert!(a.len() == 2 * TOKEN_BYTES && a != b);
+    }
+}

@@ -1,0 +1,101 @@
+//! What every visitor's session is made of.
+
+use livediffusion_pipeline::engine::ModelFacts;
+use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::model::SharedText;
+use livediffusion_pipeline::painter::Painter;
+use livediffusion_pipeline::params::{PARAMETERS, Parameters, ParseError};
+use livediffusion_pipeline::{Control, EngineError, Prompts};
+
+use crate::message::Values;
+
+/// Makes a stream at a size, under the settings of a control, on weights that all streams share.
+pub type MakePainter = Box<dyn Fn(Size, Control) -> Result<Painter, EngineError> + Send + Sync>;
+
+/// A loaded model, and what the server tells of it.
+pub struct Studio {
+    /// Name of the model.
+    pub model: String,
+    /// What runs its networks.
+    pub provider: String,
+    /// Their arithmetic.
+    pub precision: String,
+    /// What sizes and t_index_lists it can do.
+    pub facts: ModelFacts,
+    /// Size of pictures where the parameters name none.
+    pub size: Size,
+    /// Parameters that a session begins with.
+    pub defaults: Parameters,
+    /// What the model's maker recommends.
+    pub presets: Vec<Preset>,
+    /// Prompts to conditionings.
+    pub text: SharedText,
+    /// See [`Prompts::new`].
+    pub timestep_cond_width: Option<usize>,
+    /// Makes streams.
+    pub make_painter: MakePainter,
+}
+
+/// Values that go together.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Preset {
+    /// Its name.
+    pub name: String,
+    /// Its prompt.
+    pub prompt: String,
+    /// Further parameters by name, as text.
+    pub parameters: Values,
+}
+
+impl Preset {
+    /// All that it sets.
+    pub(crate) fn values(&self) -> Values {
+        let mut values = self.parameters.clone();
+        values.insert("prompt".into(), self.prompt.clone());
+        values
+    }
+}
+
+impl Studio {
+    pub(crate) fn prompts(&self) -> Prompts {
+        Prompts::new(Box::new(self.text.clone()), self.timestep_cond_width)
+    }
+
+    pub(crate) fn size_of(&self, parameters: &Parameters) -> Size {
+        parameters.size.unwrap_or(self.size)
+    }
+
+    pub(crate) fn preset(&self, name: &str) -> Option<&Preset> {
+        self.presets.iter().find(|preset| preset.name == name)
+    }
+}
+
+/// All parameters as text, by name.
+pub(crate) fn shown(parameters: &Parameters) -> Values {
+    PARAMETERS.iter().map(|spec| (spec.name.to_owned(), (spec.show)(parameters))).collect()
+}
+
+/// What may not be: one line, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) what: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: Some(hint.into()) }
+    }
+}
+
+impl From<ParseError> for Refusal {
+    fn from(error: ParseError) -> Self {
+        Self { hint: Some(error.hint.clone()), what: error.what }
+    }
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        Self { what: error.to_string(), hint: error.hint() }
+    }
+}

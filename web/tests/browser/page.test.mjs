@@ -1,0 +1,177 @@
+// The page as a person uses it, in Chromium with a clip for a camera.
+//
+// node page.test.mjs BINARY PROJECT OUT: the livediffusion binary, the folder it runs in, where screenshots go.
+// Exit code 77: something that the test needs is missing.
+
+import { execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const [binary, project, out] = process.argv.slice(2);
+const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+// Nothing here is about speed: on a busy machine everything may take its time.
+const PATIENCE = 90_000;
+
+function skip(why) {
+  console.log(`skipped: ${why}`);
+  process.exit(77);
+}
+
+if (!existsSync(CHROMIUM)) skip(`no browser at ${CHROMIUM}`);
+const { chromium } = await import("playwright-core").catch(() => skip("playwright-core is not installed: npm ci"));
+
+const work = mkdtempSync(join(tmpdir(), "livediffusion-page-"));
+const clip = join(work, "camera.mjpeg");
+const pipeline = `filesrc location=${join(project, "assets/bigbuckbunny.mp4")} ! decodebin3 ! videoconvert ! videoscale ! video/x-raw,width=320,height=180 ! jpegenc ! filesink location=${clip}`;
+execFileSync("gst-launch-1.0", ["-q", ...pipeline.split(" ")], { stdio: "inherit" });
+mkdirSync(out, { recursive: true });
+
+// A server, and its address when it is ready.
+let server = null;
+async function serve(port) {
+  server = spawn(binary, ["webcam", "--bind", `127.0.0.1:${port}`, "--max-sessions", "4"], { cwd: project });
+  server.stderr.pipe(process.stderr);
+  const child = server;
+  const address = await new Promise((done, fail) => {
+    child.stdout.once("data", (data) => done(String(data).trim()));
+    child.once("exit", (code) => fail(new Error(`the server ended with ${code}`)));
+  });
+  return new URL(address);
+}
+
+async function kill() {
+  const gone = new Promise((done) => server.once("exit", done));
+  server.kill("SIGKILL");
+  await gone;
+}
+
+let checks = 0;
+function check(what, is, detail = "") {
+  if (!is) throw new Error(`${what}: ${detail}`);
+  console.log(`ok ${++checks} ${what} ${detail}`);
+}
+
+const state = (page) => page.evaluate(() => window.__livediffusion);
+const until = (page, condition, argument) => page.waitForFunction(condition, argument, { timeout: PATIENCE });
+
+// Mean distance of the colours from grey, 0 to 255, and the picture's bytes in a few places.
+const colour = (page) =>
+  page.evaluate(() => {
+    const canvas = document.getElementById("output");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let sum = 0;
+    for (let at = 0; at < data.length; at += 4) sum += Math.max(data[at], data[at + 1], data[at + 2]) - Math.min(data[at], data[at + 1], data[at + 2]);
+    return { saturation: (sum * 4) / data.length, sample: Array.from(data.filter((_, at) => at % 4001 === 0)).join() };
+  });
+
+async function untilColour(page, isRight) {
+  for (const begun = performance.now(); performance.now() - begun < PATIENCE; ) {
+    const { saturation } = await colour(page);
+    if (isRight(saturation)) return saturation;
+    await page.waitForTimeout(200);
+  }
+  return NaN;
+}
+
+// The text chunks of a PNG.
+function texts(png) {
+  const found = {};
+  for (let at = 8; at < png.length; ) {
+    const length = png.readUInt32BE(at);
+    if (png.toString("latin1", at + 4, at + 8) === "iTXt") {
+      const body = png.subarray(at + 8, at + 8 + length);
+      const end = body.indexOf(0);
+      found[body.toString("latin1", 0, end)] = body.toString("utf8", end + 5);
+    }
+    at += 12 + length;
+  }
+  return found;
+}
+
+const flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", `--use-file-for-fake-video-capture=${clip}`];
+const browser = await chromium.launch({ executablePath: CHROMIUM, args: flags });
+try {
+  const url = await serve(0);
+  const context = await browser.newContext({ viewport: { width: 1360, height: 860 }, colorScheme: "dark", acceptDownloads: true });
+  const page = await context.newPage();
+  const errors = [];
+  page.on("pageerror", (error) => errors.push(error.message));
+  page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+  await page.goto(url.href);
+
+  await until(page, () => window.__livediffusion.pictures > 3);
+  const before = await colour(page);
+  const { pictures } = await state(page);
+  await until(page, (pictures) => window.__livediffusion.pictures > pictures + 8, pictures);
+  check("output frames change", (await colour(page)).sample !== before.sample);
+
+  await page.fill("#prompt", "oil painting");
+  const painted = await untilColour(page, (saturation) => saturation > 40);
+  check("oil is colourful", painted > 40, painted.toFixed(0));
+  await page.fill("#prompt", "pencil sketch");
+  const drawn = await untilColour(page, (saturation) => saturation < 20);
+  check("a pencil sketch is not", drawn < 20, drawn.toFixed(0));
+
+  await until(page, () => [...document.querySelectorAll("#presets img")].every((image) => !image.hidden));
+  check("every style is shown as one's own frame", (await page.locator("#presets img").count()) >= 20);
+  await page.screenshot({ path: join(out, "dark.png") });
+  await page.click("#wipe");
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.screenshot({ path: join(out, "light-wipe.png") });
+  await page.click("#wipe");
+  await page.emulateMedia({ colorScheme: "dark" });
+
+  const download = page.waitForEvent("download");
+  await page.click("#snapshot");
+  const file = await download;
+  const path = join(work, file.suggestedFilename());
+  await file.saveAs(path);
+  const text = texts(readFileSync(path));
+  check("a snapshot carries its parameters", JSON.parse(text.livediffusion).prompt === "pencil sketch" && text.Description === "pencil sketch", file.suggestedFilename());
+
+  await page.locator("#prompt").blur();
+  await page.keyboard.press("b");
+  check("keys work", (await page.getAttribute("#bypass", "aria-pressed")) === "true");
+  await page.keyboard.press("b");
+  await page.keyboard.press("?");
+  check("and a sheet lists them", await page.locator("#sheet").isVisible());
+  await page.screenshot({ path: join(out, "help.png") });
+  await page.keyboard.press("Escape");
+
+  await page.setViewportSize({ width: 390, height: 844 });
+  const [wide, inner] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  check("it fits on a phone", wide <= inner, `${wide} of ${inner}`);
+  await page.screenshot({ path: join(out, "phone.png") });
+  await page.setViewportSize({ width: 1360, height: 860 });
+  check("no errors on the console", errors.length === 0, errors.join("; "));
+
+  await kill();
+  await until(page, () => window.__livediffusion.state === "away" && !document.getElementById("veil").hidden);
+  await page.screenshot({ path: join(out, "away.png") });
+  const old = await state(page);
+  await serve(url.port);
+  await until(page, ({ session, pictures }) => window.__livediffusion.session !== session && window.__livediffusion.pictures > pictures + 3, old);
+  const recovered = await untilColour(page, (saturation) => saturation < 20);
+  check("it recovers with its prompt when the server is back", recovered < 20 && (await state(page)).parameters.prompt === "pencil sketch", recovered.toFixed(0));
+
+  const others = [];
+  for (let count = 0; count < 4; count++) {
+    const other = await (await browser.newContext({ viewport: { width: 800, height: 600 } })).newPage();
+    await other.goto(url.href);
+    others.push(other);
+    if (count < 3) await until(other, () => window.__livediffusion.state === "live");
+  }
+  const fifth = others.pop();
+  await until(fifth, () => window.__livediffusion.state === "waiting" && !document.getElementById("veil").hidden);
+  check("the fifth of four waits in line", (await fifth.textContent("#veil-hint")).includes("next"));
+  await fifth.screenshot({ path: join(out, "waiting.png") });
+  await others[0].close();
+  await until(fifth, () => window.__livediffusion.state === "live" && window.__livediffusion.pictures > 0);
+  check("and gets in when one leaves", true);
+  console.log(`${checks} checks`);
+} finally {
+  await browser.close();
+  server?.kill("SIGKILL");
+  rmSync(work, { recursive: true, force: true });
+}

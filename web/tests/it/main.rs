@@ -1,0 +1,8 @@
+//! The server from outside, on closed-form networks.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do: by a panic")]
+
+mod api;
+mod hostile;
+mod stream;
+mod support;
