@@ -161,6 +161,12 @@ impl Pack {
         self.parts.iter().map(|p| p.bytes).sum()
     }
 
+    /// Size of the networks that every frame goes through, VAE and U-Net, on disk.
+    pub fn frame_bytes(&self) -> u64 {
+        let text = |name| matches!(name, PartName::TextEncoder | PartName::TextEncoder2);
+        self.parts.iter().filter(|part| !text(part.name)).map(|part| part.bytes).sum()
+    }
+
     fn abilities(&self) -> Vec<String> {
         let mut can = vec!["txt2img"];
         if self.vae_kind.is_some() {
