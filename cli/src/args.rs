@@ -64,7 +64,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) provider: Option<ProviderChoice>,
 
-    /// Arithmetic of the networks: auto (bf16 where that is faster and the pictures stay the same to the eye), f32 or bf16
+    /// Arithmetic of the networks: auto (bf16 where that is faster and the pictures stay the same to the eye), f32,
+    /// bf16, or int8 where the model has it
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) precision: Option<Precision>,
 

@@ -48,11 +48,22 @@ pub(crate) struct Measured {
 
 /// What the settings and the library leave open on a CPU, the one to prefer first. `compiled` are the library's providers,
 /// `bf16` says whether the CPU has bf16. Fewer than two are no choice; a library for GPUs is left to the rule, which
-/// takes the GPU.
-pub(super) fn candidates(settings: &SessionSettings, compiled: &[Provider], bf16: bool) -> Vec<Candidate> {
-    let all =
-        [(Provider::OpenVino, Precision::Bf16), (Provider::OpenVino, Precision::F32), (Provider::Cpu, Precision::F32)];
-    if settings.provider == ProviderChoice::Auto && compiled.contains(&Provider::Cuda) {
+/// takes the GPU. `int8` says whether the pack has networks in 8 bits.
+pub(super) fn candidates(
+    settings: &SessionSettings,
+    compiled: &[Provider],
+    (bf16, int8): (bool, bool),
+) -> Vec<Candidate> {
+    let all = [
+        (Provider::OpenVino, Precision::Int8),
+        (Provider::Cpu, Precision::Int8),
+        (Provider::OpenVino, Precision::Bf16),
+        (Provider::OpenVino, Precision::F32),
+        (Provider::Cpu, Precision::F32),
+    ];
+    let for_gpus = settings.provider == ProviderChoice::Auto && compiled.contains(&Provider::Cuda);
+    // Who asks for 8 bits wants them whatever they look like, and only f32 could tell what that is.
+    if for_gpus || settings.precision == Precision::Int8 {
         return Vec::new();
     }
     let open = |&(provider, precision): &(Provider, Precision)| {
@@ -61,7 +72,12 @@ pub(super) fn candidates(settings: &SessionSettings, compiled: &[Provider], bf16
             ProviderChoice::Fixed(fixed) => fixed == provider,
         };
         let precise = settings.precision == precision || settings.precision == Precision::Auto;
-        asked && precise && compiled.contains(&provider) && (bf16 || precision != Precision::Bf16)
+        let there = match precision {
+            Precision::Bf16 => bf16,
+            Precision::Int8 => int8,
+            Precision::F32 | Precision::Auto => true,
+        };
+        asked && precise && there && compiled.contains(&provider)
     };
     all.into_iter().filter(open).map(|(provider, precision)| Candidate { provider, precision }).collect()
 }
@@ -106,12 +122,18 @@ pub(crate) fn choose(measured: &[Measured]) -> Option<Chosen> {
         }
     }
     for m in measured {
-        let Candidate { precision, .. } = m.candidate;
+        let alike = measured.iter().filter(|other| other.candidate.precision == m.candidate.precision);
+        let precision = m.candidate.precision.to_string();
+        // Where only one provider has it, the precision names the candidate.
+        let name = if alike.count() == 1 && m.candidate.precision != Precision::F32 {
+            precision
+        } else {
+            m.candidate.to_string()
+        };
         let _ = match (&m.finding, objection(m)) {
-            (Finding::Failed(_), Some(objection)) => write!(why, "; {} {objection}", m.candidate),
-            (_, Some(objection)) => write!(why, "; {precision} {objection}"),
+            (_, Some(objection)) => write!(why, "; {name} {objection}"),
             (Finding::Ran { difference: Some(difference), .. }, None) => {
-                write!(why, "; {precision} differs by {difference:.2}/255 from f32")
+                write!(why, "; {name} differs by {difference:.2}/255 from f32")
             }
             _ => Ok(()),
         };
@@ -210,13 +232,17 @@ mod tests {
         let both = [Provider::Cpu, Provider::OpenVino];
         let with = |provider, precision| SessionSettings { provider, precision, ..SessionSettings::default() };
         let auto = with(ProviderChoice::Auto, Precision::Auto);
-        assert_eq!(candidates(&auto, &both, true), [BF16, F32, CPU]);
-        assert_eq!(candidates(&auto, &both, false), [F32, CPU]);
-        assert_eq!(candidates(&auto, &[Provider::Cpu], true), [CPU]);
-        assert_eq!(candidates(&auto, &Provider::ALL, true), []);
-        assert_eq!(candidates(&with(ProviderChoice::Auto, Precision::F32), &both, true), [F32, CPU]);
+        assert_eq!(candidates(&auto, &both, (true, false)), [BF16, F32, CPU]);
+        assert_eq!(candidates(&auto, &both, (false, false)), [F32, CPU]);
+        let int8 = |provider| Candidate { provider, precision: Precision::Int8 };
+        let all = [int8(Provider::OpenVino), int8(Provider::Cpu), BF16, F32, CPU];
+        assert_eq!(candidates(&auto, &both, (true, true)), all);
+        assert_eq!(candidates(&auto, &[Provider::Cpu], (true, false)), [CPU]);
+        assert_eq!(candidates(&auto, &Provider::ALL, (true, true)), []);
+        assert_eq!(candidates(&with(ProviderChoice::Auto, Precision::F32), &both, (true, true)), [F32, CPU]);
+        assert_eq!(candidates(&with(ProviderChoice::Auto, Precision::Int8), &both, (true, true)), []);
         let openvino = ProviderChoice::Fixed(Provider::OpenVino);
-        assert_eq!(candidates(&with(openvino, Precision::Auto), &both, true), [BF16, F32]);
-        assert_eq!(candidates(&with(openvino, Precision::F32), &both, true), [F32]);
+        assert_eq!(candidates(&with(openvino, Precision::Auto), &both, (true, false)), [BF16, F32]);
+        assert_eq!(candidates(&with(openvino, Precision::F32), &both, (true, true)), [F32]);
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Calibration {
 impl Calibration {
     /// What is to be chosen; `None` where nothing is. Takes microseconds: a few files' sizes are looked at.
     pub(crate) fn of(runtime: &Runtime, pack: &Pack, settings: &SessionSettings) -> Option<Self> {
-        let candidates = choice::candidates(settings, &runtime.compiled_providers(), has_bf16());
+        let candidates = choice::candidates(settings, &runtime.compiled_providers(), (has_bf16(), pack.has_int8()));
         if candidates.len() < 2 {
             return None;
         }
