@@ -63,11 +63,13 @@ pub(crate) struct ModelArgs {
     #[arg(short, long, value_name = "DIR", help_heading = "Model")]
     pub(crate) model: Option<PathBuf>,
 
-    /// What executes the networks: auto, cpu, openvino, cuda or tensorrt
+    /// What executes the networks: auto (the fastest by a few frames on each at the first start), cpu, openvino, cuda or
+    /// tensorrt
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) provider: Option<ProviderChoice>,
 
-    /// Arithmetic of the networks: auto (bf16 where the processor has it), f32 or bf16
+    /// Arithmetic of the networks: auto (bf16 where that is faster and the pictures stay the same to the eye), f32,
+    /// bf16, or int8 where the model has it
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) precision: Option<Precision>,
 
@@ -239,6 +241,10 @@ pub(crate) struct ReplayArgs {
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+
+    /// Measure providers and precisions for the model now, also where that was done before or the model is over 1 GB
+    #[arg(long)]
+    pub(crate) calibrate: bool,
 
     /// Print the checks as one JSON object on stdout
     #[arg(long)]

@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use livediffusion_io::{element_available, gstreamer_version, required_elements};
-use livediffusion_onnx::{Pack, Precision, Provider, Runtime, choose_provider, probe_provider};
+use livediffusion_onnx::{Precision, Provider, Runtime, choose_provider, probe_provider};
 use serde_json::{Value, json};
 
 use crate::args::DoctorArgs;
+use crate::calibration::{self, Calibration, Finding, Measured};
 use crate::config;
 use crate::disk;
 use crate::failure::{Failure, MISSING, Outcome};
-use crate::locate;
+use crate::run::report::round;
+use crate::session::OpenPack;
 
 /// Disk space under which a recording would soon fail.
 const LEAST_FREE_MB: u64 = 500;
@@ -33,15 +35,17 @@ struct Check {
 
 pub(crate) fn command(args: &DoctorArgs) -> Outcome<()> {
     let mut checks = Vec::new();
-    onnx_runtime(args, &mut checks);
+    let (open, model) = model(args);
+    let calibration = onnx_runtime(args, open.as_ref(), &mut checks);
     gstreamer(&mut checks);
     cameras(&mut checks);
-    model(args, &mut checks);
+    checks.push(model);
     gpu(&mut checks);
     disk(&mut checks);
 
     if args.json {
-        say!("{:#}", json!({ "checks": checks.iter().map(Check::to_json).collect::<Vec<_>>() }));
+        let checks: Vec<Value> = checks.iter().map(Check::to_json).collect();
+        say!("{:#}", json!({ "checks": checks, "calibration": calibration }));
     } else {
         for check in &checks {
             check.print();
@@ -85,13 +89,14 @@ impl Check {
     }
 }
 
-fn onnx_runtime(args: &DoctorArgs, checks: &mut Vec<Check>) {
+/// Checks the library and its providers; gives what was measured of them with the model, null where nothing was.
+fn onnx_runtime(args: &DoctorArgs, open: Option<&OpenPack>, checks: &mut Vec<Check>) -> Value {
     let runtime = match Runtime::load(args.model.ort_lib.as_deref()) {
         Ok(runtime) => runtime,
         Err(error) => {
             let fix = error.hint.clone();
             checks.push(Check::new("ONNX Runtime", Verdict::Bad, error.to_string()).fix(fix));
-            return;
+            return Value::Null;
         }
     };
     let found = format!("{} ({}) {}", runtime.version(), runtime.flavour(), runtime.path().display());
@@ -107,7 +112,15 @@ fn onnx_runtime(args: &DoctorArgs, checks: &mut Vec<Check>) {
             }
         });
     }
-    let choice = choose_provider(&runtime, &config::session_settings(&args.model, 1));
+    let settings = config::session_settings(&args.model, 1);
+    let calibration = open.and_then(|open| Some((open, Calibration::of(&runtime, &open.pack, &settings)?)));
+    let measured = calibration.as_ref().and_then(|(open, calibration)| {
+        if args.calibrate { Some(calibration.measure(&runtime, open)) } else { calibration.cached() }
+    });
+    let choice = match measured.as_deref().and_then(calibration::choose) {
+        Some(chosen) => Ok(chosen),
+        None => choose_provider(&runtime, &settings),
+    };
     checks.push(match choice {
         Ok(chosen) => {
             let precision =
@@ -116,6 +129,51 @@ fn onnx_runtime(args: &DoctorArgs, checks: &mut Vec<Check>) {
         }
         Err(error) => Check::new("chosen", Verdict::Bad, error.to_string()).fix(error.hint.clone()),
     });
+    match (&calibration, &measured) {
+        (_, Some(measured)) => measurement(measured, checks),
+        (Some((open, _)), None) => checks.push(unmeasured(open)),
+        (None, None) if args.calibrate && open.is_some() => {
+            checks.push(Check::new("measured", Verdict::Absent, "nothing: there is no choice between providers here"));
+        }
+        (None, None) => {}
+    }
+    measured.as_deref().map_or(Value::Null, to_json)
+}
+
+/// What was measured, a line for each candidate.
+fn measurement(measured: &[Measured], checks: &mut Vec<Check>) {
+    for (Measured { finding, .. }, (candidate, verdict)) in measured.iter().zip(calibration::table(measured)) {
+        let worked = if matches!(finding, Finding::Failed(_)) { Verdict::Absent } else { Verdict::Good };
+        checks.push(Check::new(format!("  {candidate}"), worked, verdict));
+    }
+}
+
+fn unmeasured(open: &OpenPack) -> Check {
+    let asked = "livediffusion doctor --calibrate measures it";
+    let (found, fix) = if Calibration::too_large(&open.pack) {
+        ("not measured with this model: its networks have over 1 GB", asked.to_owned())
+    } else {
+        ("not measured yet with this model, library and processor", format!("the next run or {asked}"))
+    };
+    Check::new("measured", Verdict::Absent, found).fix(Some(fix))
+}
+
+/// The figures; the names are the interface of scripts.
+fn to_json(measured: &[Measured]) -> Value {
+    let row = |(measured, (_, verdict)): (&Measured, (String, String))| {
+        let (ms, difference) = match measured.finding {
+            Finding::Ran { ms, difference } => (Some(round(ms)), difference.map(round)),
+            Finding::Failed(_) => (None, None),
+        };
+        json!({
+            "provider": measured.candidate.provider.to_string(),
+            "precision": measured.candidate.precision.to_string(),
+            "ms": ms,
+            "difference": difference,
+            "verdict": verdict,
+        })
+    };
+    measured.iter().zip(calibration::table(measured)).map(row).collect()
 }
 
 fn gstreamer(checks: &mut Vec<Check>) {
@@ -149,14 +207,17 @@ fn cameras(checks: &mut Vec<Check>) {
     });
 }
 
-fn model(args: &DoctorArgs, checks: &mut Vec<Check>) {
-    let opened = locate::pack(args.model.model.as_deref())
-        .map_err(|failure| (failure.message().to_owned(), failure.hint().map(str::to_owned)))
-        .and_then(|folder| Pack::open(folder).map_err(|error| (error.to_string(), error.hint.clone())));
-    checks.push(match opened {
-        Ok(pack) => Check::new("model pack", Verdict::Good, format!("{}: {}", pack.dir.display(), pack.can.join(", "))),
-        Err((what, hint)) => Check::new("model pack", Verdict::Bad, what).fix(hint),
-    });
+fn model(args: &DoctorArgs) -> (Option<OpenPack>, Check) {
+    match OpenPack::open(&args.model) {
+        Ok(open) => {
+            let found = format!("{}: {}", open.pack.dir.display(), open.pack.can.join(", "));
+            (Some(open), Check::new("model pack", Verdict::Good, found))
+        }
+        Err(failure) => {
+            let fix = failure.hint().map(str::to_owned);
+            (None, Check::new("model pack", Verdict::Bad, failure.message()).fix(fix))
+        }
+    }
 }
 
 /// The NVIDIA driver as the kernel tells it: no library is needed to ask.

@@ -5,6 +5,7 @@ mod say;
 
 mod args;
 mod bench;
+mod calibration;
 mod config;
 mod demo;
 mod devices;

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use livediffusion_onnx::{Chosen, LoadedPack, Pack, Runtime, SharedNetworks, choose_provider, load_networks_on};
+use livediffusion_onnx::{
+    Chosen, LoadedPack, Pack, Runtime, SharedNetworks, choose_provider, load_networks_on, probe_provider,
+};
 use livediffusion_pipeline::adaptive::Adaptive;
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::Size;
@@ -16,6 +18,7 @@ use livediffusion_pipeline::{Control, EngineError, Prompts, Settings};
 use serde_json::json;
 
 use crate::args::ModelArgs;
+use crate::calibration::{self, Calibration};
 use crate::config;
 use crate::failure::{Failure, Outcome, USAGE};
 use crate::locate;
@@ -68,18 +71,29 @@ pub(crate) fn facts(pack: &Pack) -> Outcome<ModelFacts> {
     })
 }
 
-/// The library and what of it is used. Finding it needs nothing of the input or the pack, so that it can be done beside
-/// opening them.
+/// The library and what of it is used. Finding it needs nothing of the input, so that it can be done beside opening that.
 pub(crate) struct Backend {
     runtime: Runtime,
     chosen: Chosen,
+    /// A choice that no earlier start has measured: `chosen` stands until that is done.
+    unmeasured: Option<Calibration>,
 }
 
 impl Backend {
-    pub(crate) fn find(model: &ModelArgs) -> Outcome<Self> {
+    /// Finds the library and the provider, as an earlier start measured it, else by rule. The provider's libraries are
+    /// loaded then: it takes as long as a small network.
+    pub(crate) fn find(model: &ModelArgs, open: &OpenPack) -> Outcome<Self> {
         let runtime = Runtime::load(model.ort_lib.as_deref())?;
-        let chosen = choose_provider(&runtime, &config::session_settings(model, 1))?;
-        Ok(Self { runtime, chosen })
+        let settings = config::session_settings(model, 1);
+        let calibration = Calibration::of(&runtime, &open.pack, &settings);
+        let measured = calibration.as_ref().and_then(Calibration::cached);
+        if let Some(chosen) = measured.and_then(|measured| calibration::choose(&measured))
+            && probe_provider(&runtime, chosen.provider).is_ok()
+        {
+            return Ok(Self { runtime, chosen, unmeasured: None });
+        }
+        let chosen = choose_provider(&runtime, &settings)?;
+        Ok(Self { runtime, chosen, unmeasured: calibration })
     }
 }
 
@@ -109,12 +123,17 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn load(model: &ModelArgs, open: OpenPack, lanes: usize) -> Outcome<Self> {
-        Self::load_on(Backend::find(model)?, model, open, lanes)
+        Self::load_on(Backend::find(model, &open)?, model, open, lanes)
     }
 
-    /// As [`load`](Self::load), on a library and provider that were found before.
+    /// As [`load`](Self::load), on a library and provider that were found before. What was not measured yet is measured
+    /// now: the input is open then, and no mistake in it had to wait for that.
     pub(crate) fn load_on(backend: Backend, model: &ModelArgs, open: OpenPack, lanes: usize) -> Outcome<Self> {
-        let Backend { runtime, chosen } = backend;
+        let Backend { runtime, chosen, unmeasured } = backend;
+        let chosen = match unmeasured {
+            Some(calibration) => calibration.decide(&runtime, &open, chosen),
+            None => chosen,
+        };
         let loaded = load_networks_on(&runtime, &open.pack, chosen, &config::session_settings(model, lanes))?;
         tracing::info!(
             library = %runtime.path().display(),

@@ -14,7 +14,7 @@ pub fn physical_cores() -> usize {
 }
 
 /// Whether bf16 arithmetic is in hardware. Where it is emulated, bf16 is slower than f32 and less exact.
-pub(crate) fn has_bf16() -> bool {
+pub fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx512bf16") {
         return true;

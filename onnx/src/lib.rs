@@ -22,7 +22,7 @@ mod tokenizer;
 mod unet;
 mod vae;
 
-pub use self::cpu::physical_cores;
+pub use self::cpu::{has_bf16, physical_cores};
 pub use self::error::{ErrorKind, OnnxError};
 pub use self::flops::{CallShape, Flops, count_flops};
 pub use self::matmul::Matmul;
@@ -31,6 +31,6 @@ pub use self::pack::{Pack, PartName, Preset};
 pub use self::provider::{
     Chosen, Precision, Provider, ProviderChoice, SessionSettings, choose_provider, probe_provider,
 };
-pub use self::runtime::Runtime;
+pub use self::runtime::{Runtime, user_cache};
 pub use self::timestep::Timesteps;
 pub use self::tokenizer::PromptTokenizer;

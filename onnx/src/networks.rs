@@ -81,11 +81,12 @@ pub fn load_networks_on(
     chosen: Chosen,
     settings: &SessionSettings,
 ) -> Result<LoadedPack, OnnxError> {
+    let int8 = if chosen.precision == Precision::Int8 { Some(pack.int8()?) } else { None };
+    let pack = int8.as_ref().unwrap_or(pack);
     let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
     let on_device = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
     let lanes = if on_device { 1 } else { settings.lanes.clamp(1, threads) };
-    let copied = |name| !matches!(name, PartName::TextEncoder | PartName::TextEncoder2);
-    let bytes: u64 = pack.parts.iter().filter(|part| copied(part.name)).map(|part| part.bytes).sum();
+    let bytes = pack.frame_bytes();
     // One prompt is encoded at a time, on all threads.
     let alone = SessionSettings { threads: Some(threads), lanes: 1, ..*settings };
     let each: Vec<SessionSettings> = if bytes.saturating_mul(lanes as u64) <= OWN_SESSIONS_BYTES {

@@ -89,6 +89,8 @@ pub enum Precision {
     /// bf16 inside, f32 outside and for the sinusoids of time: about twice as fast, within 1 % or 2 % of the peak for
     /// a trained network.
     Bf16,
+    /// As the graphs say that a pack has in 8 bits beside those in f32.
+    Int8,
 }
 
 impl fmt::Display for Precision {
@@ -97,6 +99,7 @@ impl fmt::Display for Precision {
             Self::Auto => "auto",
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         })
     }
 }
@@ -105,9 +108,9 @@ impl FromStr for Precision {
     type Err = OnnxError;
 
     fn from_str(text: &str) -> Result<Self, OnnxError> {
-        let all = [Self::Auto, Self::F32, Self::Bf16];
+        let all = [Self::Auto, Self::F32, Self::Bf16, Self::Int8];
         let found = all.into_iter().find(|p| p.to_string() == text);
-        found.ok_or_else(|| OnnxError::invalid(format!("unknown precision {text:?}")).hint("auto, f32 or bf16"))
+        found.ok_or_else(|| OnnxError::invalid(format!("unknown precision {text:?}")).hint("auto, f32, bf16 or int8"))
     }
 }
 
@@ -134,13 +137,16 @@ pub struct SessionSettings {
 pub struct Chosen {
     /// The provider.
     pub provider: Provider,
-    /// [`Precision::F32`] (as the graph says) or [`Precision::Bf16`].
+    /// [`Precision::F32`] (as the graph says), [`Precision::Bf16`] or [`Precision::Int8`].
     pub precision: Precision,
     /// The reasons for both, as one line for the user.
     pub why: String,
 }
 
-/// Decides on provider and precision. `auto` is the first of cuda, openvino and cpu that really registers.
+/// Decides on provider and precision by rule: `auto` is the first of cuda, openvino and cpu that really registers, in bf16
+/// where the CPU has it. What is measured on a machine is a better word where there is one; [`load_networks_on`] takes it.
+///
+/// [`load_networks_on`]: crate::load_networks_on
 pub fn choose_provider(runtime: &Runtime, settings: &SessionSettings) -> Result<Chosen, OnnxError> {
     let (provider, mut why) = match settings.provider {
         ProviderChoice::Fixed(provider) => {
@@ -150,6 +156,7 @@ pub fn choose_provider(runtime: &Runtime, settings: &SessionSettings) -> Result<
         ProviderChoice::Auto => choose_automatically(runtime),
     };
     let precision = match (provider, settings.precision) {
+        (_, Precision::Int8) => Precision::Int8,
         (Provider::OpenVino, Precision::Bf16) => Precision::Bf16,
         (_, Precision::Bf16) => {
             let what = format!("the {provider} provider has no bf16 arithmetic for f32 networks");

@@ -172,12 +172,22 @@ fn find(explicit: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Resu
     Ok(None)
 }
 
-fn cache_folder(env: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+/// The folder of what can be fetched or measured again: `LIVEDIFFUSION_CACHE`, else `livediffusion` in `XDG_CACHE_HOME`,
+/// else in `~/.cache`; `None` where none of these variables is set. It need not exist.
+pub fn user_cache() -> Option<PathBuf> {
+    user_cache_in(&|name| std::env::var_os(name))
+}
+
+fn user_cache_in(env: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let set = |name| env(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let base = set("LIVEDIFFUSION_CACHE")
+    set("LIVEDIFFUSION_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|p| p.join("livediffusion")))
-        .or_else(|| set("HOME").map(|p| p.join(".cache/livediffusion")))?;
-    Some(base.join("ort"))
+        .or_else(|| set("HOME").map(|p| p.join(".cache/livediffusion")))
+}
+
+/// Where libraries lie in it.
+fn cache_folder(env: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    Some(user_cache_in(env)?.join("ort"))
 }
 
 /// An absolute path of the library that a file or folder names.

@@ -2,7 +2,7 @@
 
 mod ablation;
 pub(crate) mod args;
-mod clips;
+pub(crate) mod clips;
 mod compare;
 mod context;
 mod findings;

@@ -55,7 +55,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let limits = Limits { frames: args.frames, duration: args.duration };
     // Both take a quarter of a second, mostly of waiting.
     let (source, backend) = std::thread::scope(|scope| {
-        let backend = scope.spawn(|| Backend::find(&args.model));
+        let backend = scope.spawn(|| Backend::find(&args.model, &open));
         let source = input.map(|input| open_source(&input, size, args.fit, limits)).transpose();
         (source, backend.join())
     });

@@ -5,6 +5,7 @@
 mod bad_input;
 mod bad_settings;
 mod bench;
+mod calibration;
 mod control;
 mod goldens;
 mod help;

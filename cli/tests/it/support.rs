@@ -25,6 +25,7 @@ pub(crate) fn packs() -> PathBuf {
 pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_livediffusion"));
     command.current_dir(project()).args(args).env_remove("RUST_LOG").env_remove("LIVEDIFFUSION_MODELS");
+    command.env("LIVEDIFFUSION_CACHE", cache());
     // No models of the user's own, no token of theirs, no proxy between us and servers on this machine.
     command.env("HF_HOME", "/nosuch/huggingface");
     for name in
@@ -36,6 +37,28 @@ pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = 
         command.env_remove(name).env_remove(name.to_lowercase());
     }
     command
+}
+
+/// A cache for all tests and runs of them, so that providers are measured once for all: nothing of it goes into the user's
+/// own, of which only the library is taken.
+fn cache() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+        std::fs::create_dir_all(&cache).unwrap();
+        link_libraries(&cache);
+        cache
+    })
+}
+
+/// Lets the library of the user's cache be found in another.
+pub(crate) fn link_libraries(cache: &Path) {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let own = set("LIVEDIFFUSION_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("livediffusion")))
+        .or_else(|| set("HOME").map(|folder| folder.join(".cache/livediffusion")));
+    // Another process may have made it just now; where it is missing, tests that need it say that they are skipped.
+    let _ = own.map(|own| std::os::unix::fs::symlink(own.join("ort"), cache.join("ort")));
 }
 
 /// What a command did.

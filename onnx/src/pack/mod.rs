@@ -161,6 +161,31 @@ impl Pack {
         self.parts.iter().map(|p| p.bytes).sum()
     }
 
+    /// Size of the networks that every frame goes through, VAE and U-Net, on disk.
+    pub fn frame_bytes(&self) -> u64 {
+        self.parts.iter().filter(|part| on_frame_path(part.name)).map(|part| part.bytes).sum()
+    }
+
+    /// Whether a network of every frame is there in 8 bits too: `model_int8.onnx` beside `model.onnx`.
+    pub fn has_int8(&self) -> bool {
+        self.parts.iter().any(|part| on_frame_path(part.name) && part.int8.is_some())
+    }
+
+    /// The same pack with the networks in 8 bits in place of those that they stand beside; text encoders stay.
+    ///
+    /// # Errors
+    /// A pack without any, or one whose inputs and outputs are others.
+    pub(crate) fn int8(&self) -> Result<Self, OnnxError> {
+        if !self.has_int8() {
+            let what = format!("{} has no networks in int8", self.dir.display());
+            let hint = "put model_int8.onnx beside model.onnx in unet/, vae_encoder/ or vae_decoder/, or take --precision auto";
+            return Err(OnnxError::invalid(what).hint(hint));
+        }
+        let swap = |part: &Part| if on_frame_path(part.name) { part::int8(part) } else { Ok(part.clone()) };
+        let parts = self.parts.iter().map(swap).collect::<Result<_, _>>()?;
+        Ok(Self { parts, ..self.clone() })
+    }
+
     fn abilities(&self) -> Vec<String> {
         let mut can = vec!["txt2img"];
         if self.vae_kind.is_some() {
@@ -177,6 +202,11 @@ impl Pack {
         }
         can.into_iter().map(str::to_owned).collect()
     }
+}
+
+/// Whether every frame goes through it.
+fn on_frame_path(name: PartName) -> bool {
+    !matches!(name, PartName::TextEncoder | PartName::TextEncoder2)
 }
 
 /// A short list of tensors for messages.

@@ -43,6 +43,9 @@ impl fmt::Display for PartName {
     }
 }
 
+/// The file of a network with 8-bit weights and activations, beside its `model.onnx`.
+const INT8: &str = "model_int8.onnx";
+
 /// One network.
 #[derive(Clone, Debug)]
 pub struct Part {
@@ -50,6 +53,8 @@ pub struct Part {
     pub name: PartName,
     /// Its .onnx file.
     pub file: PathBuf,
+    /// `model_int8.onnx` beside it, where there is one.
+    pub int8: Option<PathBuf>,
     /// Size of that file and of the weights beside it.
     pub bytes: u64,
     /// Inputs.
@@ -95,19 +100,44 @@ fn read(name: PartName, folder: &Path) -> Result<Part, OnnxError> {
                 .hint("export the pack to ONNX; PyTorch weights alone cannot be run"));
         }
     };
+    let int8 = Some(folder.join(INT8)).filter(|int8| int8.is_file() && *int8 != file);
+    of_file(name, file, int8, &files)
+}
+
+/// The same network in 8 bits. What it takes and gives has to be the same.
+pub(super) fn int8(part: &Part) -> Result<Part, OnnxError> {
+    let Some(file) = &part.int8 else {
+        return Ok(part.clone());
+    };
+    let files: Vec<PathBuf> = file
+        .parent()
+        .and_then(|folder| std::fs::read_dir(folder).ok())
+        .map_or_else(Vec::new, |all| all.filter_map(|e| Some(e.ok()?.path())).collect());
+    let int8 = of_file(part.name, file.clone(), None, &files)?;
+    if int8.inputs == part.inputs && int8.outputs == part.outputs {
+        return Ok(int8);
+    }
+    let what = format!("{}: its inputs or outputs are not those of {}", file.display(), part.file.display());
+    Err(OnnxError::invalid(what).hint("quantise the network anew from model.onnx, or take --precision f32"))
+}
+
+fn of_file(name: PartName, file: PathBuf, int8: Option<PathBuf>, files: &[PathBuf]) -> Result<Part, OnnxError> {
     let graph = Graph::open(&file).map_err(|e| {
         OnnxError::invalid(format!("{}: {e}", file.display())).hint("the file is damaged: copy or export it anew")
     })?;
     let size = |p: &Path| p.metadata().map_or(0, |m| m.len());
+    // Weights of the network in 8 bits have its name: `model_int8.onnx_data`.
+    let is_int8 = |p: &Path| p.file_name().is_some_and(|name| name.to_string_lossy().starts_with("model_int8"));
     let beside = |p: &&PathBuf| {
         let name = p.file_name().unwrap_or_default().to_string_lossy();
-        **p != file && !name.ends_with(".json") && !name.ends_with(".onnx")
+        **p != file && !name.ends_with(".json") && !name.ends_with(".onnx") && is_int8(p) == is_int8(&file)
     };
     let weights: u64 = if graph.external_data { files.iter().filter(beside).map(|p| size(p)).sum() } else { 0 };
     Ok(Part {
         name,
         bytes: size(&file) + weights,
         file,
+        int8,
         inputs: graph.inputs,
         outputs: graph.outputs,
         opset: graph.opset,

@@ -6,6 +6,7 @@
 
 mod allocation;
 mod errors;
+mod int8;
 mod made_up;
 mod packs;
 mod support;

@@ -1,0 +1,88 @@
+//! Which provider and precision are fastest here, found once by a few frames on each.
+//!
+//! What is measured: every candidate that the flags, the library and the processor leave open loads the pack's networks
+//! on all threads and repaints the same few pictures under the pack's own parameters. Arithmetic other than f32 counts
+//! only where its pictures are as good as those of f32. Which of them is used follows from the figures alone (`choice`);
+//! the figures are kept in `$LIVEDIFFUSION_CACHE/calibration` (`cache`), so that later starts read one small file.
+//!
+//! Nothing is measured where there is nothing to choose: one candidate, a library for GPUs, or flags that fix both.
+
+mod cache;
+mod choice;
+mod measure;
+
+use std::sync::Once;
+
+use livediffusion_onnx::{Chosen, Pack, Runtime, SessionSettings, has_bf16, physical_cores, user_cache};
+
+use self::cache::{Entry, Machine};
+use self::choice::Candidate;
+pub(crate) use self::choice::{Finding, Measured, choose, table};
+use crate::session::OpenPack;
+
+/// VAE and U-Net above which nothing is measured without being asked: each candidate reads, compiles and holds the
+/// weights, which takes most of a minute for the 3.5 GB of a full Stable Diffusion in f32.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// A choice between candidates for a pack on this machine.
+pub(crate) struct Calibration {
+    candidates: Vec<Candidate>,
+    settings: SessionSettings,
+    /// Where its figures are kept; `None` without a home.
+    entry: Option<Entry>,
+}
+
+impl Calibration {
+    /// What is to be chosen; `None` where nothing is. Takes microseconds: a few files' sizes are looked at.
+    pub(crate) fn of(runtime: &Runtime, pack: &Pack, settings: &SessionSettings) -> Option<Self> {
+        let candidates = choice::candidates(settings, &runtime.compiled_providers(), (has_bf16(), pack.has_int8()));
+        if candidates.len() < 2 {
+            return None;
+        }
+        let machine = Machine::here(runtime, settings.threads.unwrap_or_else(physical_cores).max(1));
+        let folder = user_cache().map(|folder| folder.join("calibration"));
+        let entry = folder.map(|folder| Entry::new(&folder, &cache::key(&machine, pack, &candidates)));
+        Some(Self { candidates, settings: *settings, entry })
+    }
+
+    /// What an earlier start measured.
+    pub(crate) fn cached(&self) -> Option<Vec<Measured>> {
+        self.entry.as_ref()?.read(&self.candidates)
+    }
+
+    /// Whether the pack is so large that it is measured only when that is asked for.
+    pub(crate) fn too_large(pack: &Pack) -> bool {
+        pack.frame_bytes() > MOST_BYTES
+    }
+
+    /// Measures all candidates and keeps the figures. It says so, as it takes seconds.
+    pub(crate) fn measure(&self, runtime: &Runtime, open: &OpenPack) -> Vec<Measured> {
+        // A warning, as those are shown without being asked for: nobody should wonder what takes so long.
+        tracing::warn!("measuring providers once for this model, takes a few seconds");
+        let measured = measure::all(runtime, open, &self.candidates, &self.settings);
+        // Where nothing ran, the cause may be gone at the next start.
+        if let Some(entry) = &self.entry
+            && choose(&measured).is_some()
+            && let Err(error) = entry.write(&measured)
+        {
+            static SAID: Once = Once::new();
+            let file = entry.path().display();
+            SAID.call_once(|| {
+                tracing::warn!("what was measured cannot be kept, the next start repeats it: {file}: {error}");
+            });
+        }
+        measured
+    }
+
+    /// Measures, unless the pack is too large for that, and chooses; `rule` is what is used else.
+    pub(crate) fn decide(&self, runtime: &Runtime, open: &OpenPack, mut rule: Chosen) -> Chosen {
+        if Self::too_large(&open.pack) {
+            rule.why += "; not measured, as its networks have over 1 GB: `livediffusion doctor --calibrate` does";
+            return rule;
+        }
+        choose(&self.measure(runtime, open)).unwrap_or_else(|| {
+            rule.why += "; measured, but nothing ran";
+            rule
+        })
+    }
+}
