@@ -15,7 +15,8 @@ use crate::parameter_args::ParameterArgs;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Options {
     input: Option<String>,
-    output: Option<String>,
+    output: Option<OneOrMore>,
+    record: Option<PathBuf>,
     model: Option<PathBuf>,
     preset: Option<String>,
     provider: Option<String>,
@@ -29,9 +30,18 @@ struct Options {
     duration: Option<f64>,
 }
 
-const OPTIONS: [&str; 13] = [
+/// A text or a list of them.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a string or a list of strings is needed")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+const OPTIONS: [&str; 14] = [
     "input",
     "output",
+    "record",
     "model",
     "preset",
     "provider",
@@ -103,6 +113,7 @@ impl ConfigFile {
         let Options {
             input,
             output,
+            record,
             model,
             preset,
             provider,
@@ -116,7 +127,14 @@ impl ConfigFile {
             duration,
         } = &self.options;
         fill(&mut args.input, input.as_ref());
-        fill(&mut args.output, output.as_ref());
+        if args.output.is_empty() {
+            args.output = match output {
+                Some(OneOrMore::One(text)) => vec![text.clone()],
+                Some(OneOrMore::More(texts)) => texts.clone(),
+                None => Vec::new(),
+            };
+        }
+        fill(&mut args.record, record.as_ref());
         fill(&mut args.model.model, model.as_ref());
         fill(&mut args.parameters.preset, preset.as_ref());
         fill(&mut args.model.threads, threads.as_ref());

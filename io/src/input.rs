@@ -65,6 +65,28 @@ impl Default for TestSource {
     }
 }
 
+/// A part of the screen, in pixels from its upper left corner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// Distance from the left.
+    pub x: u32,
+    /// Distance from the top.
+    pub y: u32,
+    /// At least 1.
+    pub width: u32,
+    /// At least 1.
+    pub height: u32,
+}
+
+impl Area {
+    fn parse(text: &str) -> Option<Self> {
+        let sides: Vec<u32> = text.split(',').map(|side| side.trim().parse().ok()).collect::<Option<_>>()?;
+        let [x, y, width, height] = sides[..] else { return None };
+        let small = |from: u32, length: u32| (1..=16_384).contains(&length) && from <= 65_536;
+        (small(x, width) && small(y, height)).then_some(Self { x, y, width, height })
+    }
+}
+
 /// Where pictures come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -76,12 +98,14 @@ pub enum Input {
     Uri(String),
     /// A generated picture.
     Test(TestSource),
-    /// The first camera found.
-    Camera,
+    /// The first camera found, or the first whose name contains the text.
+    Camera(Option<String>),
     /// A camera by its device file.
     V4l2(PathBuf),
-    /// The X11 screen.
-    Screen,
+    /// The X11 screen, or an area of it.
+    Screen(Option<Area>),
+    /// A sender of NDI by its name.
+    Ndi(String),
     /// A `gst-launch` fragment whose free end gives video.
     Fragment(String),
 }
@@ -108,10 +132,18 @@ impl Input {
         if let Some(rest) = text.strip_prefix("test://") {
             return TestSource::parse(text, rest).map(Self::Test);
         }
-        match text {
-            "camera" | "camera://" => return Ok(Self::Camera),
-            "screen" | "screen://" => return Ok(Self::Screen),
-            _ => {}
+        if let Some(name) = text.strip_prefix("camera://").or((text == "camera").then_some("")) {
+            return Ok(Self::Camera(Some(name.to_owned()).filter(|name| !name.is_empty())));
+        }
+        if let Some(area) = text.strip_prefix("screen://").or((text == "screen").then_some("")) {
+            let parsed = Area::parse(area);
+            if !area.is_empty() && parsed.is_none() {
+                return Err(cannot_parse(text, "an area of the screen is X,Y,WIDTH,HEIGHT in pixels"));
+            }
+            return Ok(Self::Screen(parsed));
+        }
+        if let Some(name) = text.strip_prefix("ndi://").filter(|name| !name.is_empty()) {
+            return Ok(Self::Ndi(name.to_owned()));
         }
         if launch::is_fragment(text)? {
             return Ok(Self::Fragment(launch::without_appsink(text).to_owned()));
@@ -142,8 +174,10 @@ impl fmt::Display for Input {
             }
             Self::Uri(text) | Self::Fragment(text) => f.write_str(text),
             Self::Test(test) => write!(f, "test://{}", test.pattern),
-            Self::Camera => f.write_str("camera://"),
-            Self::Screen => f.write_str("screen://"),
+            Self::Camera(name) => write!(f, "camera://{}", name.as_deref().unwrap_or_default()),
+            Self::Screen(None) => f.write_str("screen://"),
+            Self::Screen(Some(Area { x, y, width, height })) => write!(f, "screen://{x},{y},{width},{height}"),
+            Self::Ndi(name) => write!(f, "ndi://{name}"),
         }
     }
 }
@@ -223,7 +257,18 @@ mod tests {
         assert_eq!(Input::parse("/dev/video3").unwrap(), Input::V4l2("/dev/video3".into()));
         assert_eq!(Input::parse("v4l2:///dev/video3").unwrap(), Input::V4l2("/dev/video3".into()));
         assert_eq!(Input::parse("rtsp://a/b").unwrap(), Input::Uri("rtsp://a/b".into()));
-        assert_eq!(Input::parse("screen://").unwrap(), Input::Screen);
+        assert_eq!(Input::parse("camera://").unwrap(), Input::Camera(None));
+        assert_eq!(Input::parse("camera://HD Pro").unwrap(), Input::Camera(Some("HD Pro".into())));
+        assert_eq!(Input::parse("ndi://STUDIO (cam 1)").unwrap(), Input::Ndi("STUDIO (cam 1)".into()));
+        assert_eq!(Input::parse("screen://").unwrap(), Input::Screen(None));
+        let area = Area { x: 10, y: 20, width: 640, height: 480 };
+        assert_eq!(Input::parse("screen://10,20,640,480").unwrap(), Input::Screen(Some(area)));
+        for wrong in ["screen://1,2,3", "screen://1,2,0,4", "screen://a,b,c,d", "screen://1,2,3,4,5"] {
+            assert!(Input::parse(wrong).unwrap_err().is_usage(), "{wrong}");
+        }
+        for text in ["camera://HD", "screen://10,20,640,480", "ndi://a", "rtsp://a/b"] {
+            assert_eq!(Input::parse(text).unwrap().to_string(), text);
+        }
         assert_eq!(Input::parse("videotestsrc").unwrap(), Input::Fragment("videotestsrc".into()));
         assert_eq!(
             Input::parse("videotestsrc ! videoconvert ! appsink name=x").unwrap(),

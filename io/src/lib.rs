@@ -22,6 +22,7 @@ mod monitor;
 mod natural;
 mod output;
 mod queue;
+mod retry;
 mod sink;
 mod source;
 
@@ -30,9 +31,10 @@ pub use devices::{Device, DeviceClass, devices};
 pub use elements::{ElementNeed, element_available, gstreamer_version, package_of, required_elements};
 pub use error::{ErrorKind, IoError};
 pub use input::{Fit, Input, TestSource};
-pub use output::{Container, Output};
+pub use output::{Container, Output, Protocol};
 pub use queue::{Lossless, LosslessSender, Newest, NewestSender, Received, lossless, newest};
-pub use sink::{SinkOptions, SinkReport, VideoSink, abandon_outputs};
+pub use retry::Retry;
+pub use sink::{Outputs, OutputsOptions, SinkOptions, SinkReport, VideoSink, abandon_outputs};
 pub use source::{Next, SourceFrame, SourceInfo, SourceOptions, VideoSource};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -4,7 +4,9 @@ pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod stream;
 
-use livediffusion_io::{Fit, Input, Output, SinkOptions, SourceOptions, VideoSink, VideoSource};
+use livediffusion_io::{
+    Fit, Input, Output, Outputs, OutputsOptions, Retry, SinkOptions, SourceOptions, VideoSink, VideoSource,
+};
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::frame::{PictureView, Size};
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
@@ -32,13 +34,12 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let input_text = args.input.clone().ok_or_else(|| {
         Failure::usage("no input was given", "add --input FILE, or --input test:// to try without one")
     })?;
-    let output_text = args.output.clone().ok_or_else(|| {
-        Failure::usage("no output was given", "add --output FILE.mp4, --output window, or --output fakesink")
-    })?;
-    let output = Output::parse(&output_text)?;
+    let outputs = outputs(&args)?;
     let input = if input_text == NOISE { None } else { Some(Input::parse(&input_text)?) };
     args.control.as_deref().map(parse_address).transpose()?;
-    refuse_same_folder(input.as_ref(), &output)?;
+    for output in &outputs {
+        refuse_same_folder(input.as_ref(), output)?;
+    }
     let open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack, &file, &args.parameters)?;
     let size = open.size(&parameters);
@@ -73,16 +74,19 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let sources = Sources { osc: args.control.as_deref(), config: args.config.as_deref(), flags };
     let live_control = Live::start(sources, prompts, size, control)?;
 
-    let (frames, sink, estimate) = if let Some(mut source) = source {
-        let sink = open_sink(&output, size, &mut source)?;
+    let (frames, sinks, estimate) = if let Some(mut source) = source {
+        let (framerate, live) = (source.info().framerate, source.info().live);
+        let options =
+            OutputsOptions { size, framerate, live, audio: source.take_audio(), retry: Some(Retry::default()) };
+        let sinks = Outputs::open(&outputs, options)?;
         let estimate = source.info().frames_estimate;
-        (Frames::Video(Box::new(source)), sink, estimate)
+        (Frames::Video(Box::new(source)), sinks, estimate)
     } else {
         let duration = args.duration.map(|s| (s * f64::from(NOISE_RATE.0)).ceil() as u64);
         let count = args.frames.into_iter().chain(duration).min().unwrap_or(0);
         let framerate = Some(NOISE_RATE);
-        let options = SinkOptions { size, framerate, live: false, audio: None, overwrite: true };
-        (Frames::noise(count, NOISE_RATE), VideoSink::open(&output, options)?, Some(count))
+        let options = OutputsOptions { size, framerate, live: false, audio: None, retry: None };
+        (Frames::noise(count, NOISE_RATE), Outputs::open(&outputs, options)?, Some(count))
     };
     let estimate = match (estimate, args.frames) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -90,14 +94,14 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     };
     let progress = Progress::start(estimate);
     let mut stream = Stream { clock: &started, stop: &stop, progress: &progress, before_frame: &mut |_| {} };
-    let counts = stream.run(&mut painter, frames, sink)?;
+    let counts = stream.run(&mut painter, frames, sinks)?;
     progress.finish();
     drop(live_control);
 
     let report = Report {
         size,
         input: input_text,
-        output: output_text,
+        outputs: outputs.iter().map(ToString::to_string).collect(),
         model,
         provider,
         precision,
@@ -111,6 +115,31 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
         report.print_table();
     }
     Ok(())
+}
+
+/// Where the pictures go: the outputs, and the recording beside them.
+fn outputs(args: &RunArgs) -> Outcome<Vec<Output>> {
+    let mut outputs: Vec<Output> = args.output.iter().map(|text| Output::parse(text)).collect::<Result<_, _>>()?;
+    if let Some(path) = &args.record {
+        let output = Output::parse(&path.to_string_lossy())?;
+        if !matches!(output, Output::File(..)) {
+            let what = format!("--record {}: only a video file can be recorded", path.display());
+            return Err(Failure::usage(what, "give it the extension .mp4, .mov, .mkv or .webm"));
+        }
+        outputs.push(output);
+    }
+    if outputs.is_empty() {
+        let hint = "add --output FILE.mp4, --output window, or --output fakesink";
+        return Err(Failure::usage("no output was given", hint));
+    }
+    let twice = outputs
+        .iter()
+        .enumerate()
+        .find(|(i, output)| output.path().is_some() && outputs[..*i].iter().any(|other| other.path() == output.path()));
+    match twice {
+        Some((_, output)) => Err(Failure::usage(format!("{output} is an output twice"), "give each another name")),
+        None => Ok(outputs),
+    }
 }
 
 /// The limits that a source ends at.

@@ -12,7 +12,7 @@ use super::stream::Counts;
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) input: String,
-    pub(crate) output: String,
+    pub(crate) outputs: Vec<String>,
     pub(crate) model: String,
     pub(crate) provider: String,
     pub(crate) precision: String,
@@ -28,7 +28,7 @@ impl Report {
     pub(crate) fn of(stats: &Stats, counts: &Counts) -> Self {
         Self {
             input: String::new(),
-            output: String::new(),
+            outputs: Vec::new(),
             model: String::new(),
             provider: String::new(),
             precision: String::new(),
@@ -50,6 +50,14 @@ impl Report {
         self.counts.time_to_first_frame.map(milliseconds)
     }
 
+    /// A text, or a list where there are several.
+    fn output(&self) -> Value {
+        match self.outputs.as_slice() {
+            [one] => Value::from(one.as_str()),
+            several => Value::from(several),
+        }
+    }
+
     /// One object; the names are the interface of scripts.
     pub(crate) fn to_json(&self) -> Value {
         let stage = |stage: Stage| {
@@ -65,7 +73,7 @@ impl Report {
             STAGES.iter().map(|(which, name)| ((*name).to_owned(), stage(*which))).collect();
         json!({
             "input": self.input,
-            "output": self.output,
+            "output": self.output(),
             "model": self.model,
             "size": self.size.to_string(),
             "provider": self.provider,
@@ -99,7 +107,7 @@ impl Report {
     pub(crate) fn print_table(&self) {
         let Counts { dropped, corrupt, .. } = self.counts;
         let Stats { frames_in, frames_out, frames_skipped, frames_failed, .. } = self.stats;
-        say!("{} -> {}", self.input, self.output);
+        say!("{} -> {}", self.input, self.outputs.join(", "));
         let lanes = if self.lanes > 1 { format!(", {} frames at once", self.lanes) } else { String::new() };
         say!("model     {} at {} on {} {}{lanes}", self.model, self.size, self.provider, self.precision);
         say!("frames    {frames_in} in, {frames_out} out, {frames_skipped} skipped, {dropped} dropped");

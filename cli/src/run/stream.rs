@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use livediffusion_io::{IoError, Next, VideoSink, VideoSource, abandon_outputs};
+use livediffusion_io::{IoError, Next, Outputs, VideoSource, abandon_outputs};
 use livediffusion_pipeline::Emitted;
 use livediffusion_pipeline::frame::FrameMeta;
 use livediffusion_pipeline::painter::Painter;
@@ -76,9 +76,15 @@ pub(crate) struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// Takes every frame through the painter to the sink, and finishes the sink. On an error the sink's temporary file is
+    /// Takes every frame through the painter to the outputs, and finishes them. On an error their temporary files are
     /// removed and nothing is left under the final name, but for a live source that fails: its recording is finished.
-    pub(crate) fn run(&mut self, painter: &mut Painter, mut frames: Frames, mut sink: VideoSink) -> Outcome<Counts> {
+    pub(crate) fn run(
+        &mut self,
+        painter: &mut Painter,
+        mut frames: Frames,
+        sinks: impl Into<Outputs>,
+    ) -> Outcome<Counts> {
+        let mut sinks = sinks.into();
         let mut counts = Counts::default();
         // A window that is closed ends the stream as the user wished: it is no failure.
         let (mut begun, mut closed) = (None, false);
@@ -110,7 +116,7 @@ impl Stream<'_> {
                     painter.generate(meta)?
                 }
             };
-            match self.push(emitted, &mut sink, &mut counts) {
+            match self.push(emitted, &mut sinks, &mut counts) {
                 Err(IoError::WindowClosed) => {
                     closed = true;
                     break;
@@ -120,7 +126,7 @@ impl Stream<'_> {
         }
         counts.stopped = self.stop.load(Ordering::Relaxed);
         if !closed {
-            match self.push(painter.flush()?, &mut sink, &mut counts) {
+            match self.push(painter.flush()?, &mut sinks, &mut counts) {
                 Ok(()) | Err(IoError::WindowClosed) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -133,8 +139,8 @@ impl Stream<'_> {
         }
         // Before the sink finishes: sound still under way belongs to a video that ends here.
         drop(frames);
-        match sink.finish() {
-            Ok(_) | Err(IoError::WindowClosed) => {}
+        match sinks.finish() {
+            Ok(()) | Err(IoError::WindowClosed) => {}
             Err(error) => return Err(error.into()),
         }
         match lost {
@@ -143,9 +149,9 @@ impl Stream<'_> {
         }
     }
 
-    fn push(&self, emitted: Emitted<'_>, sink: &mut VideoSink, counts: &mut Counts) -> Result<(), IoError> {
+    fn push(&self, emitted: Emitted<'_>, sinks: &mut Outputs, counts: &mut Counts) -> Result<(), IoError> {
         for picture in emitted.iter() {
-            sink.push(picture.meta, picture.rgb)?;
+            sinks.push(picture.meta, picture.rgb)?;
             counts.time_to_first_frame.get_or_insert_with(|| self.clock.now());
             self.progress.advance();
         }

@@ -131,10 +131,8 @@ impl VideoSource {
 
     /// Waits up to `timeout` for the next picture. Pictures that were read before an error come before the error.
     pub fn next(&mut self, timeout: Duration) -> Result<Next, IoError> {
-        if let Some(track) = self.audio.take() {
-            // Nobody asked for the sound before the first picture: it must not fill its queue.
-            track.discard();
-        }
+        // Nobody asked for the sound before the first picture: it must not fill its queue.
+        drop(self.audio.take());
         if self.done || self.options.max_frames.is_some_and(|most| self.frames >= most) {
             self.done = true;
             return Ok(Next::End);

@@ -8,7 +8,7 @@ use gst::prelude::*;
 
 use super::chain::Chain;
 use super::{LOOK_UP, Producer, Queue, SourceInfo, SourceOptions, VideoSource, head, images};
-use crate::audio::AudioTrack;
+use crate::audio::{AudioTrack, Hub, Spring};
 use crate::error::IoError;
 use crate::input::Input;
 use crate::monitor::{Monitor, Side};
@@ -133,12 +133,26 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
     }
     source.info.duration_ns = pipeline.query_duration::<gst::ClockTime>().map(gst::ClockTime::nseconds);
     if let Some((packets, caps)) = lock(&sound).take() {
-        let track = AudioTrack::new(packets, caps, discard, Arc::clone(&source.ended), Arc::clone(&source.closed));
+        if live {
+            forget_old_sound(&packets);
+        }
+        let (ended, closed) = (Arc::clone(&source.ended), Arc::clone(&source.closed));
+        let spring = Spring { packets, ended, closed, shift_ns: 0 };
+        let track = AudioTrack::listen(&Hub::new(spring, caps, discard));
         source.info.audio = Some(track.format());
         source.audio = Some(track);
     }
     estimate(&mut source);
     Ok(source)
+}
+
+/// Live sound that nobody takes must not pile up: some seconds of it are kept, as it may wait for its pictures.
+fn forget_old_sound(packets: &gst_app::AppSink) {
+    let bin = packets.parent().and_downcast::<gst::Bin>();
+    let Some(queue) = bin.and_then(|bin| bin.by_name("waiting")) else { return };
+    queue.set_property_from_str("leaky", "downstream");
+    queue.set_property("max-size-bytes", head::LIVE_SOUND_BYTES);
+    queue.set_property("max-size-time", head::LIVE_SOUND_NS);
 }
 
 enum Sender {
