@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use livediffusion_io::Fit;
+use livediffusion_io::{Fit, Retry};
 use livediffusion_onnx::{Precision, ProviderChoice};
 use tracing_subscriber::EnvFilter;
 
@@ -109,6 +109,15 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "osc://127.0.0.1:9000")]
     pub(crate) control: Option<String>,
 
+    /// Longest pause in seconds before a live input or network output that was lost is tried again, or off: its loss ends
+    /// the run. Meanwhile the last picture is shown [default: 30]
+    #[arg(long, value_name = "S|off")]
+    pub(crate) retry: Option<RetryArg>,
+
+    /// Print gst-launch-1.0 commands that try the input and each output alone, and exit
+    #[arg(long)]
+    pub(crate) print_pipeline: bool,
+
     /// Stop after N frames
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) frames: Option<u64>,
@@ -127,6 +136,28 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) parameters: ParameterArgs,
+}
+
+/// Whether and how what was lost is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RetryArg(pub(crate) Option<Retry>);
+
+impl Default for RetryArg {
+    fn default() -> Self {
+        Self(Some(Retry::default()))
+    }
+}
+
+impl std::str::FromStr for RetryArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let longest = seconds(text).map_err(|error| format!("{error}, or off"))?;
+        Ok(Self(Some(Retry::up_to(std::time::Duration::from_secs_f64(longest)))))
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

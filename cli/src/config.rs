@@ -26,6 +26,7 @@ struct Options {
     ort_lib: Option<PathBuf>,
     fit: Option<String>,
     control: Option<String>,
+    retry: Option<toml::Value>,
     frames: Option<u64>,
     duration: Option<f64>,
 }
@@ -38,7 +39,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-const OPTIONS: [&str; 14] = [
+const OPTIONS: [&str; 15] = [
     "input",
     "output",
     "record",
@@ -51,6 +52,7 @@ const OPTIONS: [&str; 14] = [
     "ort-lib",
     "fit",
     "control",
+    "retry",
     "frames",
     "duration",
 ];
@@ -123,6 +125,7 @@ impl ConfigFile {
             ort_lib,
             fit,
             control,
+            retry,
             frames,
             duration,
         } = &self.options;
@@ -145,6 +148,8 @@ impl ConfigFile {
         fill(&mut args.duration, duration.as_ref());
         fill(&mut args.model.provider, self.parse("provider", provider.as_deref())?.as_ref());
         fill(&mut args.model.precision, self.parse("precision", precision.as_deref())?.as_ref());
+        let retry = retry.as_ref().map(text_of);
+        fill(&mut args.retry, self.parse("retry", retry.as_deref())?.as_ref());
         fill(&mut args.fit, self.parse("fit", fit.as_deref())?.as_ref());
         Ok(())
     }

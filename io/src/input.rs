@@ -9,6 +9,10 @@ use livediffusion_pipeline::frame::Size;
 use crate::error::IoError;
 use crate::launch;
 
+/// Schemes whose sources deliver in real time but say so only once connected.
+const LIVE_SCHEMES: &[&str] =
+    &["rtsp", "rtsps", "rtspt", "rtmp", "rtmps", "rtmp2", "srt", "udp", "rtp", "rist", "whep"];
+
 /// How a picture is brought to the network's size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Fit {
@@ -155,6 +159,25 @@ impl Input {
             return Err(IoError::MissingInput { path: path.to_path_buf() });
         }
         Err(cannot_parse(text, "neither a file, nor a URI, nor a GStreamer element"))
+    }
+}
+
+impl Input {
+    /// Whether it is a network stream that comes in real time.
+    pub(crate) fn is_live_stream(&self) -> bool {
+        let scheme = |uri: &String| uri.split(':').next().unwrap_or_default().to_ascii_lowercase();
+        matches!(self, Self::Uri(uri) if LIVE_SCHEMES.contains(&scheme(uri).as_str()))
+    }
+
+    /// Whether pictures come in real time, as far as the text tells.
+    pub fn is_live(&self) -> bool {
+        self.ends_when_lost() || matches!(self, Self::Test(TestSource { live: true, .. }))
+    }
+
+    /// Whether its end means that it was lost, rather than that it is over: cameras and servers do not end.
+    pub(crate) fn ends_when_lost(&self) -> bool {
+        let device = matches!(self, Self::Camera(_) | Self::V4l2(_) | Self::Screen(_) | Self::Ndi(_));
+        device || self.is_live_stream()
     }
 }
 

@@ -2,10 +2,15 @@
 
 pub(crate) mod progress;
 pub(crate) mod report;
+mod snapshot;
 pub(crate) mod stream;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use livediffusion_io::{
-    Fit, Input, Output, Outputs, OutputsOptions, Retry, SinkOptions, SourceOptions, VideoSink, VideoSource,
+    Fit, Input, LiveSource, Output, Outputs, OutputsOptions, SinkOptions, SourceOptions, VideoSink, VideoSource,
+    sink_command, source_command,
 };
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::frame::{PictureView, Size};
@@ -17,11 +22,15 @@ use self::stream::{Frames, Stream};
 use crate::args::RunArgs;
 use crate::config;
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::live::{Live, Sources, parse_address};
+use crate::live::desk::Desk;
+use crate::live::{Keys, Live, Sources, parse_address};
 use crate::session::{Backend, OpenPack, Session};
 
 /// The input that is no input: txt2img.
 const NOISE: &str = "noise://";
+
+/// How long a live input may be silent before it counts as lost: cameras and servers that are there give something.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Frame rate of pictures that were made from noise and go to a file.
 const NOISE_RATE: (u32, u32) = (25, 1);
@@ -44,6 +53,9 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let parameters = config::parameters(&open.pack, &file, &args.parameters)?;
     let size = open.size(&parameters);
     open.facts.latent_shape(size)?;
+    if args.print_pipeline {
+        return print_pipeline(input.as_ref(), &outputs, size, args.fit.unwrap_or_default());
+    }
     if input.is_some() && open.pack.vae_kind.is_none() {
         let what = format!("{} has no vae_encoder/: it cannot repaint pictures", open.folder.display());
         return Err(Failure::usage(what, "use --input noise:// (txt2img), or add the VAE encoder to the pack"));
@@ -57,7 +69,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     // Both take a quarter of a second, mostly of waiting.
     let (source, backend) = std::thread::scope(|scope| {
         let backend = scope.spawn(|| Backend::find(&args.model));
-        let source = input.map(|input| open_source(&input, size, args.fit, limits)).transpose();
+        let source = input.as_ref().map(|input| open_source(input, size, args.fit, limits)).transpose();
         (source, backend.join())
     });
     let source = source?;
@@ -68,19 +80,32 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let settings = session.settings(parameters, size)?;
     let (provider, precision) = (session.loaded.provider.to_string(), session.loaded.precision.to_string());
     let model = session.open.folder.display().to_string();
+    let presets = session.open.pack.presets.clone();
     let control = Control::new(settings);
     let (mut painter, prompts) = session.into_painter(size, control.clone())?;
     let flags = args.parameters.given.iter().map(|(name, _)| *name).collect();
-    let sources = Sources { osc: args.control.as_deref(), config: args.config.as_deref(), flags };
-    let live_control = Live::start(sources, prompts, size, control)?;
+    let desk = Arc::new(Desk::new(control.clone()));
+    let keys = Keys { desk: Arc::clone(&desk), quit: Arc::clone(&stop), presets };
+    let sources = Sources { osc: args.control.as_deref(), config: args.config.as_deref(), flags, keys: Some(keys) };
 
     let (frames, sinks, estimate) = if let Some(mut source) = source {
         let (framerate, live) = (source.info().framerate, source.info().live);
-        let options =
-            OutputsOptions { size, framerate, live, audio: source.take_audio(), retry: Some(Retry::default()) };
-        let sinks = Outputs::open(&outputs, options)?;
         let estimate = source.info().frames_estimate;
-        (Frames::Video(Box::new(source)), sinks, estimate)
+        let retry = args.retry.unwrap_or_default().0.filter(|_| live);
+        let (frames, audio) = match (retry, input) {
+            (Some(retry), Some(input)) => {
+                let options = SourceOptions { patience: SILENCE, ..source_options(size, args.fit, limits) };
+                let mut source = LiveSource::new(source, input, options, retry);
+                let audio = source.take_audio();
+                (Frames::Live(Box::new(source)), audio)
+            }
+            _ => {
+                let audio = source.take_audio();
+                (Frames::Video(Box::new(source)), audio)
+            }
+        };
+        let sinks = Outputs::open(&outputs, OutputsOptions { size, framerate, live, audio, retry })?;
+        (frames, sinks, estimate)
     } else {
         let duration = args.duration.map(|s| (s * f64::from(NOISE_RATE.0)).ceil() as u64);
         let count = args.frames.into_iter().chain(duration).min().unwrap_or(0);
@@ -92,8 +117,11 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
+    // Last, for what fails before it belongs on a terminal as it was.
+    let live_control = Live::start(sources, prompts, size, control)?;
     let progress = Progress::start(estimate);
-    let mut stream = Stream { clock: &started, stop: &stop, progress: &progress, before_frame: &mut |_| {} };
+    let before_frame = &mut |_| {};
+    let mut stream = Stream { clock: &started, stop: &stop, progress: &progress, before_frame, desk: Some(&desk) };
     let counts = stream.run(&mut painter, frames, sinks)?;
     progress.finish();
     drop(live_control);
@@ -113,6 +141,19 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
         report::print_json(&report);
     } else {
         report.print_table();
+    }
+    Ok(())
+}
+
+/// The commands that try source and outputs alone.
+fn print_pipeline(input: Option<&Input>, outputs: &[Output], size: Size, fit: Fit) -> Outcome<()> {
+    let mut live = false;
+    if let Some(input) = input {
+        say!("{}", source_command(input, size, fit)?);
+        live = input.is_live();
+    }
+    for output in outputs {
+        say!("{}", sink_command(output, size, None, live)?);
     }
     Ok(())
 }
@@ -149,16 +190,17 @@ struct Limits {
     duration: Option<f64>,
 }
 
-fn open_source(input: &Input, size: Size, fit: Option<Fit>, limits: Limits) -> Outcome<VideoSource> {
-    let options = SourceOptions {
-        size,
+fn source_options(size: Size, fit: Option<Fit>, limits: Limits) -> SourceOptions {
+    SourceOptions {
         fit: fit.unwrap_or(Fit::Cover),
         max_frames: limits.frames,
         max_duration_ns: limits.duration.map(|seconds| (seconds * 1e9) as u64),
-        live: None,
-        keep_audio: true,
-    };
-    Ok(VideoSource::open(input, &options)?)
+        ..SourceOptions::new(size)
+    }
+}
+
+fn open_source(input: &Input, size: Size, fit: Option<Fit>, limits: Limits) -> Outcome<VideoSource> {
+    Ok(VideoSource::open(input, &source_options(size, fit, limits))?)
 }
 
 /// Pictures that are read from a folder must not be written over while they are read.
@@ -191,6 +233,16 @@ pub(crate) fn open_sink(output: &Output, size: Size, source: &mut VideoSource) -
 
 /// A picture's rows without the gaps between them.
 pub(crate) fn packed(picture: PictureView<'_>) -> Vec<u8> {
+    let mut rgb = Vec::new();
+    pack_into(picture, &mut rgb);
+    rgb
+}
+
+/// As [`packed`], into a place that there is already.
+fn pack_into(picture: PictureView<'_>, rgb: &mut Vec<u8>) {
     let row = 3 * picture.size.width;
-    picture.rgb.chunks(picture.stride).take(picture.size.height).flat_map(|line| line[..row].to_vec()).collect()
+    rgb.clear();
+    for line in picture.rgb.chunks(picture.stride).take(picture.size.height) {
+        rgb.extend_from_slice(&line[..row]);
+    }
 }

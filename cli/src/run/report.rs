@@ -86,6 +86,7 @@ impl Report {
             "frames_dropped": self.counts.dropped,
             "frames_corrupt": self.counts.corrupt,
             "frames_failed": self.stats.frames_failed,
+            "source_losses": self.counts.losses,
             "time_to_first_frame_ms": self.time_to_first_frame_ms().map(round),
             "saved_by_skipping_ms": round(self.saved_by_skipping_ms()),
             "elapsed_ms": round(milliseconds(self.elapsed)),
@@ -113,6 +114,9 @@ impl Report {
         say!("frames    {frames_in} in, {frames_out} out, {frames_skipped} skipped, {dropped} dropped");
         if corrupt + frames_failed > 0 {
             say!("losses    {corrupt} frames decoded badly, {frames_failed} came broken out of the networks");
+        }
+        if self.counts.losses > 0 {
+            say!("source    lost and found again {} times", self.counts.losses);
         }
         if frames_skipped > 0 {
             say!("saved     {:.1} s of network time by skipping", self.saved_by_skipping_ms() / 1e3);

@@ -18,6 +18,7 @@ use gst::prelude::*;
 use livediffusion_pipeline::frame::{FrameMeta, Size};
 
 pub(crate) use feeder::Feeder;
+pub(crate) use open::describe;
 
 use crate::audio::{AudioTrack, Pump};
 use crate::error::IoError;

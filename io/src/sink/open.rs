@@ -75,7 +75,7 @@ const fn takes_sound(output: &Output) -> bool {
 
 /// The pipeline as `gst-launch-1.0` takes it, from its `appsrc`s named `pictures` and, with sound, `sound`. Only of a
 /// fragment is it not what is built, but what is meant.
-pub(super) fn describe(
+pub(crate) fn describe(
     output: &Output,
     part: Option<&Path>,
     options: &SinkOptions,

@@ -274,16 +274,12 @@ fn test_source(test: &TestSource) -> Result<gst::Element, IoError> {
 fn camera(name: Option<&str>) -> Result<gst::Element, IoError> {
     let what = name.map_or_else(|| "the camera".to_owned(), |name| format!("camera {name:?}"));
     let unavailable = |detail: String| IoError::Unavailable { what: what.clone(), detail };
-    let cameras = devices::cameras();
-    let wanted = name.map(str::to_lowercase);
-    let fits = |camera: &&gst::Device| {
-        wanted.as_ref().is_none_or(|wanted| camera.display_name().to_lowercase().contains(wanted.as_str()))
-    };
-    let Some(camera) = cameras.iter().find(fits) else {
-        let names: Vec<String> = cameras.iter().map(|camera| camera.display_name().to_string()).collect();
-        let detail =
-            if names.is_empty() { "none is connected".into() } else { format!("there is {}", names.join(", ")) };
-        return Err(unavailable(detail));
-    };
+    let camera = devices::camera(name).map_err(|names| {
+        unavailable(if names.is_empty() {
+            "none is connected".into()
+        } else {
+            format!("there is {}", names.join(", "))
+        })
+    })?;
     camera.create_element(None).map_err(|e| unavailable(e.to_string()))
 }

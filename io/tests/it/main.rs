@@ -5,6 +5,8 @@
 mod errors;
 mod fit;
 mod live;
+mod network;
+mod peers;
 mod pictures;
 mod round_trip;
 mod support;
