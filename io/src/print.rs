@@ -88,7 +88,9 @@ fn command(pipeline: &str) -> String {
             if word.chars().all(plain) {
                 line.push_str(&word);
             } else {
-                line.push_str(&format!("'{}'", word.replace('\'', r"'\''")));
+                line.push('\'');
+                line.push_str(&word.replace('\'', r"'\''"));
+                line.push('\'');
             }
             word.clear();
         }

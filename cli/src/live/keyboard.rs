@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use livediffusion_onnx::Preset;
 use livediffusion_pipeline::Tuning;
-use livediffusion_pipeline::params::Parameters;
-use livediffusion_pipeline::params::spec;
+use livediffusion_pipeline::params::{Parameters, spec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::desk::Desk;
 use super::terminal::{KeyMode, tell};
@@ -22,10 +21,9 @@ const STRENGTH_STEP: f64 = 0.05;
 /// What `?` says.
 const HELP: &str = "space freeze · b bypass · s snapshot · 1-9 presets · [ ] strength · q quit · ? this line";
 
-/// The thread that reads keys. Dropping it gives the terminal back.
+/// The thread that reads keys. Dropping this ends it and gives the terminal back.
 pub(crate) struct Keyboard {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
     _mode: KeyMode,
 }
 
@@ -45,33 +43,46 @@ impl Keyboard {
         let mode = KeyMode::start()?;
         let stop = Arc::<AtomicBool>::default();
         let flag = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("keyboard".into()).spawn(move || listen(&flag, &hands)).ok()?;
+        std::thread::Builder::new().name("keyboard".into()).spawn(move || listen(&flag, &hands)).ok()?;
         tell(format_args!("keys: ? lists them"));
-        Some(Self { stop, thread: Some(thread), _mode: mode })
+        Some(Self { stop, _mode: mode })
     }
 }
 
 impl Drop for Keyboard {
     fn drop(&mut self) {
+        // Not waited for: a terminal that goes away can hold a reader for ever.
         self.stop.store(true, Ordering::Relaxed);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the keyboard's thread panicked");
-        }
     }
 }
 
 fn listen(stop: &AtomicBool, hands: &Hands) {
     while !stop.load(Ordering::Relaxed) {
-        match event::poll(LOOK_UP) {
-            Ok(false) => {}
-            Ok(true) => match event::read() {
-                Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => hands.press(key),
-                Ok(_) => {}
-                Err(_) => return,
-            },
+        match key() {
+            Ok(Some(key)) if key.kind != KeyEventKind::Release => hands.press(key),
+            Ok(_) => {}
             // The terminal has gone; the stream goes on.
             Err(_) => return,
         }
+    }
+}
+
+/// The next key, if one comes soon.
+fn key() -> std::io::Result<Option<KeyEvent>> {
+    let stdin = std::io::stdin();
+    let mut look = [PollFd::new(&stdin, PollFlags::IN)];
+    let soon = Timespec { tv_sec: 0, tv_nsec: LOOK_UP.subsec_nanos().into() };
+    let ready = poll(&mut look, Some(&soon))?;
+    // crossterm takes a terminal that has hung up for one that always has something to read, and never comes back.
+    if look[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
+        return Err(std::io::ErrorKind::BrokenPipe.into());
+    }
+    if ready == 0 || !event::poll(Duration::ZERO)? {
+        return Ok(None);
+    }
+    match event::read()? {
+        Event::Key(key) => Ok(Some(key)),
+        _ => Ok(None),
     }
 }
 
@@ -97,9 +108,9 @@ impl Hands {
     fn change_strength(&self, direction: f64) {
         let (now, least) = strength(&self.desk.control.load().parameters);
         let strength = (now + direction * least.max(STRENGTH_STEP)).clamp(0.0, 1.0);
-        match self.tuning.set("strength", &strength.to_string()) {
-            Ok(()) => tell(format_args!("strength {strength:.2}")),
-            Err(error) => say(&error),
+        tell(format_args!("strength {strength:.2}"));
+        if let Err(error) = self.tuning.set("strength", &strength.to_string()) {
+            say(&error);
         }
     }
 
@@ -107,6 +118,7 @@ impl Hands {
         let Some(preset) = self.presets.get(number) else {
             return tell(format_args!("the model has {} presets", self.presets.len()));
         };
+        tell(format_args!("preset {}", preset.name));
         let prompt = ("prompt".to_owned(), preset.prompt.clone());
         let others = preset.parameters.iter().map(|(key, value)| (key.replace('_', "-"), text_of(value)));
         for (name, text) in std::iter::once(prompt).chain(others) {
@@ -117,7 +129,6 @@ impl Hands {
                 say(&error);
             }
         }
-        tell(format_args!("preset {}", preset.name));
     }
 }
 

@@ -92,17 +92,14 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
         let (framerate, live) = (source.info().framerate, source.info().live);
         let estimate = source.info().frames_estimate;
         let retry = args.retry.unwrap_or_default().0.filter(|_| live);
-        let (frames, audio) = match (retry, input) {
-            (Some(retry), Some(input)) => {
-                let options = SourceOptions { patience: SILENCE, ..source_options(size, args.fit, limits) };
-                let mut source = LiveSource::new(source, input, options, retry);
-                let audio = source.take_audio();
-                (Frames::Live(Box::new(source)), audio)
-            }
-            _ => {
-                let audio = source.take_audio();
-                (Frames::Video(Box::new(source)), audio)
-            }
+        let (frames, audio) = if let (Some(retry), Some(input)) = (retry, input) {
+            let options = SourceOptions { patience: SILENCE, ..source_options(size, args.fit, limits) };
+            let mut source = LiveSource::new(source, input, &options, retry);
+            let audio = source.take_audio();
+            (Frames::Live(Box::new(source)), audio)
+        } else {
+            let audio = source.take_audio();
+            (Frames::Video(Box::new(source)), audio)
         };
         let sinks = Outputs::open(&outputs, OutputsOptions { size, framerate, live, audio, retry })?;
         (frames, sinks, estimate)

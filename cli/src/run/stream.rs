@@ -215,7 +215,7 @@ impl Stream<'_> {
         }
         if let Some(desk) = self.desk.filter(|desk| !screen.last.is_empty() && desk.take_snapshot()) {
             let size = frame.with_picture(|picture| picture.size)?;
-            match snapshot::save(Path::new("."), size, &screen.last, &desk.control.load().parameters) {
+            match snapshot::save(Path::new(""), size, &screen.last, &desk.control.load().parameters) {
                 Ok(path) => tell(format_args!("{}", path.display())),
                 Err(failure) => tracing::warn!("no snapshot: {}", failure.message()),
             }

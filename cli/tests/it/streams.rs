@@ -362,3 +362,30 @@ fn a_config_file_has_one_output_or_a_list() {
     assert_eq!((reread(&a).0, reread(&b).0), (3, 3));
     with("7").refused(2, &["output", "a string or a list"]);
 }
+
+/// The commands of `--print-pipeline` are what runs here: they run there too.
+#[test]
+fn printed_pipelines_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, playlist, frames] =
+        ["a b.mkv", "hls/index.m3u8", "frames/"].map(|name| folder.path().join(name).display().to_string());
+    std::fs::create_dir(folder.path().join("hls")).unwrap();
+    std::fs::create_dir(folder.path().join("frames")).unwrap();
+    let outputs =
+        ["-o", &file, "-o", &playlist, "-o", &frames, "-o", "videoflip ! fakesink", "-o", "srt://127.0.0.1:9"];
+    let printed = run(["run", "--print-pipeline", "-i", "test://ball?frames=9"].iter().chain(&outputs));
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = printed.stdout.lines().collect();
+    assert_eq!(lines.len(), 6, "{lines:#?}");
+    assert!(lines[5].contains("srtsink") && lines[5].contains("tune=zerolatency"), "{}", lines[5]);
+    for line in &lines[..5] {
+        let short = line.replace("autovideosink sync=false", "fakesink").replace("is-live=false !", "num-buffers=9 !");
+        let done = Command::new("sh").args(["-c", &short]).output().unwrap();
+        assert!(done.status.success(), "{short}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    assert_eq!(reread(Path::new(&file)).0, 9);
+    assert_eq!(names(&folder.path().join("frames")).len(), 9);
+    assert!(Path::new(&playlist).exists());
+    let rtsp = run(["run", "--print-pipeline", "-i", "rtsp://host/x", "-o", "rtmp://host/live/key"]).stdout;
+    assert!(rtsp.contains("source::latency=200") && rtsp.contains("rtmp2sink 'location="), "{rtsp}");
+}

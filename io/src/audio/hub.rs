@@ -66,9 +66,9 @@ impl Hub {
         })
     }
 
-    /// From now on the end of the source is not the end of the sound: [`replace`](Self::replace) may follow.
-    pub(crate) fn expect_return(&self) {
-        self.may_return.store(true, Ordering::Relaxed);
+    /// Whether the end of the source is not the end of the sound, as [`replace`](Self::replace) may follow.
+    pub(crate) fn expect_return(&self, expected: bool) {
+        self.may_return.store(expected, Ordering::Relaxed);
     }
 
     /// The source came back: its sound comes from `other` now, with `shift_ns` added to its times. Refused if the format

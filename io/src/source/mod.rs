@@ -259,7 +259,8 @@ impl VideoSource {
                 self.done = true;
                 self.monitor.check()?;
             }
-            if self.idle >= self.options.patience {
+            // Silence before the first picture is another thing: a key frame may be seconds away.
+            if self.frames > 0 && self.idle >= self.options.patience {
                 self.done = true;
                 let seconds = self.options.patience.as_secs();
                 return Err(IoError::Stalled { what: self.monitor.what(), seconds });

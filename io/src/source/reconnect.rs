@@ -81,19 +81,19 @@ pub struct LiveSource {
 
 impl LiveSource {
     /// Takes over an opened `source`, to open `input` again with the same `options` whenever it is lost.
-    pub fn new(source: VideoSource, input: Input, options: SourceOptions, retry: Retry) -> Self {
+    pub fn new(source: VideoSource, input: Input, options: &SourceOptions, retry: Retry) -> Self {
         let mut source = Box::new(source);
         let audio = source.take_audio();
         let sound = audio.as_ref().map(AudioTrack::hub);
         if let Some(sound) = &sound {
-            sound.expect_return();
+            sound.expect_return(true);
         }
         // Limits are of the whole stream, which may be made of several connections.
         (source.options.max_frames, source.options.max_duration_ns) = (None, None);
         source.options.patience = options.patience;
         Self {
             input,
-            options: SourceOptions { live: Some(true), ..options },
+            options: SourceOptions { live: Some(true), ..options.clone() },
             retry,
             clock: MonotonicClock::start(),
             info: source.info().clone(),
@@ -207,7 +207,9 @@ impl LiveSource {
 
     fn lose(&mut self, error: &IoError) -> LiveNext {
         let now = self.clock.now();
-        if !self.away {
+        if self.away {
+            tracing::debug!("attempt {}: {error}", self.attempts);
+        } else {
             // One that comes back only to go again is left alone for longer each time.
             if now.saturating_sub(self.back_at) >= SETTLED {
                 self.attempts = 0;
@@ -218,8 +220,6 @@ impl LiveSource {
             self.lost_at = now;
             // At once: what was lost is already late.
             self.repeated_at = now.saturating_sub(REPEAT);
-        } else {
-            tracing::debug!("attempt {}: {error}", self.attempts);
         }
         let until = now + self.retry.pause(self.attempts);
         self.attempts += 1;
@@ -246,29 +246,23 @@ impl LiveSource {
             if now >= until {
                 self.state = self.open();
             } else {
-                wait = wait.min(until - now);
+                wait = wait.min(until.saturating_sub(now));
             }
         }
-        let ended = match &self.state {
-            State::Opening(receiver) => match receiver.recv_timeout(wait) {
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => {
-                    Some(Err(launch::failed(&self.input.to_string(), &"the thread that opens it panicked")))
-                }
-                Ok(opened) => Some(opened),
-            },
-            _ => {
-                // A channel that nobody sends into is how to wait without sleeping.
-                let _ = crossbeam_channel::after(wait).recv();
-                None
-            }
+        let opened = if let State::Opening(receiver) = &self.state {
+            receiver.recv_timeout(wait)
+        } else {
+            // A channel that nobody sends into is how to wait without sleeping.
+            crossbeam_channel::never().recv_timeout(wait)
         };
-        match ended {
-            Some(Ok(source)) => self.state = State::Here(source),
-            Some(Err(error)) => {
-                self.lose(&error);
+        match opened {
+            Ok(Ok(source)) => self.state = State::Here(source),
+            Ok(Err(error)) => drop(self.lose(&error)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                let error = launch::failed(&self.input.to_string(), &"the thread that opens it panicked");
+                drop(self.lose(&error));
             }
-            None => {}
         }
         let now = self.clock.now();
         if now < repeat_at {
@@ -295,6 +289,14 @@ impl LiveSource {
         match std::thread::Builder::new().name("io-opening".into()).spawn(open) {
             Ok(_) => State::Opening(receiver),
             Err(_) => State::Waiting { until: self.clock.now() + self.retry.longest },
+        }
+    }
+}
+
+impl Drop for LiveSource {
+    fn drop(&mut self) {
+        if let Some(sound) = &self.sound {
+            sound.expect_return(false);
         }
     }
 }

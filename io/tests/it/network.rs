@@ -58,8 +58,9 @@ pub(crate) fn send_while<R>(output: &str, watch: impl FnOnce() -> R) -> R {
             }
             sink.finish()
         });
+        let raise = support::Raise(&stop);
         let seen = watch();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(raise);
         let finished = sending.join().unwrap();
         println!("{output}: {finished:?}");
         seen
@@ -94,6 +95,9 @@ fn srt_comes_in_from_a_listener_and_from_a_caller() {
     let port = Peer::free_port();
     let _peer = Peer::srt_sender(&format!("srt://127.0.0.1:{port}?mode=listener"));
     take(&mut open(&format!("srt://127.0.0.1:{port}")), 20);
+    let port = Peer::free_port();
+    let _peer = Peer::srt_sender(&format!("srt://127.0.0.1:{port}?mode=caller"));
+    take(&mut open(&format!("srt://:{port}?mode=listener")), 20);
 }
 
 #[test]

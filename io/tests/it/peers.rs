@@ -49,6 +49,12 @@ impl Peer {
         Self::start(Command::new("gst-launch-1.0").args(text.split_whitespace()).stdout(Stdio::null())).unwrap()
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// Ends it at once, as a machine does that loses its power.
     pub(crate) fn kill(&mut self) {
         let _ = self.0.kill();
@@ -66,7 +72,7 @@ impl Drop for Peer {
 const PYTHON: &str = "/usr/bin/python3";
 
 /// gst-rtsp-server: gives `/test` (H.264 and AAC), takes `/record` and counts its frames on standard output.
-const RTSP_SERVER: &str = r#"
+const RTSP_SERVER: &str = r"
 import sys, gi
 gi.require_version('Gst', '1.0'); gi.require_version('GstRtspServer', '1.0')
 from gi.repository import Gst, GstRtspServer, GLib
@@ -89,7 +95,7 @@ mounts.add_factory('/record', take)
 server.attach(None)
 print('ready', flush=True)
 GLib.MainLoop().run()
-"#;
+";
 
 /// An RTSP server.
 pub(crate) struct RtspServer {
@@ -145,6 +151,15 @@ impl RtspServer {
 
     pub(crate) fn kill(&mut self) {
         self.peer.kill();
+    }
+
+    /// Makes it silent, with its connections open.
+    pub(crate) fn pause(&self) {
+        self.peer.signal("-STOP");
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.peer.signal("-CONT");
     }
 }
 
