@@ -245,7 +245,7 @@ impl IoError {
                     if number.is_empty() { "10" } else { &number }
                 )
             }
-            Self::Unreachable { .. } => "check the address; a browser may say more".into(),
+            Self::Unreachable { .. } => "check the address, and that something answers there".into(),
             Self::NoDisplay { .. } => "run it in a graphical session, or set DISPLAY".into(),
             Self::Stalled { .. } => "check that the device or the network address still answers".into(),
             Self::UnknownExtension { .. } => "give one of these extensions, or a folder (ending in `/`) for PNG pictures".into(),

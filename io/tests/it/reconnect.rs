@@ -229,3 +229,44 @@ fn an_only_output_that_never_answered_is_an_error() {
     println!("{error} / {:?}", error.hint());
     assert!(error.to_string().contains(&url), "{error}");
 }
+
+/// A muxer would wait for sound that does not come, and hold back the pictures: it is told that there is none.
+#[test]
+fn an_hls_output_with_sound_goes_on_while_the_input_is_away() {
+    if !has(&["srtsrc", "srtsink", "x264enc", "mpegtsmux", "hlssink2"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let uri = format!("srt://127.0.0.1:{}", Peer::free_port());
+    let mut peer = Peer::srt_sender(&format!("{uri}?mode=listener"));
+    let mut source = live(&uri, &options());
+    let audio = source.take_audio();
+    assert!(audio.is_some());
+    let options = OutputsOptions { size: SIZE, framerate: Some((25, 1)), live: true, audio, retry: Some(SHORT) };
+    let output = Output::Hls(folder.path().join("index.m3u8"));
+    let mut outputs = Outputs::open(&[output], options).unwrap();
+    let (mut frames, mut away, mut last) = (0, 0, vec![0; SIZE.pixels() * 3]);
+    // Twelve seconds away: longer than an output may take nothing.
+    while away < 60 {
+        match source.next(Duration::from_millis(100)) {
+            LiveNext::Frame(frame) => {
+                last = support::packed(&frame);
+                outputs.push(frame.meta(), &last).unwrap();
+                frames += 1;
+                if frames == 50 {
+                    peer.kill();
+                }
+            }
+            LiveNext::Away(meta) => {
+                outputs.push(meta, &last).unwrap();
+                away += 1;
+            }
+            LiveNext::TimedOut => {}
+            LiveNext::End => panic!("it ended"),
+        }
+    }
+    drop(source);
+    outputs.finish().unwrap();
+    let segments = support::names(folder.path()).into_iter().filter(|name| name.starts_with("segment")).count();
+    assert!(segments >= 4, "{segments} segments");
+}
