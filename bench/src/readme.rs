@@ -23,7 +23,11 @@ const TITLES: [(&str, &str, &[&str]); 11] = [
     ("latency", "From the capture of a live frame to its picture", &["end to end", "dropped"]),
     ("overhead", "`run` on a file over the bare networks called back to back", &[]),
     ("compare", "Python's time over ours, on the same weights: over 1, ours is faster", &[]),
-    ("rcfg", "Full guidance over residual guidance", &["full over self", "full over initialize"]),
+    (
+        "rcfg",
+        "Full guidance over residual guidance: the denoising alone, and whole frames with the VAE that both need",
+        &["full over self", "full over initialize", "frame, full over self", "frame, full over initialize"],
+    ),
     ("stream-batch", "N calls of the U-Net over one call of N rows", &["sequential over batched"]),
     ("ablation", "Speed without one part, over that with all", &[]),
     ("similarity", "What the similarity filter saves", &[]),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use livediffusion_io::Fit;
+use livediffusion_io::{Fit, Retry};
 use livediffusion_onnx::{Precision, ProviderChoice};
 use tracing_subscriber::EnvFilter;
 
@@ -94,9 +94,14 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "URI")]
     pub(crate) input: Option<String>,
 
-    /// Where it goes: .mp4, .mkv or .webm file, a folder for PNGs, window, or a gst-launch fragment
+    /// Where it goes: .mp4, .mkv or .webm file, a folder for PNGs, window, rtmp://, srt://, rtsp://, an HLS playlist (.m3u8),
+    /// /dev/videoN (a virtual camera), or a gst-launch fragment. May be given several times
     #[arg(short, long, value_name = "URI")]
-    pub(crate) output: Option<String>,
+    pub(crate) output: Vec<String>,
+
+    /// Record into this .mp4, .mkv or .webm file beside the outputs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -109,6 +114,15 @@ pub(crate) struct RunArgs {
     /// hot parameter by its name. The config file is read again whenever it changes
     #[arg(long, value_name = "osc://127.0.0.1:9000")]
     pub(crate) control: Option<String>,
+
+    /// Longest pause in seconds before a live input or network output that was lost is tried again, or off: its loss ends
+    /// the run. Meanwhile the last picture is shown [default: 30]
+    #[arg(long, value_name = "S|off")]
+    pub(crate) retry: Option<RetryArg>,
+
+    /// Print gst-launch-1.0 commands that try the input and each output alone, and exit
+    #[arg(long)]
+    pub(crate) print_pipeline: bool,
 
     /// Stop after N frames
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -168,6 +182,28 @@ pub(crate) struct WebcamArgs {
 fn token(text: &str) -> Result<String, String> {
     let fits = (8..=256).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.~".contains(c));
     if fits { Ok(text.to_owned()) } else { Err("8 to 256 letters, digits, or any of -_.~ are needed".into()) }
+}
+
+/// Whether and how what was lost is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RetryArg(pub(crate) Option<Retry>);
+
+impl Default for RetryArg {
+    fn default() -> Self {
+        Self(Some(Retry::default()))
+    }
+}
+
+impl std::str::FromStr for RetryArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let longest = seconds(text).map_err(|error| format!("{error}, or off"))?;
+        Ok(Self(Some(Retry::up_to(std::time::Duration::from_secs_f64(longest)))))
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -15,7 +15,8 @@ use crate::parameter_args::ParameterArgs;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Options {
     input: Option<String>,
-    output: Option<String>,
+    output: Option<OneOrMore>,
+    record: Option<PathBuf>,
     model: Option<PathBuf>,
     preset: Option<String>,
     provider: Option<String>,
@@ -25,13 +26,23 @@ struct Options {
     ort_lib: Option<PathBuf>,
     fit: Option<String>,
     control: Option<String>,
+    retry: Option<toml::Value>,
     frames: Option<u64>,
     duration: Option<f64>,
 }
 
-const OPTIONS: [&str; 13] = [
+/// A text or a list of them.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a string or a list of strings is needed")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+const OPTIONS: [&str; 15] = [
     "input",
     "output",
+    "record",
     "model",
     "preset",
     "provider",
@@ -41,6 +52,7 @@ const OPTIONS: [&str; 13] = [
     "ort-lib",
     "fit",
     "control",
+    "retry",
     "frames",
     "duration",
 ];
@@ -101,12 +113,21 @@ impl ConfigFile {
     /// Fills in what the flags left open.
     pub(crate) fn complete(&self, args: &mut RunArgs) -> Outcome<()> {
         self.complete_model(&mut args.model, &mut args.parameters)?;
-        let Options { input, output, fit, control, frames, duration, .. } = &self.options;
+        let Options { input, output, record, fit, control, retry, frames, duration, .. } = &self.options;
         fill(&mut args.input, input.as_ref());
-        fill(&mut args.output, output.as_ref());
+        if args.output.is_empty() {
+            args.output = match output {
+                Some(OneOrMore::One(text)) => vec![text.clone()],
+                Some(OneOrMore::More(texts)) => texts.clone(),
+                None => Vec::new(),
+            };
+        }
+        fill(&mut args.record, record.as_ref());
         fill(&mut args.control, control.as_ref());
         fill(&mut args.frames, frames.as_ref());
         fill(&mut args.duration, duration.as_ref());
+        let retry = retry.as_ref().map(text_of);
+        fill(&mut args.retry, self.parse("retry", retry.as_deref())?.as_ref());
         fill(&mut args.fit, self.parse("fit", fit.as_deref())?.as_ref());
         Ok(())
     }

@@ -67,7 +67,8 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
         }
     };
     let (stop, progress) = (stop_on_ctrl_c()?, Progress::start(Some(total)));
-    let mut stream = Stream { clock: &clock, stop: &stop, progress: &progress, before_frame: &mut change_prompt };
+    let mut stream =
+        Stream { clock: &clock, stop: &stop, progress: &progress, before_frame: &mut change_prompt, desk: None };
     let counts = stream.run(&mut painter, Frames::Video(Box::new(source)), sink)?;
     progress.finish();
     if counts.stopped {

@@ -49,10 +49,28 @@ pub(crate) fn cameras() -> Vec<gst::Device> {
     devices
 }
 
+/// The first camera, or the first whose name contains `name`, whatever the case; else the names of those there are.
+pub(crate) fn camera(name: Option<&str>) -> Result<gst::Device, Vec<String>> {
+    let wanted = name.map(str::to_lowercase);
+    let cameras = cameras();
+    let fits = |camera: &&gst::Device| {
+        wanted.as_ref().is_none_or(|wanted| camera.display_name().to_lowercase().contains(wanted.as_str()))
+    };
+    let found = cameras.iter().find(fits).cloned();
+    found.ok_or_else(|| cameras.iter().map(|camera| camera.display_name().to_string()).collect())
+}
+
+/// The device file of the camera that [`camera`] finds.
+pub(crate) fn camera_path(name: Option<&str>) -> Option<String> {
+    camera(name).ok().as_ref().and_then(path)
+}
+
+fn path(device: &gst::Device) -> Option<String> {
+    device.properties().and_then(|p| p.get::<String>("device.path").or_else(|_| p.get("api.v4l2.path")).ok())
+}
+
 fn describe(index: usize, device: &gst::Device) -> Device {
-    let path =
-        device.properties().and_then(|p| p.get::<String>("device.path").or_else(|_| p.get("api.v4l2.path")).ok());
-    let input = path.unwrap_or_else(|| if index == 0 { "camera://".into() } else { String::new() });
+    let input = path(device).unwrap_or_else(|| if index == 0 { "camera://".into() } else { String::new() });
     let caps = device.caps().map(|caps| summary(&caps)).unwrap_or_default();
     Device { name: device.display_name().to_string(), class: DeviceClass::Camera, input, caps }
 }

@@ -17,6 +17,7 @@ const BAD: &str = "gstreamer1.0-plugins-bad";
 const UGLY: &str = "gstreamer1.0-plugins-ugly";
 const LIBAV: &str = "gstreamer1.0-libav";
 const CORE: &str = "libgstreamer1.0-0";
+const RTSP: &str = "gstreamer1.0-rtsp";
 const X: &str = "gstreamer1.0-x";
 
 const fn need(element: &'static str, debian_package: &'static str, what_for: &'static str) -> ElementNeed {
@@ -61,33 +62,36 @@ const NEEDS: &[ElementNeed] = &[
     need("avdec_h264", LIBAV, "reading H.264"),
     need("gdkpixbufdec", GOOD, "reading bmp pictures"),
     need("avenc_aac", LIBAV, "sound in mp4 that must be re-encoded"),
+    need("rtspsrc", GOOD, "rtsp:// inputs"),
+    need("souphttpsrc", GOOD, "http:// inputs"),
+    need("hlsdemux", BAD, "HLS inputs"),
+    need("srtsrc", BAD, "srt:// inputs"),
+    need("rtmp2src", BAD, "rtmp:// inputs"),
+    need("tsdemux", BAD, "reading MPEG-TS"),
+    need("flvdemux", GOOD, "reading FLV"),
+    need("flvmux", GOOD, "rtmp:// outputs"),
+    need("rtmp2sink", BAD, "rtmp:// outputs"),
+    need("mpegtsmux", BAD, "srt:// and HLS outputs"),
+    need("srtsink", BAD, "srt:// outputs"),
+    need("hlssink2", BAD, "HLS outputs"),
+    need("rtspclientsink", RTSP, "rtsp:// outputs"),
+    need("v4l2sink", GOOD, "virtual cameras"),
     need("ximagesink", X, "the window output under X11"),
 ];
 
 /// Elements that people put into fragments, beyond [`required_elements`].
 const OTHERS: &[(&str, &str)] = &[
-    ("rtspsrc", GOOD),
     ("udpsrc", GOOD),
     ("udpsink", GOOD),
-    ("souphttpsrc", GOOD),
-    ("flvmux", GOOD),
-    ("v4l2sink", GOOD),
     ("vp9enc", GOOD),
     ("pulsesrc", "gstreamer1.0-pulseaudio"),
     ("pipewiresrc", "gstreamer1.0-pipewire"),
-    ("srtsrc", BAD),
-    ("srtsink", BAD),
-    ("rtmp2src", BAD),
-    ("rtmp2sink", BAD),
-    ("hlssink2", BAD),
     ("webrtcbin", BAD),
-    ("mpegtsmux", BAD),
     ("shmsink", BAD),
     ("shmsrc", BAD),
     ("openh264enc", BAD),
     ("x265enc", BAD),
     ("glimagesink", "gstreamer1.0-gl"),
-    ("rtspclientsink", "gstreamer1.0-rtsp"),
     ("gtksink", "gstreamer1.0-gtk3"),
     ("nicesrc", "gstreamer1.0-nice"),
 ];

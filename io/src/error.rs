@@ -92,6 +92,12 @@ pub enum IoError {
         /// Why.
         detail: String,
     },
+    /// The virtual camera to write to is not there.
+    #[error("{}: no such virtual camera", path.display())]
+    NoVirtualCamera {
+        /// The device file.
+        path: PathBuf,
+    },
     /// A network address that does not answer, or has no such stream.
     #[error("{uri} cannot be reached: {detail}")]
     Unreachable {
@@ -191,6 +197,7 @@ impl IoError {
             | Self::MissingElement { .. }
             | Self::MissingPlugin { .. }
             | Self::NoDisplay { .. }
+            | Self::NoVirtualCamera { .. }
             | Self::Unavailable { .. } => ErrorKind::Missing,
             Self::Corrupt { .. }
             | Self::Stalled { .. }
@@ -223,6 +230,7 @@ impl IoError {
             Self::Corrupt { .. } => "play it with another program; if that works, run again with -v for GStreamer's own words".into(),
             Self::MissingElement { element } => match package_of(element) {
                 Some(package) => format!("apt install {package}"),
+                None if element == "ndisrc" => "build it: cargo install cargo-c, then cargo cinstall -p gst-plugin-ndi in gst-plugins-rs; it needs the NDI library".into(),
                 None => format!("check the spelling with `gst-inspect-1.0 {element}`"),
             },
             Self::MissingPlugin { .. } => {
@@ -230,7 +238,14 @@ impl IoError {
             }
             Self::BadFragment { fragment, .. } => format!("try it alone: gst-launch-1.0 {fragment}"),
             Self::Unavailable { .. } => "`livediffusion devices` lists cameras and screens".into(),
-            Self::Unreachable { .. } => "check the address; a browser may say more".into(),
+            Self::NoVirtualCamera { path } => {
+                let number: String = path.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
+                format!(
+                    "apt install v4l2loopback-dkms && modprobe v4l2loopback exclusive_caps=1 card_label=livediffusion video_nr={}",
+                    if number.is_empty() { "10" } else { &number }
+                )
+            }
+            Self::Unreachable { .. } => "check the address, and that something answers there".into(),
             Self::NoDisplay { .. } => "run it in a graphical session, or set DISPLAY".into(),
             Self::Stalled { .. } => "check that the device or the network address still answers".into(),
             Self::UnknownExtension { .. } => "give one of these extensions, or a folder (ending in `/`) for PNG pictures".into(),

@@ -9,6 +9,10 @@ use livediffusion_pipeline::frame::Size;
 use crate::error::IoError;
 use crate::launch;
 
+/// Schemes whose sources deliver in real time but say so only once connected.
+const LIVE_SCHEMES: &[&str] =
+    &["rtsp", "rtsps", "rtspt", "rtmp", "rtmps", "rtmp2", "srt", "udp", "rtp", "rist", "whep"];
+
 /// How a picture is brought to the network's size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Fit {
@@ -65,6 +69,28 @@ impl Default for TestSource {
     }
 }
 
+/// A part of the screen, in pixels from its upper left corner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// Distance from the left.
+    pub x: u32,
+    /// Distance from the top.
+    pub y: u32,
+    /// At least 1.
+    pub width: u32,
+    /// At least 1.
+    pub height: u32,
+}
+
+impl Area {
+    fn parse(text: &str) -> Option<Self> {
+        let sides: Vec<u32> = text.split(',').map(|side| side.trim().parse().ok()).collect::<Option<_>>()?;
+        let [x, y, width, height] = sides[..] else { return None };
+        let small = |from: u32, length: u32| (1..=16_384).contains(&length) && from <= 65_536;
+        (small(x, width) && small(y, height)).then_some(Self { x, y, width, height })
+    }
+}
+
 /// Where pictures come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -76,12 +102,14 @@ pub enum Input {
     Uri(String),
     /// A generated picture.
     Test(TestSource),
-    /// The first camera found.
-    Camera,
+    /// The first camera found, or the first whose name contains the text.
+    Camera(Option<String>),
     /// A camera by its device file.
     V4l2(PathBuf),
-    /// The X11 screen.
-    Screen,
+    /// The X11 screen, or an area of it.
+    Screen(Option<Area>),
+    /// A sender of NDI by its name.
+    Ndi(String),
     /// A `gst-launch` fragment whose free end gives video.
     Fragment(String),
 }
@@ -108,10 +136,18 @@ impl Input {
         if let Some(rest) = text.strip_prefix("test://") {
             return TestSource::parse(text, rest).map(Self::Test);
         }
-        match text {
-            "camera" | "camera://" => return Ok(Self::Camera),
-            "screen" | "screen://" => return Ok(Self::Screen),
-            _ => {}
+        if let Some(name) = text.strip_prefix("camera://").or((text == "camera").then_some("")) {
+            return Ok(Self::Camera(Some(name.to_owned()).filter(|name| !name.is_empty())));
+        }
+        if let Some(area) = text.strip_prefix("screen://").or((text == "screen").then_some("")) {
+            let parsed = Area::parse(area);
+            if !area.is_empty() && parsed.is_none() {
+                return Err(cannot_parse(text, "an area of the screen is X,Y,WIDTH,HEIGHT in pixels"));
+            }
+            return Ok(Self::Screen(parsed));
+        }
+        if let Some(name) = text.strip_prefix("ndi://").filter(|name| !name.is_empty()) {
+            return Ok(Self::Ndi(name.to_owned()));
         }
         if launch::is_fragment(text)? {
             return Ok(Self::Fragment(launch::without_appsink(text).to_owned()));
@@ -123,6 +159,25 @@ impl Input {
             return Err(IoError::MissingInput { path: path.to_path_buf() });
         }
         Err(cannot_parse(text, "neither a file, nor a URI, nor a GStreamer element"))
+    }
+}
+
+impl Input {
+    /// Whether it is a network stream that comes in real time.
+    pub(crate) fn is_live_stream(&self) -> bool {
+        let scheme = |uri: &String| uri.split(':').next().unwrap_or_default().to_ascii_lowercase();
+        matches!(self, Self::Uri(uri) if LIVE_SCHEMES.contains(&scheme(uri).as_str()))
+    }
+
+    /// Whether pictures come in real time, as far as the text tells.
+    pub fn is_live(&self) -> bool {
+        self.ends_when_lost() || matches!(self, Self::Test(TestSource { live: true, .. }))
+    }
+
+    /// Whether its end means that it was lost, rather than that it is over: cameras and servers do not end.
+    pub(crate) fn ends_when_lost(&self) -> bool {
+        let device = matches!(self, Self::Camera(_) | Self::V4l2(_) | Self::Screen(_) | Self::Ndi(_));
+        device || self.is_live_stream()
     }
 }
 
@@ -142,8 +197,10 @@ impl fmt::Display for Input {
             }
             Self::Uri(text) | Self::Fragment(text) => f.write_str(text),
             Self::Test(test) => write!(f, "test://{}", test.pattern),
-            Self::Camera => f.write_str("camera://"),
-            Self::Screen => f.write_str("screen://"),
+            Self::Camera(name) => write!(f, "camera://{}", name.as_deref().unwrap_or_default()),
+            Self::Screen(None) => f.write_str("screen://"),
+            Self::Screen(Some(Area { x, y, width, height })) => write!(f, "screen://{x},{y},{width},{height}"),
+            Self::Ndi(name) => write!(f, "ndi://{name}"),
         }
     }
 }
@@ -223,7 +280,18 @@ mod tests {
         assert_eq!(Input::parse("/dev/video3").unwrap(), Input::V4l2("/dev/video3".into()));
         assert_eq!(Input::parse("v4l2:///dev/video3").unwrap(), Input::V4l2("/dev/video3".into()));
         assert_eq!(Input::parse("rtsp://a/b").unwrap(), Input::Uri("rtsp://a/b".into()));
-        assert_eq!(Input::parse("screen://").unwrap(), Input::Screen);
+        assert_eq!(Input::parse("camera://").unwrap(), Input::Camera(None));
+        assert_eq!(Input::parse("camera://HD Pro").unwrap(), Input::Camera(Some("HD Pro".into())));
+        assert_eq!(Input::parse("ndi://STUDIO (cam 1)").unwrap(), Input::Ndi("STUDIO (cam 1)".into()));
+        assert_eq!(Input::parse("screen://").unwrap(), Input::Screen(None));
+        let area = Area { x: 10, y: 20, width: 640, height: 480 };
+        assert_eq!(Input::parse("screen://10,20,640,480").unwrap(), Input::Screen(Some(area)));
+        for wrong in ["screen://1,2,3", "screen://1,2,0,4", "screen://a,b,c,d", "screen://1,2,3,4,5"] {
+            assert!(Input::parse(wrong).unwrap_err().is_usage(), "{wrong}");
+        }
+        for text in ["camera://HD", "screen://10,20,640,480", "ndi://a", "rtsp://a/b"] {
+            assert_eq!(Input::parse(text).unwrap().to_string(), text);
+        }
         assert_eq!(Input::parse("videotestsrc").unwrap(), Input::Fragment("videotestsrc".into()));
         assert_eq!(
             Input::parse("videotestsrc ! videoconvert ! appsink name=x").unwrap(),

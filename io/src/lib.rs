@@ -21,7 +21,9 @@ mod launch;
 mod monitor;
 mod natural;
 mod output;
+mod print;
 mod queue;
+mod retry;
 mod sink;
 mod source;
 
@@ -30,10 +32,12 @@ pub use devices::{Device, DeviceClass, devices};
 pub use elements::{ElementNeed, element_available, gstreamer_version, package_of, required_elements};
 pub use error::{ErrorKind, IoError};
 pub use input::{Fit, Input, TestSource};
-pub use output::{Container, Output};
+pub use output::{Container, Output, Protocol};
+pub use print::{sink_command, source_command};
 pub use queue::{Lossless, LosslessSender, Newest, NewestSender, Received, lossless, newest};
-pub use sink::{SinkOptions, SinkReport, VideoSink, abandon_outputs};
-pub use source::{Next, SourceFrame, SourceInfo, SourceOptions, VideoSource};
+pub use retry::Retry;
+pub use sink::{Outputs, OutputsOptions, SinkOptions, SinkReport, VideoSink, abandon_outputs};
+pub use source::{LiveNext, LiveSource, Next, SourceFrame, SourceInfo, SourceOptions, VideoSource};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -160,6 +160,9 @@ impl Monitor {
             Side::Input(_) if what.contains("://") && is_from_source(message) => {
                 IoError::Unreachable { uri: what, detail }
             }
+            Side::Output(_) if what.contains("://") && !what.contains(" ! ") && is_device(&error) => {
+                IoError::Unreachable { uri: what, detail }
+            }
             Side::Input(_) if error.kind::<StreamError>().is_some() => IoError::Corrupt { what, detail },
             Side::Input(_) | Side::Output(_) if is_device(&error) => IoError::Unavailable { what, detail },
             Side::Input(_) | Side::Output(_) => IoError::Failed { what, detail },

@@ -7,6 +7,9 @@ use std::str::FromStr;
 use crate::error::IoError;
 use crate::launch;
 
+/// Extension of HLS playlists.
+const PLAYLIST: &str = "m3u8";
+
 /// A file format that holds video and sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Container {
@@ -30,11 +33,39 @@ impl Container {
     }
 }
 
+/// How a stream is sent over a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// H.264 and AAC in FLV, to a server: `rtmp://`, `rtmps://`.
+    Rtmp,
+    /// H.264 in MPEG-TS, to a listener or, without a host or with `mode=listener`, to whoever calls: `srt://`.
+    Srt,
+    /// H.264 over RTP, to a server that records: `rtsp://`, `rtsps://`.
+    Rtsp,
+}
+
+impl Protocol {
+    fn of(scheme: &str) -> Option<Self> {
+        match scheme {
+            "rtmp" | "rtmps" => Some(Self::Rtmp),
+            "srt" => Some(Self::Srt),
+            "rtsp" | "rtsps" | "rtspt" => Some(Self::Rtsp),
+            _ => None,
+        }
+    }
+}
+
 /// Where pictures go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// A video file; it carries its name only once it is whole.
     File(PathBuf, Container),
+    /// A network stream by its address.
+    Network(Protocol, String),
+    /// A playlist `.m3u8` with its segments beside it, for any web server to hand out.
+    Hls(PathBuf),
+    /// A virtual camera by its device file.
+    V4l2(PathBuf),
     /// A folder of pictures `frame_000000.png`, `frame_000001.png`, …
     Pngs(PathBuf),
     /// A window on the screen.
@@ -52,14 +83,27 @@ impl Output {
         if matches!(text, "window" | "window://") {
             return Ok(Self::Window);
         }
+        let device = text.strip_prefix("v4l2://").or(text.starts_with("/dev/video").then_some(text));
+        if let Some(device) = device {
+            return Ok(Self::V4l2(PathBuf::from(device)));
+        }
+        if let Some(folder) = text.strip_prefix("hls://").filter(|folder| !folder.is_empty()) {
+            let path = Path::new(folder);
+            let is_playlist = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(PLAYLIST));
+            return Ok(Self::Hls(if is_playlist { path.to_path_buf() } else { path.join("index.m3u8") }));
+        }
         let path = Path::new(text.strip_prefix("file://").unwrap_or(text));
-        if text.ends_with('/') || path.is_dir() {
+        let scheme = text.split_once("://").filter(|(scheme, _)| *scheme != "file");
+        if (text.ends_with('/') && scheme.is_none()) || path.is_dir() {
             return Ok(Self::Pngs(path.to_path_buf()));
         }
         if launch::is_fragment(text)? {
             return Ok(Self::Fragment(launch::without_appsrc(text).to_owned()));
         }
-        if let Some((scheme, _)) = text.split_once("://").filter(|(scheme, _)| *scheme != "file") {
+        if let Some((scheme, rest)) = scheme {
+            if let Some(protocol) = Protocol::of(&scheme.to_ascii_lowercase()).filter(|_| !rest.is_empty()) {
+                return Ok(Self::Network(protocol, text.to_owned()));
+            }
             let why =
                 format!("no output of the scheme `{scheme}://`; a pipeline such as `x264enc ! …` reaches any sink");
             return Err(IoError::CannotParse { text: text.to_owned(), why });
@@ -67,19 +111,27 @@ impl Output {
         let Some(extension) = path.extension().map(|extension| extension.to_string_lossy().into_owned()) else {
             return Ok(Self::Pngs(path.to_path_buf()));
         };
+        if extension.eq_ignore_ascii_case(PLAYLIST) {
+            return Ok(Self::Hls(path.to_path_buf()));
+        }
         if let Some(container) = Container::of(&extension) {
             return Ok(Self::File(path.to_path_buf(), container));
         }
-        let known: Vec<_> = Container::KNOWN.iter().map(|(name, _)| *name).collect();
+        let known: Vec<_> = Container::KNOWN.iter().map(|(name, _)| *name).chain([PLAYLIST]).collect();
         Err(IoError::UnknownExtension { path: path.to_path_buf(), extension, known: known.join(", ") })
     }
 
     /// The file or folder that is written, where there is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::File(path, _) | Self::Pngs(path) => Some(path),
-            Self::Window | Self::Fragment(_) => None,
+            Self::File(path, _) | Self::Pngs(path) | Self::Hls(path) => Some(path),
+            Self::Network(..) | Self::V4l2(_) | Self::Window | Self::Fragment(_) => None,
         }
+    }
+
+    /// Whether it may be lost and come back: then it is opened again, while other outputs go on.
+    pub(crate) const fn may_return(&self) -> bool {
+        matches!(self, Self::Network(..))
     }
 }
 
@@ -94,9 +146,11 @@ impl FromStr for Output {
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path, _) | Self::Pngs(path) => write!(f, "{}", path.display()),
+            Self::File(path, _) | Self::Pngs(path) | Self::Hls(path) | Self::V4l2(path) => {
+                write!(f, "{}", path.display())
+            }
             Self::Window => f.write_str("window"),
-            Self::Fragment(text) => f.write_str(text),
+            Self::Network(_, text) | Self::Fragment(text) => f.write_str(text),
         }
     }
 }
@@ -117,7 +171,19 @@ mod tests {
             Output::parse("appsrc name=x ! videoconvert ! fakesink").unwrap(),
             Output::Fragment("videoconvert ! fakesink".into())
         );
+        assert_eq!(Output::parse("v4l2:///dev/video10").unwrap(), Output::V4l2("/dev/video10".into()));
+        assert_eq!(Output::parse("/dev/video10").unwrap(), Output::V4l2("/dev/video10".into()));
+        assert_eq!(Output::parse("hls://live").unwrap(), Output::Hls("live/index.m3u8".into()));
+        assert_eq!(Output::parse("live/a.m3u8").unwrap(), Output::Hls("live/a.m3u8".into()));
+        for (address, protocol) in [
+            ("rtmp://host/app/key", Protocol::Rtmp),
+            ("srt://:7000?mode=listener", Protocol::Srt),
+            ("RTSP://host:8554/live", Protocol::Rtsp),
+        ] {
+            assert_eq!(Output::parse(address).unwrap(), Output::Network(protocol, address.to_owned()));
+        }
+        assert!(Output::parse("rtmp://").is_err() && Output::parse("gopher://host/x").is_err());
         let error = Output::parse("a.avi").unwrap_err();
-        assert!(error.is_usage() && error.to_string().contains("mp4, m4v, mov, mkv, webm"), "{error}");
+        assert!(error.is_usage() && error.to_string().contains("mp4, m4v, mov, mkv, webm, m3u8"), "{error}");
     }
 }

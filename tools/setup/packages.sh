@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs the Debian packages of packages.txt that are missing; says nothing when none is.
+# Installs the Debian packages of packages.txt, or of the list that is named, which are missing; says nothing when none is.
 set -eu
 here=$(dirname "$0")
 missing=""
-for package in $(sed 's/#.*//' "$here/packages.txt"); do
+for package in $(sed 's/#.*//' "${1:-$here/packages.txt}"); do
     # A python3 or pip that is not Debian's own serves as well.
     case $package in
         python3) command -v python3 >/dev/null && continue ;;

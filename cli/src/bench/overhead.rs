@@ -112,7 +112,7 @@ fn run_file(painter: &mut Painter, input: &Input, output: &Output, size: Size, c
     let mut source = open_file(input, size)?;
     let sink = open_sink(output, size, &mut source)?;
     let (stop, progress) = (AtomicBool::new(false), Progress::hidden());
-    let mut stream = Stream { clock, stop: &stop, progress: &progress, before_frame: &mut |_| {} };
+    let mut stream = Stream { clock, stop: &stop, progress: &progress, before_frame: &mut |_| {}, desk: None };
     let counts = stream.run(painter, Frames::Video(Box::new(source)), sink)?;
     Ok(painter.stats().frames_out as f64 / counts.streaming.as_secs_f64())
 }

@@ -1,4 +1,7 @@
 //! `livediffusion bench rcfg`: what residual guidance saves of full guidance, next to the paper's Table 2.
+//!
+//! Guidance changes the denoising alone: its time is what `full_over_self` compares. Beside it, the whole frame's: there the
+//! VAE, which costs the same under any guidance, makes the gain smaller the smaller the U-Net is.
 
 use std::time::Duration;
 
@@ -36,39 +39,47 @@ pub(crate) fn command(args: &StepsArgs) -> Outcome<()> {
             // The first pictures leave when the stream batch is full.
             subject.run(Source::Pictures(&pictures), steps, &clock)?;
         }
-        let mut variants: Vec<Variant<'_, (f64, Vec<Duration>), Failure>> = Vec::new();
+        let mut variants: Vec<Variant<'_, Round, Failure>> = Vec::new();
         for subject in &mut subjects {
             let source = Source::Pictures(&pictures);
             variants.push(Box::new(move || {
+                let before = denoising(subject);
                 let run = subject.run(source, frames, &clock)?;
-                Ok((run.ms(), run.intervals))
+                let after = denoising(subject);
+                let calls = (after.1 - before.1).max(1) as f64;
+                let denoise_ms = milliseconds(after.0.saturating_sub(before.0)) / calls;
+                Ok(Round { frame_ms: run.ms(), denoise_ms, intervals: run.intervals })
             }));
         }
         let measured = alternate(usize::from(args.setup.rounds), &mut variants)?;
         drop(variants);
-        let ms: Vec<Vec<f64>> = measured.iter().map(|rounds| rounds.iter().map(|round| round.0).collect()).collect();
-        let (over_self, over_initialize) = (ratios(&ms[0], &ms[1]), ratios(&ms[0], &ms[2]));
-        let unet: Vec<f64> = subjects.iter().map(unet_ms).collect();
+        let of = |what: fn(&Round) -> f64| -> Vec<Vec<f64>> {
+            measured.iter().map(|rounds| rounds.iter().map(what).collect()).collect()
+        };
+        let (frame, denoise) = (of(|round| round.frame_ms), of(|round| round.denoise_ms));
+        let over = |ms: &[Vec<f64>], cheaper: usize| ratios(&ms[0], &ms[cheaper]);
         let paper = paper::full_over(steps);
 
         let case = format!("N={steps}");
         for (cfg, rounds) in TYPES.iter().zip(&measured) {
-            let times: Vec<Duration> = rounds.iter().flat_map(|round| round.1.clone()).collect();
+            let times: Vec<Duration> = rounds.iter().flat_map(|round| round.intervals.clone()).collect();
             figures.push(Figure::times(&case, cfg_name(*cfg), Times::of(&times)));
         }
-        let whole = |name, spread: Option<Spread>| Figure::spread(&case, name, "ratio", spread, ms[0].len());
-        figures.push(whole("full over self", over_self).paper(paper.map(|paper| paper.0)));
-        figures.push(whole("full over initialize", over_initialize).paper(paper.map(|paper| paper.1)));
-        let unet_note = "the U-Net's calls alone, medians";
-        figures.push(Figure::value(&case, "U-Net full over self", "ratio", unet[0] / unet[1]).note(unet_note));
-        figures.push(Figure::value(&case, "U-Net full over initialize", "ratio", unet[0] / unet[2]).note(unet_note));
+        let ratio = |name, spread: Option<Spread>| Figure::spread(&case, name, "ratio", spread, frame[0].len());
+        let note = "the denoising alone: U-Net, guidance and solver";
+        figures.push(ratio("full over self", over(&denoise, 1)).note(note));
+        figures.push(ratio("full over initialize", over(&denoise, 2)).note(note));
+        let note = "whole frames, as the paper measures: the VAE costs the same under any guidance";
+        figures.push(ratio("frame, full over self", over(&frame, 1)).paper(paper.map(|paper| paper.0)).note(note));
+        let onetime = paper.map(|paper| paper.1);
+        figures.push(ratio("frame, full over initialize", over(&frame, 2)).paper(onetime).note(note));
         let median = |spread: Option<Spread>| spread.map(|spread| round(spread.median));
         list.push(json!({
             "steps": steps,
-            "full_over_self": median(over_self),
-            "full_over_initialize": median(over_initialize),
-            "unet_full_over_self": round(unet[0] / unet[1]),
-            "unet_full_over_initialize": round(unet[0] / unet[2]),
+            "full_over_self": median(over(&denoise, 1)),
+            "full_over_initialize": median(over(&denoise, 2)),
+            "frame_full_over_self": median(over(&frame, 1)),
+            "frame_full_over_initialize": median(over(&frame, 2)),
             "paper_full_over_self": paper.map(|paper| paper.0),
             "paper_full_over_initialize": paper.map(|paper| paper.1),
         }));
@@ -76,6 +87,16 @@ pub(crate) fn command(args: &StepsArgs) -> Outcome<()> {
     Findings::of(one_or_list(list), setup.context, figures).hand_out("rcfg", &args.setup.output)
 }
 
-fn unet_ms(subject: &Subject) -> f64 {
-    milliseconds(subject.painter().stats().quantile(Stage::Denoise, 0.5))
+/// One run of one guidance type.
+struct Round {
+    frame_ms: f64,
+    /// Mean time of a call of the stream batch.
+    denoise_ms: f64,
+    intervals: Vec<Duration>,
+}
+
+/// Time of all calls of the stream batch so far, and their number.
+fn denoising(subject: &Subject) -> (Duration, u64) {
+    let stats = subject.painter().stats();
+    (stats.total(Stage::Denoise) + stats.total(Stage::Advance), stats.count(Stage::Denoise))
 }

@@ -1,20 +1,30 @@
 //! Parameters that are changed while a stream runs: who changes them, and the thread that makes settings of them.
 
 mod config_watch;
+pub(crate) mod desk;
+mod keyboard;
 mod osc;
+mod terminal;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use livediffusion_onnx::Preset;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::{Control, Prompts, Tuner};
 
 use self::config_watch::ConfigWatch;
+use self::desk::Desk;
+use self::keyboard::{Hands, Keyboard};
 use self::osc::OscServer;
 pub(crate) use self::osc::parse_address;
+pub(crate) use self::terminal::{restore_terminal, tell};
 use crate::failure::Outcome;
 
 /// Everything that listens for changes. Dropping it ends the listeners, then the tuner.
 pub(crate) struct Live {
+    _keyboard: Option<Keyboard>,
     _osc: Option<OscServer>,
     _config: Option<ConfigWatch>,
     _tuner: Tuner,
@@ -28,6 +38,15 @@ pub(crate) struct Sources<'a> {
     pub(crate) config: Option<&'a Path>,
     /// Parameters that flags gave: they win over the file, then as at the start.
     pub(crate) flags: Vec<&'static str>,
+    /// What keys switch and end; `None` reads no keys.
+    pub(crate) keys: Option<Keys>,
+}
+
+/// What the keyboard needs beside the tuner.
+pub(crate) struct Keys {
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) quit: Arc<AtomicBool>,
+    pub(crate) presets: Vec<Preset>,
 }
 
 impl Live {
@@ -36,6 +55,9 @@ impl Live {
         let tuner = Tuner::start(prompts, size, control)?;
         let osc = sources.osc.map(|address| OscServer::start(address, tuner.handle())).transpose()?;
         let config = sources.config.map(|path| ConfigWatch::start(path, sources.flags, tuner.handle())).transpose()?;
-        Ok(Self { _osc: osc, _config: config, _tuner: tuner })
+        let keyboard = sources.keys.and_then(|Keys { desk, quit, presets }| {
+            Keyboard::start(Hands { desk, tuning: tuner.handle(), quit, presets })
+        });
+        Ok(Self { _keyboard: keyboard, _osc: osc, _config: config, _tuner: tuner })
     }
 }

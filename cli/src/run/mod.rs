@@ -2,9 +2,16 @@
 
 pub(crate) mod progress;
 pub(crate) mod report;
+mod snapshot;
 pub(crate) mod stream;
 
-use livediffusion_io::{Fit, Input, Output, SinkOptions, SourceOptions, VideoSink, VideoSource};
+use std::sync::Arc;
+use std::time::Duration;
+
+use livediffusion_io::{
+    Fit, Input, LiveSource, Output, Outputs, OutputsOptions, SinkOptions, SourceOptions, VideoSink, VideoSource,
+    sink_command, source_command,
+};
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::frame::{PictureView, Size};
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
@@ -15,11 +22,15 @@ use self::stream::{Frames, Stream};
 use crate::args::RunArgs;
 use crate::config;
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::live::{Live, Sources, parse_address};
+use crate::live::desk::Desk;
+use crate::live::{Keys, Live, Sources, parse_address};
 use crate::session::{Backend, OpenPack, Session};
 
 /// The input that is no input: txt2img.
 const NOISE: &str = "noise://";
+
+/// How long a live input may be silent before it counts as lost: cameras and servers that are there give something.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Frame rate of pictures that were made from noise and go to a file.
 const NOISE_RATE: (u32, u32) = (25, 1);
@@ -32,17 +43,19 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let input_text = args.input.clone().ok_or_else(|| {
         Failure::usage("no input was given", "add --input FILE, or --input test:// to try without one")
     })?;
-    let output_text = args.output.clone().ok_or_else(|| {
-        Failure::usage("no output was given", "add --output FILE.mp4, --output window, or --output fakesink")
-    })?;
-    let output = Output::parse(&output_text)?;
+    let outputs = outputs(&args)?;
     let input = if input_text == NOISE { None } else { Some(Input::parse(&input_text)?) };
     args.control.as_deref().map(parse_address).transpose()?;
-    refuse_same_folder(input.as_ref(), &output)?;
+    for output in &outputs {
+        refuse_same_folder(input.as_ref(), output)?;
+    }
     let open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack, &file, &args.parameters)?;
     let size = open.size(&parameters);
     open.facts.latent_shape(size)?;
+    if args.print_pipeline {
+        return print_pipeline(input.as_ref(), &outputs, size, args.fit.unwrap_or_default());
+    }
     if input.is_some() && open.pack.vae_kind.is_none() {
         let what = format!("{} has no vae_encoder/: it cannot repaint pictures", open.folder.display());
         return Err(Failure::usage(what, "use --input noise:// (txt2img), or add the VAE encoder to the pack"));
@@ -56,7 +69,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     // Both take a quarter of a second, mostly of waiting.
     let (source, backend) = std::thread::scope(|scope| {
         let backend = scope.spawn(|| Backend::find(&args.model, &open));
-        let source = input.map(|input| open_source(&input, size, args.fit, limits)).transpose();
+        let source = input.as_ref().map(|input| open_source(input, size, args.fit, limits)).transpose();
         (source, backend.join())
     });
     let source = source?;
@@ -67,37 +80,53 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let settings = session.settings(parameters, size)?;
     let (provider, precision) = (session.loaded.provider.to_string(), session.loaded.precision.to_string());
     let model = session.open.folder.display().to_string();
+    let presets = session.open.pack.presets.clone();
     let control = Control::new(settings);
     let (mut painter, prompts) = session.into_painter(size, control.clone())?;
     let flags = args.parameters.given.iter().map(|(name, _)| *name).collect();
-    let sources = Sources { osc: args.control.as_deref(), config: args.config.as_deref(), flags };
-    let live_control = Live::start(sources, prompts, size, control)?;
+    let desk = Arc::new(Desk::new(control.clone()));
+    let keys = Keys { desk: Arc::clone(&desk), quit: Arc::clone(&stop), presets };
+    let sources = Sources { osc: args.control.as_deref(), config: args.config.as_deref(), flags, keys: Some(keys) };
 
-    let (frames, sink, estimate) = if let Some(mut source) = source {
-        let sink = open_sink(&output, size, &mut source)?;
+    let (frames, sinks, estimate) = if let Some(mut source) = source {
+        let (framerate, live) = (source.info().framerate, source.info().live);
         let estimate = source.info().frames_estimate;
-        (Frames::Video(Box::new(source)), sink, estimate)
+        let retry = args.retry.unwrap_or_default().0.filter(|_| live);
+        let (frames, audio) = if let (Some(retry), Some(input)) = (retry, input) {
+            let options = SourceOptions { patience: SILENCE, ..source_options(size, args.fit, limits) };
+            let mut source = LiveSource::new(source, input, &options, retry);
+            let audio = source.take_audio();
+            (Frames::Live(Box::new(source)), audio)
+        } else {
+            let audio = source.take_audio();
+            (Frames::Video(Box::new(source)), audio)
+        };
+        let sinks = Outputs::open(&outputs, OutputsOptions { size, framerate, live, audio, retry })?;
+        (frames, sinks, estimate)
     } else {
         let duration = args.duration.map(|s| (s * f64::from(NOISE_RATE.0)).ceil() as u64);
         let count = args.frames.into_iter().chain(duration).min().unwrap_or(0);
         let framerate = Some(NOISE_RATE);
-        let options = SinkOptions { size, framerate, live: false, audio: None, overwrite: true };
-        (Frames::noise(count, NOISE_RATE), VideoSink::open(&output, options)?, Some(count))
+        let options = OutputsOptions { size, framerate, live: false, audio: None, retry: None };
+        (Frames::noise(count, NOISE_RATE), Outputs::open(&outputs, options)?, Some(count))
     };
     let estimate = match (estimate, args.frames) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
+    // Last, for what fails before it belongs on a terminal as it was.
+    let live_control = Live::start(sources, prompts, size, control)?;
     let progress = Progress::start(estimate);
-    let mut stream = Stream { clock: &started, stop: &stop, progress: &progress, before_frame: &mut |_| {} };
-    let counts = stream.run(&mut painter, frames, sink)?;
+    let before_frame = &mut |_| {};
+    let mut stream = Stream { clock: &started, stop: &stop, progress: &progress, before_frame, desk: Some(&desk) };
+    let counts = stream.run(&mut painter, frames, sinks)?;
     progress.finish();
     drop(live_control);
 
     let report = Report {
         size,
         input: input_text,
-        output: output_text,
+        outputs: outputs.iter().map(ToString::to_string).collect(),
         model,
         provider,
         precision,
@@ -114,6 +143,44 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     Ok(())
 }
 
+/// The commands that try source and outputs alone.
+fn print_pipeline(input: Option<&Input>, outputs: &[Output], size: Size, fit: Fit) -> Outcome<()> {
+    let mut live = false;
+    if let Some(input) = input {
+        say!("{}", source_command(input, size, fit)?);
+        live = input.is_live();
+    }
+    for output in outputs {
+        say!("{}", sink_command(output, size, None, live)?);
+    }
+    Ok(())
+}
+
+/// Where the pictures go: the outputs, and the recording beside them.
+fn outputs(args: &RunArgs) -> Outcome<Vec<Output>> {
+    let mut outputs: Vec<Output> = args.output.iter().map(|text| Output::parse(text)).collect::<Result<_, _>>()?;
+    if let Some(path) = &args.record {
+        let output = Output::parse(&path.to_string_lossy())?;
+        if !matches!(output, Output::File(..)) {
+            let what = format!("--record {}: only a video file can be recorded", path.display());
+            return Err(Failure::usage(what, "give it the extension .mp4, .mov, .mkv or .webm"));
+        }
+        outputs.push(output);
+    }
+    if outputs.is_empty() {
+        let hint = "add --output FILE.mp4, --output window, or --output fakesink";
+        return Err(Failure::usage("no output was given", hint));
+    }
+    let twice = outputs
+        .iter()
+        .enumerate()
+        .find(|(i, output)| output.path().is_some() && outputs[..*i].iter().any(|other| other.path() == output.path()));
+    match twice {
+        Some((_, output)) => Err(Failure::usage(format!("{output} is an output twice"), "give each another name")),
+        None => Ok(outputs),
+    }
+}
+
 /// The limits that a source ends at.
 #[derive(Clone, Copy, Debug, Default)]
 struct Limits {
@@ -121,16 +188,17 @@ struct Limits {
     duration: Option<f64>,
 }
 
-fn open_source(input: &Input, size: Size, fit: Option<Fit>, limits: Limits) -> Outcome<VideoSource> {
-    let options = SourceOptions {
-        size,
+fn source_options(size: Size, fit: Option<Fit>, limits: Limits) -> SourceOptions {
+    SourceOptions {
         fit: fit.unwrap_or(Fit::Cover),
         max_frames: limits.frames,
         max_duration_ns: limits.duration.map(|seconds| (seconds * 1e9) as u64),
-        live: None,
-        keep_audio: true,
-    };
-    Ok(VideoSource::open(input, &options)?)
+        ..SourceOptions::new(size)
+    }
+}
+
+fn open_source(input: &Input, size: Size, fit: Option<Fit>, limits: Limits) -> Outcome<VideoSource> {
+    Ok(VideoSource::open(input, &source_options(size, fit, limits))?)
 }
 
 /// Pictures that are read from a folder must not be written over while they are read.
@@ -163,6 +231,16 @@ pub(crate) fn open_sink(output: &Output, size: Size, source: &mut VideoSource) -
 
 /// A picture's rows without the gaps between them.
 pub(crate) fn packed(picture: PictureView<'_>) -> Vec<u8> {
+    let mut rgb = Vec::new();
+    pack_into(picture, &mut rgb);
+    rgb
+}
+
+/// As [`packed`], into a place that there is already.
+fn pack_into(picture: PictureView<'_>, rgb: &mut Vec<u8>) {
     let row = 3 * picture.size.width;
-    picture.rgb.chunks(picture.stride).take(picture.size.height).flat_map(|line| line[..row].to_vec()).collect()
+    rgb.clear();
+    for line in picture.rgb.chunks(picture.stride).take(picture.size.height) {
+        rgb.extend_from_slice(&line[..row]);
+    }
 }

@@ -13,7 +13,7 @@ use super::stream::Counts;
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) input: String,
-    pub(crate) output: String,
+    pub(crate) outputs: Vec<String>,
     pub(crate) model: String,
     pub(crate) provider: String,
     pub(crate) precision: String,
@@ -31,7 +31,7 @@ impl Report {
     pub(crate) fn of(stats: &Stats, counts: &Counts) -> Self {
         Self {
             input: String::new(),
-            output: String::new(),
+            outputs: Vec::new(),
             model: String::new(),
             provider: String::new(),
             precision: String::new(),
@@ -54,6 +54,14 @@ impl Report {
         self.counts.time_to_first_frame.map(milliseconds)
     }
 
+    /// A text, or a list where there are several.
+    fn output(&self) -> Value {
+        match self.outputs.as_slice() {
+            [one] => Value::from(one.as_str()),
+            several => Value::from(several),
+        }
+    }
+
     /// One object; the names are the interface of scripts.
     pub(crate) fn to_json(&self) -> Value {
         let stage = |stage: Stage| {
@@ -69,7 +77,7 @@ impl Report {
             STAGES.iter().map(|(which, name)| ((*name).to_owned(), stage(*which))).collect();
         json!({
             "input": self.input,
-            "output": self.output,
+            "output": self.output(),
             "model": self.model,
             "size": self.size.to_string(),
             "provider": self.provider,
@@ -88,6 +96,7 @@ impl Report {
             "frames_dropped": self.counts.dropped,
             "frames_corrupt": self.counts.corrupt,
             "frames_failed": self.stats.frames_failed,
+            "source_losses": self.counts.losses,
             "time_to_first_frame_ms": self.time_to_first_frame_ms().map(round),
             "saved_by_skipping_ms": round(self.saved_by_skipping_ms()),
             "elapsed_ms": round(milliseconds(self.elapsed)),
@@ -110,7 +119,7 @@ impl Report {
     pub(crate) fn print_table(&self) {
         let Counts { dropped, corrupt, .. } = self.counts;
         let Stats { frames_in, frames_out, frames_skipped, frames_failed, .. } = self.stats;
-        say!("{} -> {}", self.input, self.output);
+        say!("{} -> {}", self.input, self.outputs.join(", "));
         let lanes = if self.lanes > 1 { format!(", {} frames at once", self.lanes) } else { String::new() };
         say!("model     {} at {} on {} {}{lanes}", self.model, self.size, self.provider, self.precision);
         say!("frames    {frames_in} in, {frames_out} out, {frames_skipped} skipped, {dropped} dropped");
@@ -121,6 +130,9 @@ impl Report {
             let Quality { size, steps, changes, repeated } = quality;
             let steps = if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") };
             say!("quality   {size} in {steps} at the end, {changes} changes, {repeated} pictures shown again");
+        }
+        if self.counts.losses > 0 {
+            say!("source    lost and found again {} times", self.counts.losses);
         }
         if frames_skipped > 0 {
             say!("saved     {:.1} s of network time by skipping", self.saved_by_skipping_ms() / 1e3);

@@ -1,18 +1,22 @@
 //! The loop between source, engine and sink.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use livediffusion_io::{IoError, Next, VideoSink, VideoSource, abandon_outputs};
+use livediffusion_io::{IoError, LiveNext, LiveSource, Next, Outputs, SourceFrame, VideoSource, abandon_outputs};
 use livediffusion_pipeline::Emitted;
 use livediffusion_pipeline::frame::FrameMeta;
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
 
 use super::progress::Progress;
+use super::{pack_into, snapshot};
 use crate::failure::{Failure, Outcome, RUNNING};
+use crate::live::desk::{Desk, Shown};
+use crate::live::{restore_terminal, tell};
 
 /// How long the source is waited for before the loop looks whether it shall stop: what Ctrl-C waits at most.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -21,6 +25,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub(crate) enum Frames {
     /// Pictures of a source.
     Video(Box<VideoSource>),
+    /// Pictures of a live source that may be lost and come back.
+    Live(Box<LiveSource>),
     /// Noise: this many frames, so long apart.
     Noise { left: u64, next: u64, interval_ns: u64 },
 }
@@ -43,8 +49,37 @@ pub(crate) struct Counts {
     pub(crate) time_to_first_frame: Option<Duration>,
     /// From the first frame's arrival to the last picture's departure.
     pub(crate) streaming: Duration,
+    /// How often the live source was lost.
+    pub(crate) losses: u64,
     /// Whether the user stopped it.
     pub(crate) stopped: bool,
+}
+
+/// The outputs, and what they were given last.
+struct Screen {
+    sinks: Outputs,
+    counts: Counts,
+    /// The last picture, for when there is no new one; empty before the first.
+    last: Vec<u8>,
+    /// Whether it is worth keeping.
+    keep: bool,
+    shown: Shown,
+}
+
+impl Screen {
+    /// Shows the last picture once more.
+    fn repeat(&mut self, meta: FrameMeta) -> Outcome<bool> {
+        if self.last.is_empty() { Ok(true) } else { open(self.sinks.push(meta, &self.last)) }
+    }
+}
+
+/// Whether the outputs are still open: windows that were closed end the stream as the user wished, which is no failure.
+fn open(pushed: Result<(), IoError>) -> Outcome<bool> {
+    match pushed {
+        Ok(()) => Ok(true),
+        Err(IoError::WindowClosed) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A flag that Ctrl-C and the termination signal raise. A second Ctrl-C ends the program at once.
@@ -55,6 +90,7 @@ pub(crate) fn stop_on_ctrl_c() -> Outcome<Arc<AtomicBool>> {
         if flag.swap(true, Ordering::Relaxed) {
             #[allow(clippy::exit, reason = "the user asked twice: finishing the file is not wanted any more")]
             {
+                restore_terminal();
                 abandon_outputs();
                 std::process::exit(130);
             }
@@ -73,19 +109,27 @@ pub(crate) struct Stream<'a> {
     pub(crate) progress: &'a Progress,
     /// Called with each frame before it enters the engine.
     pub(crate) before_frame: &'a mut dyn FnMut(FrameMeta),
+    /// What a person at the keyboard switches.
+    pub(crate) desk: Option<&'a Desk>,
 }
 
 impl Stream<'_> {
-    /// Takes every frame through the painter to the sink, and finishes the sink. On an error the sink's temporary file is
+    /// Takes every frame through the painter to the outputs, and finishes them. On an error their temporary files are
     /// removed and nothing is left under the final name, but for a live source that fails: its recording is finished.
-    pub(crate) fn run(&mut self, painter: &mut Painter, mut frames: Frames, mut sink: VideoSink) -> Outcome<Counts> {
-        let mut counts = Counts::default();
-        // A window that is closed ends the stream as the user wished: it is no failure.
+    pub(crate) fn run(
+        &mut self,
+        painter: &mut Painter,
+        mut frames: Frames,
+        sinks: impl Into<Outputs>,
+    ) -> Outcome<Counts> {
+        let keep = self.desk.is_some() || matches!(frames, Frames::Live(_));
+        let mut screen =
+            Screen { sinks: sinks.into(), counts: Counts::default(), last: Vec::new(), keep, shown: Shown::default() };
         let (mut begun, mut closed) = (None, false);
         // What a live source gave before it failed cannot be had again: it is kept, and the error comes after it.
         let mut lost = None;
         while !self.stop.load(Ordering::Relaxed) {
-            let emitted = match &mut frames {
+            let open = match &mut frames {
                 Frames::Video(source) => match source.next(PATIENCE) {
                     Err(error) if source.info().live && begun.is_some() => {
                         lost = Some(error);
@@ -94,11 +138,20 @@ impl Stream<'_> {
                     Err(error) => return Err(error.into()),
                     Ok(Next::Frame(frame)) => {
                         begun.get_or_insert_with(|| self.clock.now());
-                        (self.before_frame)(frame.meta());
-                        frame.with_picture(|picture| painter.step(frame.meta(), picture))??
+                        self.frame(painter, &frame, &mut screen)?
                     }
-                    Ok(Next::TimedOut) => painter.ready()?,
+                    Ok(Next::TimedOut) => self.push(painter.ready()?, &mut screen)?,
                     Ok(Next::End) => break,
+                },
+                Frames::Live(source) => match source.next(PATIENCE) {
+                    LiveNext::Frame(frame) => {
+                        begun.get_or_insert_with(|| self.clock.now());
+                        self.frame(painter, &frame, &mut screen)?
+                    }
+                    // Frames in flight leave before the last of them is shown again.
+                    LiveNext::Away(meta) => self.push(painter.flush()?, &mut screen)? && screen.repeat(meta)?,
+                    LiveNext::TimedOut => self.push(painter.ready()?, &mut screen)?,
+                    LiveNext::End => break,
                 },
                 Frames::Noise { left: 0, .. } => break,
                 Frames::Noise { left, next, interval_ns } => {
@@ -107,50 +160,83 @@ impl Stream<'_> {
                     *left -= 1;
                     *next += 1;
                     begun.get_or_insert_with(|| self.clock.now());
-                    painter.generate(meta)?
+                    self.push(painter.generate(meta)?, &mut screen)?
                 }
             };
-            match self.push(emitted, &mut sink, &mut counts) {
-                Err(IoError::WindowClosed) => {
-                    closed = true;
-                    break;
-                }
-                pushed => pushed?,
+            if !open {
+                closed = true;
+                break;
             }
         }
-        counts.stopped = self.stop.load(Ordering::Relaxed);
+        screen.counts.stopped = self.stop.load(Ordering::Relaxed);
         // Also where nobody sees the last pictures: with them come the stage times.
         let last = painter.flush()?;
         if !closed {
-            match self.push(last, &mut sink, &mut counts) {
-                Ok(()) | Err(IoError::WindowClosed) => {}
-                Err(error) => return Err(error.into()),
-            }
+            self.push(last, &mut screen)?;
         }
+        let Screen { sinks, mut counts, .. } = screen;
         let now = self.clock.now();
         counts.streaming = now.saturating_sub(begun.unwrap_or(now));
-        if let Frames::Video(source) = &frames {
-            counts.dropped = source.dropped();
-            counts.corrupt = source.corrupt();
+        match &frames {
+            Frames::Video(source) => (counts.dropped, counts.corrupt) = (source.dropped(), source.corrupt()),
+            Frames::Live(source) => {
+                (counts.dropped, counts.corrupt) = (source.dropped(), source.corrupt());
+                counts.losses = source.losses();
+            }
+            Frames::Noise { .. } => {}
         }
-        // Before the sink finishes: sound still under way belongs to a video that ends here.
+        // Before the outputs finish: sound still under way belongs to a video that ends here.
         drop(frames);
-        match sink.finish() {
-            Ok(_) | Err(IoError::WindowClosed) => {}
-            Err(error) => return Err(error.into()),
-        }
+        open(sinks.finish())?;
         match lost {
             Some(error) => Err(Failure::from(error).after(painter.stats().frames_out)),
             None => Ok(counts),
         }
     }
 
-    fn push(&self, emitted: Emitted<'_>, sink: &mut VideoSink, counts: &mut Counts) -> Result<(), IoError> {
-        for picture in emitted.iter() {
-            sink.push(picture.meta, picture.rgb)?;
-            counts.time_to_first_frame.get_or_insert_with(|| self.clock.now());
+    /// Shows what is wanted of a frame: what becomes of it, itself, or the picture before. Gives whether anyone looks.
+    fn frame(&mut self, painter: &mut Painter, frame: &SourceFrame, screen: &mut Screen) -> Outcome<bool> {
+        let shown = self.desk.map_or(Shown::Painted, Desk::shown);
+        let meta = frame.meta();
+        let mut open = true;
+        if shown != Shown::Painted && screen.shown == Shown::Painted {
+            // Those in flight are older than what is shown from here on.
+            open = self.push(painter.flush()?, screen)?;
+        }
+        screen.shown = shown;
+        if shown == Shown::Painted || screen.last.is_empty() {
+            (self.before_frame)(meta);
+            let emitted = frame.with_picture(|picture| painter.step(meta, picture))??;
+            open &= self.push(emitted, screen)?;
+        } else {
+            if shown == Shown::Input {
+                frame.with_picture(|picture| pack_into(picture, &mut screen.last))?;
+            }
+            open &= screen.repeat(meta)?;
             self.progress.advance();
         }
-        Ok(())
+        if let Some(desk) = self.desk.filter(|desk| !screen.last.is_empty() && desk.take_snapshot()) {
+            let size = frame.with_picture(|picture| picture.size)?;
+            match snapshot::save(Path::new(""), size, &screen.last, &desk.control.load().parameters) {
+                Ok(path) => tell(format_args!("{}", path.display())),
+                Err(failure) => tracing::warn!("no snapshot: {}", failure.message()),
+            }
+        }
+        Ok(open)
+    }
+
+    fn push(&self, emitted: Emitted<'_>, screen: &mut Screen) -> Outcome<bool> {
+        for picture in emitted.iter() {
+            if !open(screen.sinks.push(picture.meta, picture.rgb))? {
+                return Ok(false);
+            }
+            screen.counts.time_to_first_frame.get_or_insert_with(|| self.clock.now());
+            self.progress.advance();
+            if screen.keep {
+                screen.last.clear();
+                screen.last.extend_from_slice(picture.rgb);
+            }
+        }
+        Ok(true)
     }
 }

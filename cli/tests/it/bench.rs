@@ -63,7 +63,7 @@ fn stream_batch_and_rcfg() {
     }
     numbers(&measured("stream-batch", &["--steps", "2"]), &["sequential_over_batched", "sequential_ms", "batched_ms"]);
     let one = measured("rcfg", &["--steps", "2"]);
-    numbers(&one, &["full_over_self", "full_over_initialize", "unet_full_over_self"]);
+    numbers(&one, &["full_over_self", "full_over_initialize", "frame_full_over_self"]);
     assert_eq!(one["paper_full_over_self"], 1.64);
     let all = measured("rcfg", &[]);
     assert_eq!(all["steps"].as_array().unwrap().len(), 5);

@@ -307,7 +307,85 @@ fn a_live_recording_survives_a_source_that_fails() {
     let file = folder.path().join("camera.mp4");
     let camera = "videotestsrc is-live=true ! video/x-raw,framerate=30/1 ! identity error-after=90";
     let arguments = ["run", "--provider", "cpu", "--size", "128x128", "-i", camera, "-o", file.to_str().unwrap()];
-    run(arguments).refused(1, &["frames before that were kept"]);
+    run(arguments.iter().chain(&["--retry", "off"])).refused(1, &["frames before that were kept"]);
     assert!(reread(&file).0 > 0);
     assert_eq!(names(folder.path()), ["camera.mp4"]);
+}
+
+#[test]
+fn several_outputs_get_the_same_pictures_and_one_that_fails_leaves_the_others_alone() {
+    if !has_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let [mp4, webm, frames] = ["out.mp4", "out.webm", "frames/"].map(|name| path(name).display().to_string());
+    let usual = ["-i", "assets/bigbuckbunny.mp4", "-o", &mp4, "-o", &frames, "--record", &webm, "--frames", "12"];
+    let json = summary(&usual);
+    assert_eq!(json["output"], serde_json::json!([mp4, frames.trim_end_matches('/').to_owned() + "/", webm]), "{json}");
+    for name in ["out.mp4", "out.webm"] {
+        let (count, info) = reread(&path(name));
+        assert_eq!(count, 12, "{name}");
+        assert!(info.audio.is_some(), "{name} has no sound");
+    }
+    assert_eq!(names(&path("frames")).len(), 12);
+
+    let failing = ["-o", "identity error-after=3 ! fakesink", "-o", &mp4, "-i", "test://ball", "--frames", "30"];
+    let done = run(["run", "--provider", "cpu", "--size", "64x64", "--json"].iter().chain(&failing));
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("the other outputs go on"), "{}", done.stderr);
+    assert_eq!(reread(&path("out.mp4")).0, 30);
+    assert_eq!(names(folder.path()), ["frames", "out.mp4", "out.webm"]);
+}
+
+#[test]
+fn outputs_that_cannot_be_together() {
+    let with = |flags: &[&str]| run(["run", "-i", "test://ball"].iter().chain(flags));
+    with(&["-o", "a.mp4", "-o", "a.mp4"]).refused(2, &["a.mp4 is an output twice"]);
+    with(&["-o", "fakesink", "--record", "frames/"]).refused(2, &["--record frames/"]);
+}
+
+#[test]
+fn a_config_file_has_one_output_or_a_list() {
+    if !has_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.toml");
+    let (a, b) = (folder.path().join("a.mp4"), folder.path().join("b.mkv"));
+    let with = |output: &str| {
+        std::fs::write(&file, format!("input = \"test://ball\"\nframes = 3\noutput = {output}\n")).unwrap();
+        run(["run", "--json", "--provider", "cpu", "--size", "64x64", "--config", file.to_str().unwrap()])
+    };
+    assert_eq!(with("\"fakesink\"").json()["output"], "fakesink");
+    with(&format!("[{a:?}, {b:?}]")).json();
+    assert_eq!((reread(&a).0, reread(&b).0), (3, 3));
+    with("7").refused(2, &["output", "a string or a list"]);
+}
+
+/// The commands of `--print-pipeline` are what runs here: they run there too.
+#[test]
+fn printed_pipelines_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, playlist, frames] =
+        ["a b.mkv", "hls/index.m3u8", "frames/"].map(|name| folder.path().join(name).display().to_string());
+    std::fs::create_dir(folder.path().join("hls")).unwrap();
+    std::fs::create_dir(folder.path().join("frames")).unwrap();
+    let outputs =
+        ["-o", &file, "-o", &playlist, "-o", &frames, "-o", "videoflip ! fakesink", "-o", "srt://127.0.0.1:9"];
+    let printed = run(["run", "--print-pipeline", "-i", "test://ball?frames=9"].iter().chain(&outputs));
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = printed.stdout.lines().collect();
+    assert_eq!(lines.len(), 6, "{lines:#?}");
+    assert!(lines[5].contains("srtsink") && lines[5].contains("tune=zerolatency"), "{}", lines[5]);
+    for line in &lines[..5] {
+        let short = line.replace("autovideosink sync=false", "fakesink").replace("is-live=false !", "num-buffers=9 !");
+        let done = Command::new("sh").args(["-c", &short]).output().unwrap();
+        assert!(done.status.success(), "{short}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    assert_eq!(reread(Path::new(&file)).0, 9);
+    assert_eq!(names(&folder.path().join("frames")).len(), 9);
+    assert!(Path::new(&playlist).exists());
+    let rtsp = run(["run", "--print-pipeline", "-i", "rtsp://host/x", "-o", "rtmp://host/live/key"]).stdout;
+    assert!(rtsp.contains("source::latency=200") && rtsp.contains("rtmp2sink 'location="), "{rtsp}");
 }

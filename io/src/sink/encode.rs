@@ -9,7 +9,7 @@ use crate::output::Container;
 
 /// Room between the encoders and the muxer. The muxer writes what is earliest and waits for whichever stream is
 /// behind; in a badly interleaved input that may be the sound by minutes, and the pictures must be able to wait here.
-const BEFORE_MUXER: &str = "queue max-size-bytes=67108864 max-size-buffers=0 max-size-time=0";
+pub(super) const BEFORE_MUXER: &str = "queue max-size-bytes=67108864 max-size-buffers=0 max-size-time=0";
 
 /// Frames between key frames at most: a player can jump to any two seconds of a usual video.
 const KEY_FRAMES: u32 = 60;
@@ -83,20 +83,20 @@ fn vp8_bitrate(size: Size, framerate: Option<(u32, u32)>) -> u64 {
 }
 
 /// Whether `muxer` takes the sound as it is.
-fn accepts(muxer: &str, track: &AudioTrack) -> Result<bool, IoError> {
+pub(super) fn accepts(muxer: &str, track: &AudioTrack) -> Result<bool, IoError> {
     let missing = || IoError::MissingElement { element: muxer.to_owned() };
     let factory = gst::ElementFactory::find(muxer).ok_or_else(missing)?;
     let media = track.media();
     let takes = |template: gst::StaticPadTemplate| {
         template.direction() == gst::PadDirection::Sink
-            && template.name_template().starts_with("audio")
+            && ["audio", "sink"].iter().any(|name| template.name_template().starts_with(name))
             && template.caps().can_intersect(&media)
     };
     Ok(factory.static_pad_templates().into_iter().any(takes))
 }
 
 /// What brings packets into the form that muxers take, without changing their contents.
-fn parser(track: &AudioTrack) -> &'static str {
+pub(super) fn parser(track: &AudioTrack) -> &'static str {
     let media = track.media();
     let kind = media.structure(0);
     let version = kind.and_then(|s| s.get::<i32>("mpegversion").ok());

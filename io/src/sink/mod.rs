@@ -2,10 +2,13 @@
 
 mod encode;
 mod feeder;
+mod network;
 mod open;
+mod outputs;
 mod part;
 mod pngs;
 
+pub use outputs::{Outputs, OutputsOptions};
 pub use part::abandon_outputs;
 
 use std::path::PathBuf;
@@ -15,6 +18,7 @@ use gst::prelude::*;
 use livediffusion_pipeline::frame::{FrameMeta, Size};
 
 pub(crate) use feeder::Feeder;
+pub(crate) use open::describe;
 
 use crate::audio::{AudioTrack, Pump};
 use crate::error::IoError;
@@ -30,10 +34,10 @@ pub struct SinkOptions {
     /// Frames per second as a fraction; `None` if they come irregularly. Time stamps decide, this is what the file
     /// says of itself.
     pub framerate: Option<(u32, u32)>,
-    /// Whether pictures come in real time. A window or fragment then shows each at once and forgets those it has no
-    /// time for; a file starts at the first picture.
+    /// Whether pictures come in real time. A window, fragment or stream then shows each at once and forgets those it has
+    /// no time for; a file starts at the first picture.
     pub live: bool,
-    /// The source's sound. Only video files take it.
+    /// The source's sound. Only video files and streams take it.
     pub audio: Option<AudioTrack>,
     /// Whether an existing file may be replaced. It stays as it is until the new one is whole.
     pub overwrite: bool,
@@ -59,14 +63,27 @@ pub struct SinkReport {
 enum Target {
     File(part::PartFile),
     Pngs(pngs::PngFolder),
+    /// Pictures and sound for those who watch now, or a playlist of them.
+    Stream,
     Nothing,
+}
+
+/// What the first picture's time stamp becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// What it is.
+    Zero,
+    /// 0: a recording begins with it.
+    FirstPicture,
+    /// The time on the output's clock, which its muxer goes by.
+    Now,
 }
 
 impl Target {
     fn len(&self) -> u64 {
         match self {
             Self::File(file) => file.len(),
-            Self::Pngs(_) | Self::Nothing => 0,
+            Self::Pngs(_) | Self::Stream | Self::Nothing => 0,
         }
     }
 }
@@ -88,10 +105,11 @@ pub struct VideoSink {
     /// Whether the frame rate was not told.
     irregular: bool,
     last_pts_ns: Option<u64>,
-    /// Subtracted from all time stamps.
-    offset_ns: Arc<Mutex<u64>>,
-    /// Whether `offset_ns` is the first picture's time stamp.
-    starts_at_first: bool,
+    /// Added to all time stamps; known with the first picture.
+    shift_ns: Arc<Mutex<i64>>,
+    start: Start,
+    /// When a live stream last was told to begin anew.
+    last_key_ns: Option<u64>,
 }
 
 impl VideoSink {
@@ -112,10 +130,16 @@ impl VideoSink {
         }
         self.last_pts_ns = Some(pts_ns);
         let duration_ns = meta.duration_ns.unwrap_or(self.frame_ns);
-        if self.frames == 0 && self.starts_at_first {
-            *lock(&self.offset_ns) = pts_ns;
+        if self.frames == 0 {
+            let starts_ns = match self.start {
+                Start::Zero => pts_ns,
+                Start::FirstPicture => 0,
+                Start::Now => self.pipeline.current_running_time().map_or(0, gst::ClockTime::nseconds),
+            };
+            *lock(&self.shift_ns) = starts_ns as i64 - pts_ns as i64;
         }
-        let shown_ns = pts_ns.saturating_sub(*lock(&self.offset_ns));
+        let shown_ns = pts_ns.saturating_add_signed(*lock(&self.shift_ns));
+        self.begin_anew_now_and_then(shown_ns);
         let mut buffer = self.pool.acquire_buffer(None).map_err(|flow| self.failed(&flow))?;
         {
             let writable = buffer.make_mut();
@@ -134,6 +158,17 @@ impl VideoSink {
             pump.advance(pts_ns + duration_ns.max(1));
         }
         Ok(())
+    }
+
+    /// Asks a live stream's encoder for a key frame every two seconds of the stream's own time: counted in frames, as
+    /// encoders do, it would be late whenever frames are missing.
+    fn begin_anew_now_and_then(&mut self, shown_ns: u64) {
+        const EVERY_NS: u64 = network::KEY_FRAME_SECONDS * 1_000_000_000;
+        if self.start != Start::Now || self.last_key_ns.is_some_and(|last| shown_ns < last + EVERY_NS) {
+            return;
+        }
+        self.last_key_ns = Some(shown_ns);
+        self.feeder.send(gst_video::DownstreamForceKeyUnitEvent::builder().all_headers(true).build());
     }
 
     /// Pictures pushed so far.
@@ -155,7 +190,7 @@ impl VideoSink {
                 folder.finish(self.frames)?;
                 Some(folder.path().to_path_buf())
             }
-            Target::Nothing => None,
+            Target::Stream | Target::Nothing => None,
         };
         Ok(SinkReport { frames: self.frames, path })
     }

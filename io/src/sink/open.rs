@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
+use super::Start;
+use super::network::Made;
 use super::part::PartFile;
 use super::pngs::PngFolder;
-use super::{Feeder, SinkOptions, Target, VideoSink, encode};
+use super::{Feeder, SinkOptions, Target, VideoSink, encode, network};
 use crate::audio::{AudioTrack, Pump};
 use crate::error::IoError;
 use crate::launch;
@@ -24,6 +26,12 @@ const PACKETS: u64 = 256;
 /// How long an output may take no picture before it counts as stuck.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The same of a live stream: whoever watches has seen it stand still by then.
+const LIVE_PATIENCE: Duration = Duration::from_secs(8);
+
+/// What goes before a fragment.
+const FRAGMENT_HEAD: &str = "appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert";
+
 pub(super) fn open(output: &Output, mut options: SinkOptions) -> Result<VideoSink, IoError> {
     crate::init()?;
     let side = match output.path() {
@@ -32,29 +40,77 @@ pub(super) fn open(output: &Output, mut options: SinkOptions) -> Result<VideoSin
     };
     let monitor = Monitor::new(side);
     let mut audio = options.audio.take();
+    if !takes_sound(output) && audio.take().is_some() {
+        tracing::info!(output = monitor.what(), "the sound is left out: only video files and streams take it");
+    }
     let (pipeline, target) = match output {
-        Output::File(path, container) => {
-            let (pipeline, file) = file(path, *container, &options, audio.as_ref())?;
-            (pipeline, Target::File(file))
+        Output::File(path, _) => {
+            let file = part_file(path, &options)?;
+            let text = describe(output, Some(file.part()), &options, audio.as_ref())?;
+            (file_pipeline(output, &text, options.framerate)?, Target::File(file))
         }
         Output::Pngs(path) => {
             let folder = PngFolder::create(path, options.overwrite)?;
-            let pipeline = launch::pipeline(
-                "appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! pngenc snapshot=false \
-                 ! appsink name=files sync=false max-buffers=2",
-            )?;
+            let pipeline = launch::pipeline(&describe(output, None, &options, None)?)?;
             folder.receive(&launch::named(&pipeline, "files")?, &monitor);
             (pipeline, Target::Pngs(folder))
         }
-        Output::Window => (window(options.live)?, Target::Nothing),
         Output::Fragment(text) => (fragment(text)?, Target::Nothing),
+        Output::Window => (window(&describe(output, None, &options, None)?)?, Target::Nothing),
+        Output::Network(..) | Output::Hls(_) | Output::V4l2(_) => {
+            prepare(output)?;
+            let text = describe(output, None, &options, audio.as_ref())?;
+            let streamed = matches!(output, Output::Network(..) | Output::Hls(_));
+            (launch::pipeline(&text)?, if streamed { Target::Stream } else { Target::Nothing })
+        }
     };
-    if let Some(track) = audio.take_if(|_| !matches!(target, Target::File(_))) {
-        tracing::info!(output = monitor.what(), "the sound is left out: only video files take it");
-        track.discard();
-    }
     monitor.watch(&pipeline);
     start(pipeline, target, monitor, &options, audio)
+}
+
+/// Whether the output can carry sound.
+const fn takes_sound(output: &Output) -> bool {
+    matches!(output, Output::File(..) | Output::Network(..) | Output::Hls(_))
+}
+
+/// The pipeline as `gst-launch-1.0` takes it, from its `appsrc`s named `pictures` and, with sound, `sound`. Only of a
+/// fragment is it not what is built, but what is meant.
+pub(crate) fn describe(
+    output: &Output,
+    part: Option<&Path>,
+    options: &SinkOptions,
+    audio: Option<&AudioTrack>,
+) -> Result<String, IoError> {
+    let (size, framerate, live) = (options.size, options.framerate, options.live);
+    let made = Made { size, framerate, audio, live };
+    Ok(match output {
+        Output::File(path, container) => {
+            encode::describe(*container, &part.unwrap_or(path).to_string_lossy(), (size, framerate), audio)?
+        }
+        Output::Pngs(_) => "appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! pngenc snapshot=false \
+                            ! appsink name=files sync=false max-buffers=2"
+            .into(),
+        Output::Window => {
+            format!("appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! autovideosink sync={}", !live)
+        }
+        Output::Network(protocol, address) => network::stream(*protocol, address, made)?,
+        Output::Hls(path) => network::hls(path, made)?,
+        Output::V4l2(path) => network::camera(path, live),
+        Output::Fragment(text) => format!("{FRAGMENT_HEAD} ! {text}"),
+    })
+}
+
+/// What must be there before the pipeline is built.
+fn prepare(output: &Output) -> Result<(), IoError> {
+    match output {
+        Output::V4l2(path) if !path.exists() => Err(IoError::NoVirtualCamera { path: path.clone() }),
+        Output::Hls(path) => {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder)
+                .map_err(|e| IoError::Unwritable { path: path.clone(), detail: e.to_string() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn start(
@@ -81,18 +137,29 @@ fn start(
     pool.set_config(config).map_err(|e| failed(&e))?;
     pool.set_active(true).map_err(|e| failed(&e))?;
 
-    let feeder = Feeder::new(launch::named(&pipeline, "pictures")?, &caps, &monitor, PICTURES, PATIENCE);
-    let is_file = matches!(target, Target::File(_) | Target::Pngs(_));
-    if options.live && !is_file {
-        feeder.make_live();
+    let start = match target {
+        Target::File(_) | Target::Pngs(_) if options.live => Start::FirstPicture,
+        // Sound and pictures keep their distance, which stamps of arrival would lose.
+        Target::Stream if options.live => Start::Now,
+        _ => Start::Zero,
+    };
+    let patience = if start == Start::Now { LIVE_PATIENCE } else { PATIENCE };
+    let feeder = Feeder::new(launch::named(&pipeline, "pictures")?, &caps, &monitor, PICTURES, patience);
+    match target {
+        Target::Nothing if options.live => feeder.make_live(true),
+        Target::Stream if options.live => feeder.make_live(false),
+        _ => {}
     }
-    let offset_ns = Arc::new(Mutex::new(0));
+    let shift_ns = Arc::new(Mutex::new(0));
     let pump = match audio {
         Some(track) => {
             let source = launch::named(&pipeline, "sound")?;
             // Sound waits for pictures, and pictures for the networks: that is no sign of a stuck output.
             let sound = Feeder::new(source, track.caps(), &monitor, PACKETS, Duration::MAX);
-            Some(Pump::start(track, sound, Arc::clone(&offset_ns)).map_err(|e| failed(&e))?)
+            if start == Start::Now {
+                sound.make_live(false);
+            }
+            Some(Pump::start(track, sound, Arc::clone(&shift_ns), start == Start::Now).map_err(|e| failed(&e))?)
         }
         None => None,
     };
@@ -110,8 +177,9 @@ fn start(
         frame_ns,
         irregular: n == 0,
         last_pts_ns: None,
-        offset_ns,
-        starts_at_first: options.live && is_file,
+        shift_ns,
+        start,
+        last_key_ns: None,
     };
     if sink.pipeline.set_state(gst::State::Playing).is_err() {
         sink.monitor.check()?;
@@ -120,38 +188,31 @@ fn start(
     Ok(sink)
 }
 
-fn file(
-    path: &Path,
-    container: Container,
-    options: &SinkOptions,
-    audio: Option<&AudioTrack>,
-) -> Result<(gst::Pipeline, PartFile), IoError> {
+fn part_file(path: &Path, options: &SinkOptions) -> Result<PartFile, IoError> {
     if !options.overwrite && path.exists() {
         return Err(IoError::OutputExists { path: path.to_path_buf() });
     }
-    let file = PartFile::create(path)?;
-    let part = file.part().to_string_lossy();
-    let text = encode::describe(container, &part, (options.size, options.framerate), audio)?;
-    let pipeline = launch::pipeline(&text)?;
-    if matches!(container, Container::Mp4 | Container::Mov) {
-        let muxer = launch::named::<gst::Element>(&pipeline, "muxer")?;
-        for pad in muxer.sink_pads().into_iter().filter(|pad| pad.name().starts_with("video")) {
-            pad.set_property("trak-timescale", encode::timescale(options.framerate));
-        }
-    }
-    Ok((pipeline, file))
+    PartFile::create(path)
 }
 
-fn window(live: bool) -> Result<gst::Pipeline, IoError> {
+fn file_pipeline(output: &Output, text: &str, framerate: Option<(u32, u32)>) -> Result<gst::Pipeline, IoError> {
+    let pipeline = launch::pipeline(text)?;
+    if matches!(output, Output::File(_, Container::Mp4 | Container::Mov)) {
+        let muxer = launch::named::<gst::Element>(&pipeline, "muxer")?;
+        for pad in muxer.sink_pads().into_iter().filter(|pad| pad.name().starts_with("video")) {
+            pad.set_property("trak-timescale", encode::timescale(framerate));
+        }
+    }
+    Ok(pipeline)
+}
+
+fn window(text: &str) -> Result<gst::Pipeline, IoError> {
     if ["DISPLAY", "WAYLAND_DISPLAY"].iter().all(|name| std::env::var_os(name).is_none()) {
         // GStreamer would quietly show the pictures to nobody.
         let detail = "neither DISPLAY nor WAYLAND_DISPLAY is set".into();
         return Err(IoError::NoDisplay { what: "a window".into(), detail });
     }
-    let sync = !live;
-    let pipeline = launch::pipeline(&format!(
-        "appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! autovideosink sync={sync}"
-    ))?;
+    let pipeline = launch::pipeline(text)?;
     pipeline.connect_deep_element_added(|_, _, element| {
         // Where the networks are slower than the file's frame rate every picture is late, and none would be shown.
         if element.has_property_with_type("max-lateness", i64::static_type()) {
@@ -164,7 +225,7 @@ fn window(live: bool) -> Result<gst::Pipeline, IoError> {
 fn fragment(text: &str) -> Result<gst::Pipeline, IoError> {
     let bad = |detail: &str| IoError::BadFragment { fragment: text.to_owned(), detail: detail.to_owned() };
     let pipeline = gst::Pipeline::new();
-    let head = launch::bin("appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert", true)?;
+    let head = launch::bin(FRAGMENT_HEAD, true)?;
     let tail = launch::user_sink(text)?;
     if tail.sink_pads().is_empty() {
         return Err(bad("it has no free end that takes pictures"));

@@ -20,6 +20,16 @@ pub(crate) struct Chain {
 impl Chain {
     /// RGB pictures of exactly `size`, with square pixels.
     pub(crate) fn new(size: Size, fit: Fit) -> Result<Self, IoError> {
+        let text = format!("{} ! appsink name=pictures sync=false max-buffers=2", Self::describe(size, fit));
+        let bin = launch::bin(&text, true)?;
+        let pictures = launch::named(&bin, "pictures")?;
+        let upright = launch::named::<gst::Element>(&bin, "upright")?.static_pad("src");
+        let upright = upright.ok_or_else(|| launch::failed("videoflip", &"no pad"))?;
+        Ok(Self { bin, pictures, upright })
+    }
+
+    /// Everything before the sink, as `gst-launch-1.0` takes it.
+    pub(crate) fn describe(size: Size, fit: Fit) -> String {
         let (width, height) = (size.width, size.height);
         let crop = match fit {
             Fit::Cover => format!("! aspectratiocrop aspect-ratio={width}/{height}"),
@@ -30,20 +40,12 @@ impl Chain {
         // source pixels; plain `bilinear` looks at four, and shrinking a large picture with it flickers.
         // ARGB64 keeps GStreamer off its fast conversion from YUV, which rounds down and darkens every picture by 3 of
         // 255 levels. It costs 2 ms a picture of 512x512, in a thread of GStreamer's.
-        let bin = launch::bin(
-            &format!(
-                "queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 \
-                 ! videoconvert ! videoflip name=upright video-direction=auto {crop} \
-                 ! videoscale method=bilinear2 add-borders={borders} ! videoconvert ! video/x-raw,format=ARGB64 ! videoconvert \
-                 ! video/x-raw,format=RGB,width={width},height={height},pixel-aspect-ratio=1/1 \
-                 ! appsink name=pictures sync=false max-buffers=2"
-            ),
-            true,
-        )?;
-        let pictures = launch::named(&bin, "pictures")?;
-        let upright = launch::named::<gst::Element>(&bin, "upright")?.static_pad("src");
-        let upright = upright.ok_or_else(|| launch::failed("videoflip", &"no pad"))?;
-        Ok(Self { bin, pictures, upright })
+        format!(
+            "queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 \
+             ! videoconvert ! videoflip name=upright video-direction=auto {crop} \
+             ! videoscale method=bilinear2 add-borders={borders} ! videoconvert ! video/x-raw,format=ARGB64 ! videoconvert \
+             ! video/x-raw,format=RGB,width={width},height={height},pixel-aspect-ratio=1/1"
+        )
     }
 
     /// The pad that takes raw video.

@@ -26,6 +26,11 @@ impl SourceFrame {
         self.meta
     }
 
+    /// Gives it another place in the stream.
+    pub(super) const fn set_meta(&mut self, meta: FrameMeta) {
+        self.meta = meta;
+    }
+
     /// Lends the picture to `look`: RGB of the size that the source was opened for. Rows may have gaps between them.
     pub fn with_picture<R>(&self, look: impl FnOnce(PictureView<'_>) -> R) -> Result<R, IoError> {
         let what = "a picture";

@@ -7,7 +7,7 @@ use gst::prelude::*;
 
 use super::chain::Chain;
 use crate::error::IoError;
-use crate::input::{Input, TestSource};
+use crate::input::{Area, Input, TestSource};
 use crate::monitor::Monitor;
 use crate::{devices, launch, lock};
 
@@ -17,6 +17,16 @@ pub(crate) type Sound = (gst_app::AppSink, gst::Caps);
 /// Compressed sound that waits for its pictures: ten minutes and more of any usual codec. A badly interleaved file
 /// that runs further ahead is an error, since waiting there would be for ever.
 const SOUND_BYTES: u32 = 64 << 20;
+
+/// As much live sound is kept for pictures that are still in the networks: far more than any stream batch delays them.
+pub(crate) const LIVE_SOUND_NS: u64 = 10_000_000_000;
+/// Ten seconds of uncompressed stereo.
+pub(crate) const LIVE_SOUND_BYTES: u32 = 8 << 20;
+
+/// Settings of `rtspsrc`: enough of a buffer for the jitter of a local network in place of two seconds, and packets that
+/// are later than that are left out; a second of silence is enough to try TCP where UDP is blocked.
+pub(crate) const LOW_DELAY: [(&str, &str); 3] =
+    [("latency", "200"), ("drop-on-latency", "true"), ("timeout", "1000000")];
 
 /// What the callbacks of a pipeline under construction share.
 #[derive(Clone)]
@@ -52,7 +62,14 @@ pub(crate) fn attach(
         }
         Input::Uri(uri) => by_uri(uri, pipeline, joint)?,
         Input::Test(test) => direct(&test_source(test)?, pipeline, &joint)?,
-        Input::Camera => direct(&first_camera()?, pipeline, &joint)?,
+        Input::Camera(name) => direct(&camera(name.as_deref())?, pipeline, &joint)?,
+        Input::Ndi(name) => {
+            if !crate::element_available("ndisrc") {
+                return Err(IoError::MissingElement { element: "ndisrc".into() });
+            }
+            let text = format!("ndisrc ndi-name={} ! ndisrcdemux name=d d.video ! queue", launch::quoted(name));
+            direct(launch::bin(&text, true)?.upcast_ref(), pipeline, &joint)?;
+        }
         Input::V4l2(path) => {
             if !path.exists() {
                 let what = path.display().to_string();
@@ -62,7 +79,7 @@ pub(crate) fn attach(
             source.set_property("device", path.display().to_string());
             direct(&source, pipeline, &joint)?;
         }
-        Input::Screen => {
+        Input::Screen(area) => {
             if std::env::var_os("DISPLAY").is_none() {
                 let detail = "DISPLAY is not set, and only X11 screens can be read".into();
                 return Err(IoError::NoDisplay { what: "the screen".into(), detail });
@@ -70,6 +87,12 @@ pub(crate) fn attach(
             let source = launch::element("ximagesrc")?;
             // With damage reports on, a still screen gives no pictures at all.
             source.set_property("use-damage", false);
+            if let Some(Area { x, y, width, height }) = *area {
+                source.set_property("startx", x);
+                source.set_property("starty", y);
+                source.set_property("endx", x + width - 1);
+                source.set_property("endy", y + height - 1);
+            }
             direct(&source, pipeline, &joint)?;
         }
         Input::Fragment(text) => {
@@ -122,6 +145,12 @@ fn add(pipeline: &gst::Pipeline, element: &gst::Element) -> Result<(), IoError> 
 fn by_uri(uri: &str, pipeline: &gst::Pipeline, joint: Joint) -> Result<(), IoError> {
     let decoder = launch::element("uridecodebin")?;
     decoder.set_property("uri", uri);
+    decoder.connect("source-setup", false, |values| {
+        if let Some(source) = values.get(1).and_then(|value| value.get::<gst::Element>().ok()) {
+            keep_delay_low(&source);
+        }
+        None
+    });
     // Sound is copied, not decoded; subtitles are not wanted. Stopping here also means that a codec which is not
     // installed is missed only if it is the video's.
     decoder.connect("autoplug-continue", false, |values| {
@@ -132,6 +161,15 @@ fn by_uri(uri: &str, pipeline: &gst::Pipeline, joint: Joint) -> Result<(), IoErr
         Some(go_on.to_value())
     });
     join_when_decoded(&decoder, pipeline, joint)
+}
+
+/// Network sources are made for players, which would rather be seconds late than show a gap.
+fn keep_delay_low(source: &gst::Element) {
+    for (name, value) in LOW_DELAY {
+        if source.factory().is_some_and(|factory| factory.name() == "rtspsrc") {
+            source.set_property_from_str(name, value);
+        }
+    }
 }
 
 /// Links the pads of a decoding bin as they appear.
@@ -173,7 +211,12 @@ fn join(pad: &gst::Pad, joint: &Joint) -> Result<(), IoError> {
             true,
         )?;
         let monitor = Arc::clone(&joint.monitor);
-        launch::named::<gst::Element>(&bin, "waiting")?.connect("overrun", false, move |_| {
+        launch::named::<gst::Element>(&bin, "waiting")?.connect("overrun", false, move |values| {
+            let queue = values.first().and_then(|value| value.get::<gst::Element>().ok());
+            if queue.is_some_and(|queue| queue.property::<u32>("max-size-bytes") < SOUND_BYTES) {
+                // Live sound: what nobody took in time is gone.
+                return None;
+            }
             let detail = "its sound runs too far ahead of its pictures; remux it".into();
             monitor.fail(IoError::Failed { what: monitor.what(), detail });
             None
@@ -227,8 +270,16 @@ fn test_source(test: &TestSource) -> Result<gst::Element, IoError> {
     Ok(bin.upcast())
 }
 
-fn first_camera() -> Result<gst::Element, IoError> {
-    let unavailable = |detail: &str| IoError::Unavailable { what: "the camera".into(), detail: detail.to_owned() };
-    let camera = devices::cameras().into_iter().next().ok_or_else(|| unavailable("none is connected"))?;
-    camera.create_element(None).map_err(|e| unavailable(&e.to_string()))
+/// The first camera, or the first whose name contains `name`, whatever the case.
+fn camera(name: Option<&str>) -> Result<gst::Element, IoError> {
+    let what = name.map_or_else(|| "the camera".to_owned(), |name| format!("camera {name:?}"));
+    let unavailable = |detail: String| IoError::Unavailable { what: what.clone(), detail };
+    let camera = devices::camera(name).map_err(|names| {
+        unavailable(if names.is_empty() {
+            "none is connected".into()
+        } else {
+            format!("there is {}", names.join(", "))
+        })
+    })?;
+    camera.create_element(None).map_err(|e| unavailable(e.to_string()))
 }

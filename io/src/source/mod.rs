@@ -5,6 +5,7 @@ mod frame;
 mod head;
 mod images;
 mod open;
+mod reconnect;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +16,11 @@ use gst::prelude::*;
 use livediffusion_pipeline::frame::{FrameMeta, Size};
 
 pub use frame::SourceFrame;
+pub(crate) use head::LOW_DELAY;
+pub(crate) use images::list as list_images;
+pub use reconnect::{LiveNext, LiveSource};
 
-use crate::audio::AudioTrack;
+use crate::audio::{AudioTrack, Hub};
 use crate::error::IoError;
 use crate::input::{Fit, Input};
 use crate::monitor::Monitor;
@@ -45,12 +49,22 @@ pub struct SourceOptions {
     pub live: Option<bool>,
     /// Whether the sound is wanted.
     pub keep_audio: bool,
+    /// How long the input may be silent once it has begun, before that is an error.
+    pub patience: Duration,
 }
 
 impl SourceOptions {
     /// Everything that the input has, in pictures of `size`.
     pub const fn new(size: Size) -> Self {
-        Self { size, fit: Fit::Cover, max_frames: None, max_duration_ns: None, live: None, keep_audio: true }
+        Self {
+            size,
+            fit: Fit::Cover,
+            max_frames: None,
+            max_duration_ns: None,
+            live: None,
+            keep_audio: true,
+            patience: STALL,
+        }
     }
 }
 
@@ -105,6 +119,7 @@ pub struct VideoSource {
     /// The first sample, which opening waited for.
     first: Option<gst::Sample>,
     audio: Option<AudioTrack>,
+    hub: Option<Arc<Hub>>,
     frames: u64,
     first_pts_ns: Option<u64>,
     dropped: u64,
@@ -131,10 +146,8 @@ impl VideoSource {
 
     /// Waits up to `timeout` for the next picture. Pictures that were read before an error come before the error.
     pub fn next(&mut self, timeout: Duration) -> Result<Next, IoError> {
-        if let Some(track) = self.audio.take() {
-            // Nobody asked for the sound before the first picture: it must not fill its queue.
-            track.discard();
-        }
+        // Nobody asked for the sound before the first picture: it must not fill its queue.
+        drop(self.audio.take());
         if self.done || self.options.max_frames.is_some_and(|most| self.frames >= most) {
             self.done = true;
             return Ok(Next::End);
@@ -185,6 +198,11 @@ impl VideoSource {
     /// sound that nobody took by then is thrown away.
     pub fn take_audio(&mut self) -> Option<AudioTrack> {
         self.audio.take()
+    }
+
+    /// The sound without a listener: it may go on although pictures were taken.
+    fn sound(&self) -> Option<Arc<Hub>> {
+        self.hub.clone()
     }
 
     /// Ends the input. Dropping it does the same.
@@ -241,9 +259,11 @@ impl VideoSource {
                 self.done = true;
                 self.monitor.check()?;
             }
-            if self.idle >= STALL {
+            // Silence before the first picture is another thing: a key frame may be seconds away.
+            if self.frames > 0 && self.idle >= self.options.patience {
                 self.done = true;
-                return Err(IoError::Stalled { what: self.monitor.what(), seconds: STALL.as_secs() });
+                let seconds = self.options.patience.as_secs();
+                return Err(IoError::Stalled { what: self.monitor.what(), seconds });
             }
             if left.is_zero() {
                 return Ok(Received::Empty);
@@ -256,6 +276,11 @@ impl Drop for VideoSource {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// From decoded video to pictures, as `gst-launch-1.0` takes it.
+pub(crate) fn describe_chain(size: Size, fit: Fit) -> String {
+    chain::Chain::describe(size, fit)
 }
 
 /// When a sample is shown, counted from the start of the stream: edit lists, seeks and streams that start late are

@@ -8,7 +8,7 @@ use gst::prelude::*;
 
 use super::chain::Chain;
 use super::{LOOK_UP, Producer, Queue, SourceInfo, SourceOptions, VideoSource, head, images};
-use crate::audio::AudioTrack;
+use crate::audio::{AudioTrack, Hub, Spring};
 use crate::error::IoError;
 use crate::input::Input;
 use crate::monitor::{Monitor, Side};
@@ -20,10 +20,6 @@ const FIRST_PICTURE: Duration = Duration::from_secs(10);
 
 /// Pictures read ahead of the engine: enough to hide the jitter of decoding. Each holds a whole picture in memory.
 const READ_AHEAD: usize = 4;
-
-/// Schemes whose sources deliver in real time but say so only once connected.
-const LIVE_SCHEMES: &[&str] =
-    &["rtsp", "rtsps", "rtspt", "rtmp", "rtmps", "rtmp2", "srt", "udp", "rtp", "rist", "whep"];
 
 pub(super) fn open(input: &Input, options: &SourceOptions) -> Result<VideoSource, IoError> {
     crate::init()?;
@@ -67,6 +63,7 @@ fn source(
         monitor,
         first: None,
         audio: None,
+        hub: None,
         frames: 0,
         first_pts_ns: None,
         dropped: 0,
@@ -105,7 +102,7 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
     let sound = head::attach(input, &pipeline, &chain, &monitor, options.keep_audio)?;
 
     let paused = pipeline.set_state(gst::State::Paused);
-    let real_time = matches!(paused, Ok(gst::StateChangeSuccess::NoPreroll)) || is_live_uri(input);
+    let real_time = matches!(paused, Ok(gst::StateChangeSuccess::NoPreroll)) || input.is_live_stream();
     let live = options.live.unwrap_or(real_time);
     // A file that is to behave as a camera needs the clock to slow it down.
     chain.pictures.set_sync(live && !real_time);
@@ -133,12 +130,27 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
     }
     source.info.duration_ns = pipeline.query_duration::<gst::ClockTime>().map(gst::ClockTime::nseconds);
     if let Some((packets, caps)) = lock(&sound).take() {
-        let track = AudioTrack::new(packets, caps, discard, Arc::clone(&source.ended), Arc::clone(&source.closed));
+        if live {
+            forget_old_sound(&packets);
+        }
+        let (ended, closed) = (Arc::clone(&source.ended), Arc::clone(&source.closed));
+        let spring = Spring { packets, ended, closed, shift_ns: 0 };
+        let track = AudioTrack::listen(&Hub::new(spring, caps, discard));
         source.info.audio = Some(track.format());
+        source.hub = Some(track.hub());
         source.audio = Some(track);
     }
     estimate(&mut source);
     Ok(source)
+}
+
+/// Live sound that nobody takes must not pile up: some seconds of it are kept, as it may wait for its pictures.
+fn forget_old_sound(packets: &gst_app::AppSink) {
+    let bin = packets.parent().and_downcast::<gst::Bin>();
+    let Some(queue) = bin.and_then(|bin| bin.by_name("waiting")) else { return };
+    queue.set_property_from_str("leaky", "downstream");
+    queue.set_property("max-size-bytes", head::LIVE_SOUND_BYTES);
+    queue.set_property("max-size-time", head::LIVE_SOUND_NS);
 }
 
 enum Sender {
@@ -200,9 +212,4 @@ fn estimate(source: &mut VideoSource) {
         (frames / (u128::from(d) * 1_000_000_000)) as u64
     });
     info.frames_estimate = least(frames, source.options.max_frames);
-}
-
-fn is_live_uri(input: &Input) -> bool {
-    let scheme = |uri: &String| uri.split(':').next().unwrap_or_default().to_ascii_lowercase();
-    matches!(input, Input::Uri(uri) if LIVE_SCHEMES.contains(&scheme(uri).as_str()))
 }

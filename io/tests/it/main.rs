@@ -4,7 +4,11 @@
 
 mod errors;
 mod fit;
+mod in_step;
 mod live;
+mod network;
+mod peers;
 mod pictures;
+mod reconnect;
 mod round_trip;
 mod support;

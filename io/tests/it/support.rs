@@ -189,3 +189,12 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// Raises a flag when a test is done with something, however it ends: the thread that looks at it must not wait for ever.
+pub(crate) struct Raise<'a>(pub(crate) &'a std::sync::atomic::AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}

@@ -171,7 +171,7 @@ impl Adaptive {
     /// # Errors
     /// A failing network.
     pub fn flush(&mut self) -> Result<Emitted<'_>, EngineError> {
-        self.exits.clear();
+        self.clear();
         if self.job.is_none() {
             self.collect(None)?;
         }
@@ -184,7 +184,6 @@ impl Adaptive {
         self.stats.absorb_stages(&stats);
         // Place 0 is the picture that waits; those of the frames in flight follow it.
         let bytes = 3 * self.size.pixels();
-        self.picture.truncate(bytes);
         let mut place = 0;
         let mut pictures = pictures?.into_iter().peekable();
         while let Some(meta) = self.waiting.pop_front() {
@@ -200,7 +199,7 @@ impl Adaptive {
 
     /// No pictures: those of the call before are gone.
     pub(crate) fn nothing(&mut self) -> Emitted<'_> {
-        self.exits.clear();
+        self.clear();
         self.emitted()
     }
 
@@ -217,7 +216,7 @@ impl Adaptive {
 
     fn frame(&mut self, meta: FrameMeta, picture: Option<PictureView<'_>>) -> Result<Emitted<'_>, EngineError> {
         let deadline = self.now.now() + self.wait;
-        self.exits.clear();
+        self.clear();
         self.stats.frames_in += 1;
         self.adopt_settings();
         self.waiting.push_back(meta);
@@ -248,6 +247,15 @@ impl Adaptive {
             self.leave(meta, 0);
         }
         Ok(self.emitted())
+    }
+
+    /// Starts a call: the pictures of the call before are gone, but for the newest, which may be shown again.
+    fn clear(&mut self) {
+        let bytes = 3 * self.size.pixels();
+        let newest = self.picture.len() - bytes;
+        self.picture.copy_within(newest.., 0);
+        self.picture.truncate(bytes);
+        self.exits.clear();
     }
 
     fn until(&self, deadline: Duration) -> Duration {

@@ -60,6 +60,10 @@ fn with_time_enough_it_paints_what_the_engine_paints() {
             assert_eq!((have.meta, &have.rgb, have.repeated), (want.meta, &want.rgb, false));
         }
         assert_eq!((adaptive.stats().frames_in, adaptive.stats().frames_out, adaptive.quality().repeated), (10, 10, 0));
+        // A stream may go on after it was finished.
+        let mut again: Vec<Out> = (0..10).flat_map(|id| step(&mut adaptive, id)).collect();
+        again.extend(collect(adaptive.flush().unwrap()));
+        assert_eq!(again.iter().map(|out| out.meta.id).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
     }
 }
 
