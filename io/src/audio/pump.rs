@@ -6,9 +6,6 @@ use super::hub::{AudioTrack, Heard};
 use crate::lock;
 use crate::sink::Feeder;
 
-/// Sound that is this far behind the pictures does not come any more: muxers of live streams wait half as long.
-const SILENCE_NS: u64 = 1_000_000_000;
-
 #[derive(Debug, Default)]
 struct GateState {
     /// End of the last picture that went into the sink.
@@ -50,12 +47,6 @@ impl Gate {
         lock(&self.state).stop
     }
 
-    /// The time between the last sound and the pictures, where it is so long that there can be no sound for it.
-    fn silence(&self, last_ns: u64) -> Option<(u64, u64)> {
-        let pictures_ns = lock(&self.state).pictures_ns;
-        (pictures_ns >= last_ns.saturating_add(SILENCE_NS)).then_some((last_ns, pictures_ns))
-    }
-
     /// Waits until sound of `time_ns` may pass; `false` if it never may.
     fn pass(&self, time_ns: u64) -> bool {
         let mut state = lock(&self.state);
@@ -80,18 +71,12 @@ pub(crate) struct Pump {
 
 impl Pump {
     /// Starts moving. `shift_ns` is added to all time stamps once it is known; earlier sound is left out.
-    /// With `live`, sound that is missing is told to be missing, so that a muxer does not hold back the pictures for it.
-    pub(crate) fn start(
-        track: AudioTrack,
-        feeder: Feeder,
-        shift_ns: Arc<Mutex<i64>>,
-        live: bool,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn start(track: AudioTrack, feeder: Feeder, shift_ns: Arc<Mutex<i64>>) -> std::io::Result<Self> {
         let gate = Arc::new(Gate::default());
         let track = Arc::new(track);
         let (passing, theirs) = (Arc::clone(&gate), Arc::clone(&track));
         let thread = std::thread::Builder::new().name("io-sound".into()).spawn(move || {
-            move_packets(&theirs, &feeder, &passing, &shift_ns, live);
+            move_packets(&theirs, &feeder, &passing, &shift_ns);
             feeder.end();
             // The source must not wait for a reader that has gone.
             theirs.close();
@@ -121,26 +106,16 @@ impl Drop for Pump {
     }
 }
 
-fn move_packets(track: &AudioTrack, feeder: &Feeder, gate: &Gate, shift_ns: &Mutex<i64>, live: bool) {
-    let mut heard_ns = None;
+fn move_packets(track: &AudioTrack, feeder: &Feeder, gate: &Gate, shift_ns: &Mutex<i64>) {
     while !gate.stopped() {
         let (mut buffer, time_ns) = match track.next() {
             Heard::Packet(buffer, time_ns) => (buffer, time_ns),
-            Heard::Nothing => {
-                if let Some((from_ns, to_ns)) = heard_ns.filter(|_| live).and_then(|last_ns| gate.silence(last_ns)) {
-                    let from = gst::ClockTime::from_nseconds(from_ns.saturating_add_signed(*lock(shift_ns)));
-                    let length = gst::ClockTime::from_nseconds(to_ns - from_ns);
-                    feeder.send(gst::event::Gap::builder(from).duration(length).build());
-                    heard_ns = Some(to_ns);
-                }
-                continue;
-            }
+            Heard::Nothing => continue,
             Heard::Over => return,
         };
         if !gate.pass(time_ns) {
             return;
         }
-        heard_ns = heard_ns.max(Some(time_ns));
         let Some(time_ns) = time_ns.checked_add_signed(*lock(shift_ns)) else {
             continue;
         };

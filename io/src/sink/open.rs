@@ -159,7 +159,7 @@ fn start(
             if start == Start::Now {
                 sound.make_live(false);
             }
-            Some(Pump::start(track, sound, Arc::clone(&shift_ns), start == Start::Now).map_err(|e| failed(&e))?)
+            Some(Pump::start(track, sound, Arc::clone(&shift_ns)).map_err(|e| failed(&e))?)
         }
         None => None,
     };

@@ -230,9 +230,9 @@ fn an_only_output_that_never_answered_is_an_error() {
     assert!(error.to_string().contains(&url), "{error}");
 }
 
-/// A muxer would wait for sound that does not come, and hold back the pictures: it is told that there is none.
+/// The muxer of HLS waits for sound that does not come and holds the pictures back, but neither fails nor loses them.
 #[test]
-fn an_hls_output_with_sound_goes_on_while_the_input_is_away() {
+fn an_hls_output_with_sound_outlives_an_input_that_is_away() {
     if !has(&["srtsrc", "srtsink", "x264enc", "mpegtsmux", "hlssink2"]) {
         return;
     }
