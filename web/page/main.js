@@ -134,6 +134,10 @@ connection.addEventListener("error", ({ detail }) => {
   // What was refused is not asked for again after a reload: what is in force is shown.
   show(parameters);
 });
+connection.addEventListener("quality", ({ detail }) => {
+  const steps = detail.steps === 1 ? "1 step" : `${detail.steps} steps`;
+  state("live", `${seen.model}, held at ${detail.size} in ${steps}`);
+});
 connection.addEventListener("waiting", ({ detail }) => {
   state("waiting", `in line, number ${detail.position}`);
   const before = detail.position === 1 ? "You are next." : `${detail.position - 1} before you.`;
@@ -154,7 +158,8 @@ connection.addEventListener("hello", async ({ detail }) => {
   seen.session = detail.session;
   view.resize(detail.size);
   hasThumbnails = false;
-  state("live", `${detail.model} on ${detail.provider} ${detail.precision}`);
+  seen.model = `${detail.model} on ${detail.provider} ${detail.precision}`;
+  state("live", seen.model);
   if (source.isPlaying) veil(null);
   try {
     const [schema, list] = await Promise.all([ask("schema"), ask("presets")]);

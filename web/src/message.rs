@@ -155,6 +155,13 @@ pub enum Reply<'a> {
         /// All parameters.
         parameters: Values,
     },
+    /// What holds the frame rate, where one was asked for (`--target-fps`): when it changes.
+    Quality {
+        /// Size of the network's picture.
+        size: String,
+        /// Steps of each frame.
+        steps: usize,
+    },
     /// Once a second.
     Stats(Numbers),
     /// Something that the person should know; the connection goes on.

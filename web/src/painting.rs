@@ -10,7 +10,7 @@ use livediffusion_pipeline::frame::{FrameMeta, PictureView, Size};
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::Clock;
 
-use crate::message::{Header, Kind};
+use crate::message::{Header, Kind, Reply};
 use crate::metrics::StageTimes;
 use crate::outbox::Note;
 use crate::picture::{Reader, jpeg};
@@ -24,8 +24,16 @@ const MOST_IN_FLIGHT: usize = 4096;
 pub(crate) fn paint(session: &Arc<Session>, painter: Painter) {
     let times = StageTimes::of(&painter);
     let size = session.size();
-    let mut work =
-        Work { session, painter, size, times, reader: Reader::default(), in_flight: VecDeque::new(), frames: 0 };
+    let mut work = Work {
+        session,
+        painter,
+        size,
+        times,
+        reader: Reader::default(),
+        in_flight: VecDeque::new(),
+        frames: 0,
+        quality: None,
+    };
     while let Some(frame) = session.inbox.take() {
         if let Some((painter, hot)) = session.next.try_take() {
             (work.times, work.painter, work.size) = (StageTimes::of(&painter), painter, hot.size);
@@ -57,6 +65,8 @@ struct Work<'a> {
     /// Frames that entered the engine and have not left, oldest first: numbers of our own, as a page's may repeat.
     in_flight: VecDeque<(u64, Header)>,
     frames: u64,
+    /// As the page knows it.
+    quality: Option<(Size, usize)>,
 }
 
 impl Work<'_> {
@@ -109,6 +119,11 @@ impl Work<'_> {
             newest.picture.clear();
             newest.picture.extend_from_slice(picture.rgb);
         }
+        let quality = self.painter.quality().map(|quality| (quality.size, quality.steps));
+        if let Some((size, steps)) = quality.filter(|_| quality != self.quality) {
+            self.session.say(&Reply::Quality { size: size.to_string(), steps });
+        }
+        self.quality = quality;
         let skipped = self.painter.stats().frames_skipped - skipped_before;
         counts.skipped.fetch_add(skipped, Ordering::Relaxed);
         metrics.frames_skipped.inc_by(skipped);
