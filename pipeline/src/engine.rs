@@ -7,65 +7,19 @@ use livediffusion_kernels::{all_finite, rgb8_to_chw};
 use crate::emit::Emitter;
 use crate::emitted::Emitted;
 use crate::error::EngineError;
-use crate::frame::{FrameMeta, LatentShape, PictureView, Size};
+pub use crate::facts::ModelFacts;
+use crate::facts::make_plan;
+use crate::frame::{FrameMeta, PictureView, Size};
 use crate::model::Networks;
 use crate::noise::{NoiseSource, SeededNoise, SeededUniform};
-use crate::params::{PARAMETERS, Parameters, PromptPolicy};
+use crate::params::PromptPolicy;
 use crate::plan::Plan;
-use crate::schedule::{NoiseSchedule, SchedulerConfig};
+use crate::schedule::NoiseSchedule;
 use crate::settings::{Control, Settings};
 use crate::similarity::{Decision, SimilarityFilter};
 use crate::slot::Fate;
-use crate::solver::Solver;
 use crate::stats::{Clock, Stage, Stats};
 use crate::stream_batch::{Admission, GuidanceSettings, StreamBatch};
-
-/// What the engine must know of a model beside its networks.
-#[derive(Clone, Debug)]
-pub struct ModelFacts {
-    /// Picture pixels to a latent pixel, per side: 8 for Stable Diffusion's VAE.
-    pub vae_factor: usize,
-    /// Latent sides are multiples of this, because the U-Net halves them.
-    pub latent_multiple: usize,
-    /// Latent channels.
-    pub latent_channels: usize,
-    /// Noise schedule and prediction type.
-    pub scheduler: SchedulerConfig,
-}
-
-impl ModelFacts {
-    /// Pixels that both sides of a picture must be multiples of.
-    pub fn granularity(&self) -> usize {
-        self.vae_factor * self.latent_multiple
-    }
-
-    /// The shape of a latent for a picture size.
-    ///
-    /// # Errors
-    /// A side that is not a multiple of [`granularity`](Self::granularity).
-    pub fn latent_shape(&self, size: Size) -> Result<LatentShape, EngineError> {
-        let unit = self.granularity();
-        if size.width == 0 || size.height == 0 || !size.width.is_multiple_of(unit) || !size.height.is_multiple_of(unit)
-        {
-            let near = |side: usize| ((side + unit / 2) / unit).max(1) * unit;
-            let nearest = Size::new(near(size.width), near(size.height));
-            return Err(EngineError::Size { size, unit, nearest });
-        }
-        let (height, width) = (size.height / self.vae_factor, size.width / self.vae_factor);
-        Ok(LatentShape { channels: self.latent_channels, height, width })
-    }
-
-    /// Whether a stream could run under these parameters.
-    ///
-    /// # Errors
-    /// A t_index_list, solver or size that the model cannot do.
-    pub fn check(&self, parameters: &Parameters) -> Result<(), EngineError> {
-        if let Some(size) = parameters.size {
-            self.latent_shape(size)?;
-        }
-        make_plan(&self.scheduler, &NoiseSchedule::new(&self.scheduler)?, parameters).map(drop)
-    }
-}
 
 /// A running stream. Every buffer is its own: nothing is allocated by [`step`](Self::step) once it has seen its largest
 /// batch.
@@ -276,16 +230,10 @@ impl Engine {
     }
 
     /// Takes up new settings, if there are any, at this frame boundary. Frames in flight keep their plan and noise.
-    /// Settings that the model cannot do are refused with a warning: the stream goes on under the old ones.
     fn adopt_settings(&mut self) {
-        let new = self.control.load();
-        if Arc::ptr_eq(&new, &self.seen) {
-            return;
-        }
-        self.seen = Arc::clone(&new);
-        match check_settings(&self.facts.scheduler, &self.schedule, &self.settings, &new) {
-            Ok(plan) => self.take_up(new, plan),
-            Err(error) => tracing::warn!(%error, hint = error.hint(), "new settings were refused"),
+        let old = &self.settings;
+        if let Some((new, plan)) = self.facts.new_settings(&self.control, &mut self.seen, old, &self.schedule) {
+            self.take_up(new, plan);
         }
     }
 
@@ -421,34 +369,4 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// The plan of new settings, if a running stream can take them up.
-pub(crate) fn check_settings(
-    scheduler: &SchedulerConfig,
-    schedule: &NoiseSchedule,
-    old: &Settings,
-    new: &Settings,
-) -> Result<Plan, EngineError> {
-    for spec in PARAMETERS.iter().filter(|spec| !spec.hot) {
-        if (spec.show)(&old.parameters) != (spec.show)(&new.parameters) {
-            let value = (spec.show)(&old.parameters);
-            return Err(EngineError::NeedsRestart { parameter: spec.name, value });
-        }
-    }
-    make_plan(scheduler, schedule, &new.parameters)
-}
-
-/// The plan that the parameters ask for.
-pub(crate) fn make_plan(
-    scheduler: &SchedulerConfig,
-    schedule: &NoiseSchedule,
-    parameters: &Parameters,
-) -> Result<Plan, EngineError> {
-    let request = parameters.plan_request(Solver::from_scheduler_class(&scheduler.class_name));
-    let mut config = scheduler.clone();
-    if let Some(steps) = parameters.original_inference_steps {
-        config.original_inference_steps = steps;
-    }
-    Ok(Plan::new(&config, schedule, &request)?)
 }

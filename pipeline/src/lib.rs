@@ -8,6 +8,7 @@ mod emit;
 mod emitted;
 pub mod engine;
 mod error;
+mod facts;
 pub mod fake;
 pub mod frame;
 mod guidance_embedding;

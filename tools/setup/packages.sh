@@ -4,9 +4,11 @@ set -eu
 here=$(dirname "$0")
 missing=""
 for package in $(sed 's/#.*//' "${1:-$here/packages.txt}"); do
-    # A python3 or pip that is not Debian's own serves as well.
+    # Those that are not Debian's own serve as well.
     case $package in
         python3) command -v python3 >/dev/null && continue ;;
+        chromium | npm) command -v "$package" >/dev/null && continue ;;
+        nodejs) command -v node >/dev/null && continue ;;
         python3-pip) python3 -m pip --version >/dev/null 2>&1 && continue ;;
     esac
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"

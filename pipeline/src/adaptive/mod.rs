@@ -19,7 +19,7 @@ pub use self::ladder::Level;
 use self::ladder::{left, levels, sizes};
 use self::worker::{Done, Job, Order, Worker};
 use crate::emitted::{Emitted, Exit};
-use crate::engine::{Engine, ModelFacts, check_settings};
+use crate::engine::{Engine, ModelFacts};
 use crate::error::EngineError;
 use crate::frame::{FrameMeta, PictureView, Size};
 use crate::model::Networks;
@@ -306,24 +306,18 @@ impl Adaptive {
     }
 
     fn adopt_settings(&mut self) {
-        let new = self.control.load();
-        if Arc::ptr_eq(&new, &self.seen) {
-            return;
-        }
-        self.seen = Arc::clone(&new);
-        match check_settings(&self.facts.scheduler, &self.schedule, &self.settings, &new) {
-            Ok(_) => {
-                self.settings = new;
-                self.lowered.store(lower(&self.settings, self.level));
-            }
-            Err(error) => tracing::warn!(%error, hint = error.hint(), "new settings were refused"),
+        let old = &self.settings;
+        if let Some((new, _)) = self.facts.new_settings(&self.control, &mut self.seen, old, &self.schedule) {
+            self.settings = new;
+            self.lowered.store(lower(&self.settings, self.level));
         }
     }
 
     /// Goes to another level: at once where only steps change, else when an engine for that size is ready.
     fn change(&mut self, change: Change) {
         let (old, new) = (self.level, self.levels[change.level]);
-        let what = if new.weight(usize::MAX / 2) < old.weight(usize::MAX / 2) { "lowered" } else { "raised" };
+        let is_lower = self.levels[..change.level].contains(&old);
+        let what = if is_lower { "lowered" } else { "raised" };
         tracing::info!(
             size = %new.size,
             steps = left(self.settings.parameters.t_index.len(), new),

@@ -16,7 +16,7 @@ use livediffusion_kernels::rgb8_to_chw;
 use self::lane::{DEPTH, Job, Lane, Made, Work};
 use crate::emit::MAX_FAILED_IN_A_ROW;
 use crate::emitted::{Emitted, Exit};
-use crate::engine::{Engine, ModelFacts, check_settings};
+use crate::engine::{Engine, ModelFacts};
 use crate::error::EngineError;
 use crate::frame::{FrameMeta, PictureView, Size};
 use crate::model::Networks;
@@ -224,18 +224,11 @@ impl Lanes {
     fn begin(&mut self) {
         self.clear();
         self.stats.frames_in += 1;
-        let new = self.control.load();
-        if Arc::ptr_eq(&new, &self.seen) {
-            return;
-        }
-        self.seen = Arc::clone(&new);
-        match check_settings(&self.facts.scheduler, &self.schedule, &self.settings, &new) {
-            Ok(_) => {
-                self.filter.reset();
-                self.dealt = lane_settings(&new);
-                self.settings = new;
-            }
-            Err(error) => tracing::warn!(%error, hint = error.hint(), "new settings were refused"),
+        let old = &self.settings;
+        if let Some((new, _)) = self.facts.new_settings(&self.control, &mut self.seen, old, &self.schedule) {
+            self.filter.reset();
+            self.dealt = lane_settings(&new);
+            self.settings = new;
         }
     }
 

@@ -1,0 +1,111 @@
+//! What is known of a model beside its networks: which sizes, plans and settings a stream of it can have.
+
+use std::sync::Arc;
+
+use crate::error::EngineError;
+use crate::frame::{LatentShape, Size};
+use crate::params::{PARAMETERS, Parameters};
+use crate::plan::Plan;
+use crate::schedule::{NoiseSchedule, SchedulerConfig};
+use crate::settings::{Control, Settings};
+use crate::solver::Solver;
+
+/// What the engine must know of a model beside its networks.
+#[derive(Clone, Debug)]
+pub struct ModelFacts {
+    /// Picture pixels to a latent pixel, per side: 8 for Stable Diffusion's VAE.
+    pub vae_factor: usize,
+    /// Latent sides are multiples of this, because the U-Net halves them.
+    pub latent_multiple: usize,
+    /// Latent channels.
+    pub latent_channels: usize,
+    /// Noise schedule and prediction type.
+    pub scheduler: SchedulerConfig,
+}
+
+impl ModelFacts {
+    /// Pixels that both sides of a picture must be multiples of.
+    pub fn granularity(&self) -> usize {
+        self.vae_factor * self.latent_multiple
+    }
+
+    /// The shape of a latent for a picture size.
+    ///
+    /// # Errors
+    /// A side that is not a multiple of [`granularity`](Self::granularity).
+    pub fn latent_shape(&self, size: Size) -> Result<LatentShape, EngineError> {
+        let unit = self.granularity();
+        if size.width == 0 || size.height == 0 || !size.width.is_multiple_of(unit) || !size.height.is_multiple_of(unit)
+        {
+            let near = |side: usize| ((side + unit / 2) / unit).max(1) * unit;
+            let nearest = Size::new(near(size.width), near(size.height));
+            return Err(EngineError::Size { size, unit, nearest });
+        }
+        let (height, width) = (size.height / self.vae_factor, size.width / self.vae_factor);
+        Ok(LatentShape { channels: self.latent_channels, height, width })
+    }
+
+    /// Whether a stream could run under these parameters.
+    ///
+    /// # Errors
+    /// A t_index_list, solver or size that the model cannot do.
+    pub fn check(&self, parameters: &Parameters) -> Result<(), EngineError> {
+        if let Some(size) = parameters.size {
+            self.latent_shape(size)?;
+        }
+        make_plan(&self.scheduler, &NoiseSchedule::new(&self.scheduler)?, parameters).map(drop)
+    }
+
+    /// What `control` holds, with its plan, if it is new since `seen` and a stream under the settings `old` can take it
+    /// up. What the model cannot do is refused with a warning, once: the stream goes on under the old settings.
+    pub(crate) fn new_settings(
+        &self,
+        control: &Control,
+        seen: &mut Arc<Settings>,
+        old: &Settings,
+        schedule: &NoiseSchedule,
+    ) -> Option<(Arc<Settings>, Plan)> {
+        let new = control.load();
+        if Arc::ptr_eq(&new, seen) {
+            return None;
+        }
+        *seen = Arc::clone(&new);
+        match check_settings(&self.scheduler, schedule, old, &new) {
+            Ok(plan) => Some((new, plan)),
+            Err(error) => {
+                tracing::warn!(%error, hint = error.hint(), "new settings were refused");
+                None
+            }
+        }
+    }
+}
+
+/// The plan of new settings, if a running stream can take them up.
+fn check_settings(
+    scheduler: &SchedulerConfig,
+    schedule: &NoiseSchedule,
+    old: &Settings,
+    new: &Settings,
+) -> Result<Plan, EngineError> {
+    for spec in PARAMETERS.iter().filter(|spec| !spec.hot) {
+        if (spec.show)(&old.parameters) != (spec.show)(&new.parameters) {
+            let value = (spec.show)(&old.parameters);
+            return Err(EngineError::NeedsRestart { parameter: spec.name, value });
+        }
+    }
+    make_plan(scheduler, schedule, &new.parameters)
+}
+
+/// The plan that the parameters ask for.
+pub(crate) fn make_plan(
+    scheduler: &SchedulerConfig,
+    schedule: &NoiseSchedule,
+    parameters: &Parameters,
+) -> Result<Plan, EngineError> {
+    let request = parameters.plan_request(Solver::from_scheduler_class(&scheduler.class_name));
+    let mut config = scheduler.clone();
+    if let Some(steps) = parameters.original_inference_steps {
+        config.original_inference_steps = steps;
+    }
+    Ok(Plan::new(&config, schedule, &request)?)
+}
