@@ -5,6 +5,7 @@
 
 pub mod proto;
 mod rewrite;
+mod upsample;
 mod wire;
 
 use std::collections::HashSet;
@@ -18,6 +19,7 @@ use prost::Message;
 use self::proto::{NodeProto, OperatorSetIdProto, ValueInfoProto};
 pub(crate) use self::rewrite::weights;
 pub use self::rewrite::{Change, Part, rewrite};
+pub use self::upsample::fold_upsampling;
 pub use self::wire::GraphError;
 use self::wire::{Payload, Source};
 

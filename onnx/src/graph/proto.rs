@@ -3,6 +3,7 @@
 //! What an edit has to keep but not to understand (attributes, metadata) is declared as raw bytes: a nested message
 //! and a byte string look the same on the wire.
 
+use half::f16;
 use prost::Message;
 
 /// `onnx.ModelProto`, enough of it to write a small model.
@@ -80,6 +81,52 @@ pub struct NodeProto {
     /// Raw `StringStringEntryProto`s.
     #[prost(bytes = "vec", repeated, tag = "9")]
     pub metadata_props: Vec<Vec<u8>>,
+}
+
+/// `onnx.AttributeProto`: an option of an operator, of the kinds that are read here.
+#[derive(Clone, PartialEq, Message)]
+pub struct AttributeProto {
+    /// Name of the option.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Its value, if that is an integer.
+    #[prost(int64, tag = "3")]
+    pub i: i64,
+    /// Its value, if that is text.
+    #[prost(bytes = "vec", tag = "4")]
+    pub s: Vec<u8>,
+    /// Its value, if that is a tensor.
+    #[prost(message, optional, tag = "5")]
+    pub t: Option<TensorProto>,
+    /// Its value, if that is a list of integers.
+    #[prost(int64, repeated, tag = "8")]
+    pub ints: Vec<i64>,
+    /// `onnx.AttributeProto.AttributeType`: 2 integer, 3 text, 4 tensor, 7 integers.
+    #[prost(int32, tag = "20")]
+    pub kind: i32,
+}
+
+/// `onnx.TensorProto`: a weight, with its values inside.
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorProto {
+    /// Sides, outermost first.
+    #[prost(int64, repeated, tag = "1")]
+    pub dims: Vec<i64>,
+    /// `onnx.TensorProto.DataType`.
+    #[prost(int32, tag = "2")]
+    pub data_type: i32,
+    /// Values of an f32 tensor that has no `raw_data`.
+    #[prost(float, repeated, tag = "4")]
+    pub float_data: Vec<f32>,
+    /// Name of the tensor.
+    #[prost(string, tag = "8")]
+    pub name: String,
+    /// Values as little-endian bytes, row-major.
+    #[prost(bytes = "vec", tag = "9")]
+    pub raw_data: Vec<u8>,
+    /// 1 where the values lie in another file.
+    #[prost(int32, tag = "14")]
+    pub data_location: i32,
 }
 
 /// `onnx.ValueInfoProto`: the name and type of an input, an output or an inner tensor.
@@ -163,6 +210,68 @@ impl NodeProto {
             output: own(output),
             ..Self::default()
         }
+    }
+
+    /// The same operator with an integer as its option `name`.
+    #[must_use]
+    pub fn with_int(self, name: &str, i: i64) -> Self {
+        self.with(&AttributeProto { name: name.to_owned(), i, kind: 2, ..AttributeProto::default() })
+    }
+
+    /// The same operator with text as its option `name`.
+    #[must_use]
+    pub fn with_text(self, name: &str, text: &str) -> Self {
+        let s = text.as_bytes().to_vec();
+        self.with(&AttributeProto { name: name.to_owned(), s, kind: 3, ..AttributeProto::default() })
+    }
+
+    /// The same operator with a tensor as its option `name`.
+    #[must_use]
+    pub fn with_tensor(self, name: &str, t: TensorProto) -> Self {
+        self.with(&AttributeProto { name: name.to_owned(), t: Some(t), kind: 4, ..AttributeProto::default() })
+    }
+
+    /// The same operator with integers as its option `name`.
+    #[must_use]
+    pub fn with_ints(self, name: &str, ints: &[i64]) -> Self {
+        self.with(&AttributeProto { name: name.to_owned(), ints: ints.to_vec(), kind: 7, ..AttributeProto::default() })
+    }
+
+    fn with(mut self, attribute: &AttributeProto) -> Self {
+        self.attribute.push(attribute.encode_to_vec());
+        self
+    }
+
+    /// The option `name`; `None` where it has its default.
+    pub fn option(&self, name: &str) -> Option<AttributeProto> {
+        let mut all = self.attribute.iter().filter_map(|bytes| AttributeProto::decode(&bytes[..]).ok());
+        all.find(|attribute| attribute.name == name)
+    }
+}
+
+impl TensorProto {
+    /// An f32 tensor.
+    pub fn of_f32(name: &str, dims: &[usize], values: &[f32]) -> Self {
+        Self {
+            name: name.to_owned(),
+            dims: dims.iter().map(|&d| d as i64).collect(),
+            data_type: 1,
+            raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The values of an f32 or f16 tensor; `None` for another type and where they lie in another file or are not as many
+    /// as the sides say.
+    pub fn to_f32(&self) -> Option<Vec<f32>> {
+        let count = self.dims.iter().try_fold(1_usize, |count, &side| count.checked_mul(usize::try_from(side).ok()?))?;
+        let values: Vec<f32> = match (self.data_type, self.data_location) {
+            (1, 0) if !self.float_data.is_empty() => self.float_data.clone(),
+            (1, 0) => self.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            (10, 0) => self.raw_data.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+            _ => return None,
+        };
+        (values.len() == count).then_some(values)
     }
 }
 

@@ -5,7 +5,7 @@ use livediffusion_onnx::graph::{Change, Part, rewrite};
 use livediffusion_onnx::{ErrorKind, Pack, Precision, Provider, SessionSettings, load_networks};
 use livediffusion_pipeline::frame::LatentShape;
 
-use crate::support::{copy_of, load, noise, on, pack_dir, runtime, with_int};
+use crate::support::{copy_of, load, noise, on, pack_dir, runtime};
 
 const PACK: &str = "tiny-sdturbo";
 
@@ -21,8 +21,8 @@ fn quantised(model: &[u8], output: &str) -> Vec<u8> {
             node.output.iter_mut().filter(|name| *name == output).for_each(|name| name.clone_from(&plain));
             let nodes = [
                 node,
-                with_int(NodeProto::new("Constant", &[], &["levels"]), "value_int", LEVELS as i64),
-                with_int(NodeProto::new("Cast", &["levels"], &["levels_f32"]), "to", 1),
+                NodeProto::new("Constant", &[], &["levels"]).with_int("value_int", LEVELS as i64),
+                NodeProto::new("Cast", &["levels"], &["levels_f32"]).with_int("to", 1),
                 NodeProto::new("Reciprocal", &["levels_f32"], &["level"]),
                 NodeProto::new("QuantizeLinear", &[&plain, "level"], &["bytes"]),
                 NodeProto::new("DequantizeLinear", &["bytes", "level"], &[output]),

@@ -9,20 +9,20 @@ use livediffusion_onnx::graph::{DType, Graph};
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Conditioning, DenoiseBatch, TextEncoder as _};
 
-use crate::support::{assert_close, constant, load, noise, pack_dir, row, runtime, with_int, with_ints};
+use crate::support::{assert_close, constant, load, noise, pack_dir, row, runtime};
 
 /// f16 and i32 in `onnx.TensorProto.DataType`.
 const F16: i32 = 10;
 const I32: i32 = 6;
 
-fn write(dir: &Path, part: &str, config: &str, model: &[u8]) {
+pub(crate) fn write(dir: &Path, part: &str, config: &str, model: &[u8]) {
     std::fs::create_dir_all(dir.join(part)).unwrap();
     std::fs::write(dir.join(part).join("model.onnx"), model).unwrap();
     std::fs::write(dir.join(part).join("config.json"), config).unwrap();
 }
 
 /// prediction = sample · t + mean(prompt), and a VAE that changes nothing, with 3 channels and factor 1.
-fn f16_pack() -> tempfile::TempDir {
+pub(crate) fn f16_pack() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let picture = ["batch", "3", "h", "w"];
     let node = NodeProto::new;
@@ -31,7 +31,7 @@ fn f16_pack() -> tempfile::TempDir {
             constant("spread", &[1, 2, 3]),
             constant("last", &[3]),
             node("Unsqueeze", &["timesteps", "spread"], &["t"]),
-            with_ints(node("ReduceMean", &["text_embeddings"], &["mean"]), "axes", &[1, 2]),
+            node("ReduceMean", &["text_embeddings"], &["mean"]).with_ints("axes", &[1, 2]),
             node("Unsqueeze", &["mean", "last"], &["mean4"]),
             node("Mul", &["latents", "t"], &["scaled"]),
             node("Add", &["scaled", "mean4"], &["noise_pred"]),
@@ -54,9 +54,9 @@ fn f16_pack() -> tempfile::TempDir {
     let text = ModelProto::bytes(
         vec![
             constant("last", &[2]),
-            with_int(node("Cast", &["tokens"], &["values"]), "to", i64::from(F16)),
+            node("Cast", &["tokens"], &["values"]).with_int("to", i64::from(F16)),
             node("Unsqueeze", &["values", "last"], &["column"]),
-            with_int(node("Concat", &["column", "column"], &["text_embeddings"]), "axis", 2),
+            node("Concat", &["column", "column"], &["text_embeddings"]).with_int("axis", 2),
         ],
         vec![ValueInfoProto::tensor("tokens", I32, &["batch", "77"])],
         vec![ValueInfoProto::tensor("text_embeddings", F16, &["batch", "77", "2"])],
@@ -114,7 +114,7 @@ fn a_guidance_embedding_reaches_its_row() {
     let unet = ModelProto::bytes(
         vec![
             constant("last", &[2, 3]),
-            with_ints(node("ReduceMean", &["timestep_cond"], &["mean"]), "axes", &[1]),
+            node("ReduceMean", &["timestep_cond"], &["mean"]).with_ints("axes", &[1]),
             node("Unsqueeze", &["mean", "last"], &["mean4"]),
             node("Add", &["sample", "mean4"], &["out_sample"]),
         ],

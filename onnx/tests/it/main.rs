@@ -12,3 +12,4 @@ mod packs;
 mod support;
 mod timestep;
 mod tokens;
+mod upsample;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use livediffusion_onnx::graph::proto::NodeProto;
 use livediffusion_onnx::{LoadedPack, Pack, Provider, ProviderChoice, Runtime, SessionSettings, load_networks};
 use livediffusion_pipeline::model::{Branch, Conditioning, Row};
-use prost::Message;
 
 /// The golden packs.
 pub(crate) const PACKS: [&str; 4] = ["tiny-sd15", "tiny-sd15-kl", "tiny-sdturbo", "tiny-sdxlturbo"];
@@ -102,35 +101,7 @@ pub(crate) fn noise(count: usize, seed: f32) -> Vec<f32> {
     (0..count).map(|i| 1.5 * ((i as f32 + seed) * 12.9898).sin()).collect()
 }
 
-/// `onnx.AttributeProto`, integers only.
-#[derive(Clone, PartialEq, Message)]
-struct Attribute {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(int64, tag = "3")]
-    i: i64,
-    #[prost(int64, repeated, tag = "8")]
-    ints: Vec<i64>,
-    #[prost(int32, tag = "20")]
-    kind: i32,
-}
-
-/// A node with a list of integers as its attribute.
-pub(crate) fn with_ints(mut node: NodeProto, name: &str, ints: &[i64]) -> NodeProto {
-    // 7 is AttributeProto.AttributeType.INTS.
-    let attribute = Attribute { name: name.to_owned(), i: 0, ints: ints.to_vec(), kind: 7 };
-    node.attribute.push(attribute.encode_to_vec());
-    node
-}
-
-/// A node with an integer as its attribute.
-pub(crate) fn with_int(mut node: NodeProto, name: &str, i: i64) -> NodeProto {
-    // 2 is AttributeProto.AttributeType.INT.
-    node.attribute.push(Attribute { name: name.to_owned(), i, ints: Vec::new(), kind: 2 }.encode_to_vec());
-    node
-}
-
 /// A constant vector of integers.
 pub(crate) fn constant(name: &str, values: &[i64]) -> NodeProto {
-    with_ints(NodeProto::new("Constant", &[], &[name]), "value_ints", values)
+    NodeProto::new("Constant", &[], &[name]).with_ints("value_ints", values)
 }

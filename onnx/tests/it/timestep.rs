@@ -60,7 +60,7 @@ fn a_scalar_time_step_is_repaired_whichever_node_spreads_it() {
     let unsqueeze = NodeProto::new("Unsqueeze", &["timestep", "axes"], &["t1"]);
     let reshape = NodeProto::new("Reshape", &["timestep", "shape"], &["t1"]);
     // Cast to i64 (attribute `to`), as exports with a float time step have it.
-    let cast = crate::support::with_int(NodeProto::new("Cast", &["timestep"], &["whole"]), "to", i64::from(I64));
+    let cast = NodeProto::new("Cast", &["timestep"], &["whole"]).with_int("to", i64::from(I64));
     let unsqueeze_cast = NodeProto::new("Unsqueeze", &["whole", "axes"], &["t1"]);
     let f32_scalar = [axes.clone(), cast, unsqueeze_cast];
     let cases: [Case<'_>; 5] = [
