@@ -13,7 +13,7 @@ pub const END: &str = "<!-- bench:end -->";
 
 /// Subcommands in the order of the section, what they say, and the figures of theirs that are shown: all where none is
 /// named. The record has the others.
-const TITLES: [(&str, &str, &[&str]); 11] = [
+const TITLES: [(&str, &str, &[&str]); 12] = [
     (
         "throughput",
         "Frames a second, from pictures in memory to pictures in memory (N steps, F frames entering together, frames on so many lanes at once)",
@@ -21,6 +21,11 @@ const TITLES: [(&str, &str, &[&str]); 11] = [
     ),
     ("startup", "From the start of a process to its first picture", &["first frame"]),
     ("latency", "From the capture of a live frame to its picture", &["end to end", "dropped"]),
+    (
+        "prompts",
+        "Live frames while the prompt stays, and while it changes every few frames to one never seen before",
+        &["end to end", "worst", "late by more than a frame"],
+    ),
     ("overhead", "`run` on a file over the bare networks called back to back", &[]),
     ("compare", "Python's time over ours, on the same weights: over 1, ours is faster", &[]),
     (

@@ -66,6 +66,11 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// The preset that the file names.
+    pub(crate) fn preset(&self) -> Option<&str> {
+        self.options.preset.as_deref()
+    }
+
     /// The parameters that the file sets, as (name, text).
     pub(crate) fn parameters(&self) -> &[(String, String)] {
         &self.parameters

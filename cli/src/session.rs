@@ -12,6 +12,7 @@ use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::lanes::Lanes;
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::Parameters;
+use livediffusion_pipeline::resizable::Resizable;
 use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::stats::MonotonicClock;
 use livediffusion_pipeline::{Control, EngineError, Prompts, Settings};
@@ -114,6 +115,21 @@ pub(crate) fn painter_of(
     Ok(Painter::Whole(Engine::new(shared.fork(), facts.clone(), size, control, Box::new(clock))?))
 }
 
+/// A stream on so many lanes; on one where a rate is held.
+fn painter_with(
+    shared: &Arc<SharedNetworks>,
+    lanes: usize,
+    facts: &ModelFacts,
+    size: Size,
+    control: Control,
+) -> Result<Painter, EngineError> {
+    if lanes == 1 || control.load().parameters.target_fps.is_some() {
+        return painter_of(shared, facts, size, control);
+    }
+    let networks = (0..lanes).map(|_| shared.fork()).collect();
+    Ok(Painter::Lanes(Lanes::new(networks, facts.clone(), size, control, &MonotonicClock::start())?))
+}
+
 /// Networks in memory, ready to make engines of.
 pub(crate) struct Session {
     pub(crate) open: OpenPack,
@@ -158,15 +174,16 @@ impl Session {
     /// Makes a stream on these networks: one engine, or as many lanes as were loaded.
     pub(crate) fn painter(&self, size: Size, control: Control) -> Outcome<Painter> {
         let LoadedPack { shared, lanes, .. } = &self.loaded;
-        if *lanes == 1 || control.load().parameters.target_fps.is_some() {
-            return Ok(painter_of(shared, &self.open.facts, size, control)?);
-        }
-        let networks = (0..*lanes).map(|_| shared.fork()).collect();
-        Ok(Painter::Lanes(Lanes::new(networks, self.open.facts.clone(), size, control, &MonotonicClock::start())?))
+        Ok(painter_with(shared, *lanes, &self.open.facts, size, control)?)
     }
 
-    /// As [`painter`](Self::painter), for the only stream, and what makes further settings for it.
+    /// As [`painter`](Self::painter), for the only stream, whose networks may change their size; and what makes further
+    /// settings for it.
     pub(crate) fn into_painter(self, size: Size, control: Control) -> Outcome<(Painter, Prompts)> {
-        Ok((self.painter(size, control)?, self.prompts))
+        let (shared, lanes, facts) = (Arc::clone(&self.loaded.shared), self.loaded.lanes, self.open.facts.clone());
+        let of_facts = facts.clone();
+        let make = Arc::new(move |size, control| painter_with(&shared, lanes, &of_facts, size, control));
+        let stream = Resizable::new(make, facts, size, control)?;
+        Ok((Painter::Resizable(Box::new(stream)), self.prompts))
     }
 }

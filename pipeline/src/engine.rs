@@ -67,7 +67,7 @@ impl Engine {
         let settings = control.load();
         let plan = Arc::new(make_plan(&facts.scheduler, &schedule, &settings.parameters)?);
         let seed = settings.parameters.seed;
-        let noise = Arc::new(SeededNoise::new(seed, plan.len(), shape.len()));
+        let noise = Arc::new(SeededNoise::blend(&settings.parameters.seed_weights(), plan.len(), shape.len()));
         let mut uniform = SeededUniform::new(seed);
         let admission = Admission { plan, noise, prompts: Arc::clone(&settings.prompts) };
         let frames = settings.parameters.frame_buffer;
@@ -246,9 +246,10 @@ impl Engine {
         if plan != *self.admission.plan {
             self.admission.plan = Arc::new(plan);
         }
-        if !self.recorded_noise && (new.seed != old.seed || new.t_index.len() != old.t_index.len()) {
+        let is_reseeded = (new.seed, &new.seeds) != (old.seed, &old.seeds);
+        if !self.recorded_noise && (is_reseeded || new.t_index.len() != old.t_index.len()) {
             let len = self.latents.len() / new.frame_buffer;
-            self.admission.noise = Arc::new(SeededNoise::new(new.seed, steps, len));
+            self.admission.noise = Arc::new(SeededNoise::blend(&new.seed_weights(), steps, len));
         }
         self.admission.prompts = Arc::clone(&self.settings.prompts);
         if new.prompt_policy == PromptPolicy::All {

@@ -4,6 +4,7 @@
 
 pub mod adaptive;
 pub mod batching;
+pub mod blend;
 mod emit;
 mod emitted;
 pub mod engine;
@@ -19,6 +20,8 @@ pub mod painter;
 pub mod params;
 pub mod plan;
 mod prompts;
+pub mod resizable;
+mod scaler;
 pub mod schedule;
 mod settings;
 pub mod similarity;
@@ -36,4 +39,4 @@ pub use prompts::Prompts;
 pub use settings::{Control, Settings};
 pub use slot::PromptPair;
 pub use stream_batch::GuidanceSettings;
-pub use tuner::{Tuner, Tuning};
+pub use tuner::{PresetValues, Sizes, Tuner, Tuning};

@@ -26,10 +26,12 @@ const INITIAL: u64 = 1 << 40;
 const POSTERIOR: u64 = 2 << 40;
 const FILTER: u64 = 3 << 40;
 
-/// Noise from a seed.
+/// Noise from a seed, or from several that are blended.
 #[derive(Clone, Debug)]
 pub struct SeededNoise {
-    seed: u64,
+    /// Seeds, and what the noise of each is multiplied by: squares that sum to 1, so that sums of independent normal noises
+    /// are as strong as each.
+    seeds: Vec<(u64, f32)>,
     len: usize,
     steps: Vec<f32>,
 }
@@ -37,16 +39,36 @@ pub struct SeededNoise {
 impl SeededNoise {
     /// Draws the fixed noise of `steps` steps for latents of `len` values.
     pub fn new(seed: u64, steps: usize, len: usize) -> Self {
-        let mut table = vec![0.0; steps * len];
-        for (step, out) in table.chunks_mut(len.max(1)).enumerate() {
-            fill_normal(&mut generator(seed, step as u64), out);
-        }
-        Self { seed, len, steps: table }
+        Self::blend(&[(seed, 1.0)], steps, len)
     }
 
-    /// The seed.
-    pub fn seed(&self) -> u64 {
-        self.seed
+    /// As [`new`](Self::new), of several seeds with weights.
+    pub fn blend(seeds: &[(u64, f32)], steps: usize, len: usize) -> Self {
+        let norm = seeds.iter().map(|(_, weight)| weight * weight).sum::<f32>().sqrt();
+        let seeds: Vec<_> = seeds.iter().map(|(seed, weight)| (*seed, weight / norm)).collect();
+        let mut noise = Self { seeds, len, steps: vec![0.0; steps * len] };
+        let mut table = std::mem::take(&mut noise.steps);
+        for (step, out) in table.chunks_mut(len.max(1)).enumerate() {
+            noise.fill(step as u64, out);
+        }
+        Self { steps: table, ..noise }
+    }
+
+    /// The noise of a `ChaCha` stream.
+    fn fill(&self, stream: u64, out: &mut [f32]) {
+        if let [(seed, _)] = self.seeds[..] {
+            fill_normal(&mut generator(seed, stream), out);
+            return;
+        }
+        out.fill(0.0);
+        for (seed, factor) in &self.seeds {
+            let generator = &mut generator(*seed, stream);
+            for pair in out.chunks_mut(2) {
+                let mut normals = [0.0; 2];
+                fill_normal(generator, &mut normals);
+                pair.iter_mut().zip(normals).for_each(|(value, normal)| *value += factor * normal);
+            }
+        }
     }
 
     /// Steps that noise was drawn for.
@@ -61,11 +83,11 @@ impl NoiseSource for SeededNoise {
     }
 
     fn initial(&self, frame: u64, out: &mut [f32]) {
-        fill_normal(&mut generator(self.seed, INITIAL + frame), out);
+        self.fill(INITIAL + frame, out);
     }
 
     fn posterior(&self, frame: u64, out: &mut [f32]) {
-        fill_normal(&mut generator(self.seed, POSTERIOR + frame), out);
+        self.fill(POSTERIOR + frame, out);
     }
 }
 
@@ -134,6 +156,22 @@ mod tests {
         for (got, expected) in got.iter().zip(expected) {
             assert!((got - expected).abs() < 1e-6, "{got} instead of {expected}");
         }
+    }
+
+    #[test]
+    fn a_blend_of_seeds_is_as_strong_as_each_and_like_both() {
+        let len = 50_000;
+        let (a, b) = (SeededNoise::new(1, 1, len), SeededNoise::new(2, 1, len));
+        let blend = SeededNoise::blend(&[(1, 0.75), (2, 0.25)], 1, len);
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>() / len as f64;
+        let z = blend.step(0, 0);
+        let norm = 0.625_f64.sqrt();
+        assert!((dot(z, z) - 1.0).abs() < 0.02);
+        assert!((dot(z, a.step(0, 0)) - 0.75 / norm).abs() < 0.02 && (dot(z, b.step(0, 0)) - 0.25 / norm).abs() < 0.02);
+        // One seed alone is that seed's noise to the last bit, whatever it weighs.
+        assert_eq!(SeededNoise::blend(&[(1, 0.3)], 1, 9).step(0, 0), SeededNoise::new(1, 1, 9).step(0, 0));
+        // Of an odd length too.
+        assert!(SeededNoise::blend(&[(1, 0.5), (2, 0.5)], 1, 7).step(0, 0).iter().all(|v| *v != 0.0));
     }
 
     #[test]

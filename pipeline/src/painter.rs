@@ -4,9 +4,11 @@ use crate::adaptive::{Adaptive, Quality};
 use crate::emitted::Emitted;
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::frame::{FrameMeta, PictureView};
+use crate::frame::{FrameMeta, PictureView, Size};
 use crate::lanes::Lanes;
 use crate::model::Networks;
+use crate::params::Parameters;
+use crate::resizable::Resizable;
 use crate::stats::Stats;
 
 /// One engine with all cores on one frame, or one frame a core.
@@ -19,6 +21,8 @@ pub enum Painter {
     Lanes(Lanes),
     /// All cores on one frame, at a rate that is held by giving up quality.
     Adaptive(Box<Adaptive>),
+    /// One of the others, whose networks may change their size.
+    Resizable(Box<Resizable>),
 }
 
 impl Painter {
@@ -31,6 +35,7 @@ impl Painter {
             Self::Whole(engine) => engine.step(meta, picture),
             Self::Lanes(lanes) => lanes.step(meta, picture),
             Self::Adaptive(adaptive) => adaptive.step(meta, picture),
+            Self::Resizable(stream) => stream.step(meta, picture),
         }
     }
 
@@ -43,6 +48,7 @@ impl Painter {
             Self::Whole(engine) => engine.generate(meta),
             Self::Lanes(lanes) => lanes.generate(meta),
             Self::Adaptive(adaptive) => adaptive.generate(meta),
+            Self::Resizable(stream) => stream.generate(meta),
         }
     }
 
@@ -55,6 +61,7 @@ impl Painter {
             Self::Whole(engine) => Ok(engine.nothing()),
             Self::Lanes(lanes) => lanes.ready(),
             Self::Adaptive(adaptive) => Ok(adaptive.nothing()),
+            Self::Resizable(stream) => stream.ready(),
         }
     }
 
@@ -67,6 +74,7 @@ impl Painter {
             Self::Whole(engine) => engine.flush(),
             Self::Lanes(lanes) => lanes.flush(),
             Self::Adaptive(adaptive) => adaptive.flush(),
+            Self::Resizable(stream) => stream.flush(),
         }
     }
 
@@ -76,6 +84,7 @@ impl Painter {
             Self::Whole(engine) => engine.stats(),
             Self::Lanes(lanes) => lanes.stats(),
             Self::Adaptive(adaptive) => adaptive.stats(),
+            Self::Resizable(stream) => stream.stats(),
         }
     }
 
@@ -84,6 +93,7 @@ impl Painter {
         match self {
             Self::Whole(_) | Self::Adaptive(_) => 1,
             Self::Lanes(lanes) => lanes.count(),
+            Self::Resizable(stream) => stream.lanes(),
         }
     }
 
@@ -92,15 +102,34 @@ impl Painter {
         match self {
             Self::Whole(_) | Self::Lanes(_) => None,
             Self::Adaptive(adaptive) => Some(adaptive.quality()),
+            Self::Resizable(stream) => stream.quality(),
         }
     }
 
-    /// Ends the stream and gives its networks back, one set a lane; none where a frame rate was held.
+    /// Lets the networks see their shapes: the first call prepares them, which takes many frames' time. Grey frames pass,
+    /// whose pictures nobody gets; they are counted.
+    ///
+    /// # Errors
+    /// A network that cannot run at this size.
+    pub fn warm_up(&mut self, size: Size, parameters: &Parameters, is_generating: bool) -> Result<(), EngineError> {
+        let grey = vec![128; if is_generating { 0 } else { 3 * size.pixels() }];
+        let meta = FrameMeta { id: u64::MAX, ..FrameMeta::default() };
+        for _ in 0..parameters.t_index.len() * parameters.frame_buffer * self.lanes() {
+            if is_generating {
+                self.generate(meta)?;
+            } else {
+                self.step(meta, PictureView::packed(size, &grey))?;
+            }
+        }
+        self.flush().map(drop)
+    }
+
+    /// Ends the stream and gives its networks back, one set a lane; none where a frame rate was held or the size may change.
     pub fn into_networks(self) -> Vec<Networks> {
         match self {
             Self::Whole(engine) => vec![engine.into_networks()],
             Self::Lanes(lanes) => lanes.into_networks(),
-            Self::Adaptive(_) => Vec::new(),
+            Self::Adaptive(_) | Self::Resizable(_) => Vec::new(),
         }
     }
 }

@@ -1,17 +1,39 @@
-//! The thread that turns changed parameters into settings. Prompts are encoded here, so that no frame waits for them.
+//! The thread that turns changed parameters into settings. Prompts are encoded here, so that no frame waits for them, and
+//! transitions from one prompt to another are walked through here, step by step.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use crate::blend::{between, prompt_parts, prompt_text};
 use crate::error::EngineError;
 use crate::frame::Size;
 use crate::params::{Parameters, spec};
 use crate::prompts::Prompts;
 use crate::settings::Control;
+use crate::stats::Clock;
+
+/// Time between two steps of a transition: thirty a second are as many as a viewer sees.
+const STEP: Duration = Duration::from_millis(33);
+
+/// The parameter that needs another engine.
+const SIZE: &str = "size";
 
 /// Not a parameter of its own: it moves the t_index_list.
 const STRENGTH: &str = "strength";
+
+/// Not a parameter either: it stands for several.
+const PRESET: &str = "preset";
+
+/// Parameters that go together, as text by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresetValues {
+    /// The preset's name.
+    pub name: String,
+    /// Parameters and their values. What a running stream cannot change is passed over.
+    pub values: Vec<(String, String)>,
+}
 
 /// Changes that wait. One for each parameter at most: of two, the newer wins.
 #[derive(Default)]
@@ -29,31 +51,62 @@ impl Mail {
 /// Owner of the thread that makes settings of changed parameters. Dropping it ends the thread.
 pub struct Tuner {
     mail: Arc<Mail>,
+    is_resizable: bool,
+    presets: Arc<[PresetValues]>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// Hands changes to the tuner. Cheap to clone.
 #[derive(Clone)]
-pub struct Tuning(Arc<Mail>);
+pub struct Tuning {
+    mail: Arc<Mail>,
+    is_resizable: bool,
+    presets: Arc<[PresetValues]>,
+}
+
+/// What size of pictures settings are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sizes {
+    /// This one: the stream cannot change it.
+    Fixed(Size),
+    /// What the parameters say, and this one where they say none: whoever paints follows.
+    Free(Size),
+}
 
 impl Tuner {
-    /// Starts the thread. It makes settings for pictures of `size` and stores them in `control`.
+    /// Starts the thread. It makes settings and stores them in `control`, which nobody else may change. `clock` times
+    /// transitions.
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub fn start(prompts: Prompts, size: Size, control: Control) -> Result<Self, EngineError> {
+    pub fn start(
+        prompts: Prompts,
+        sizes: Sizes,
+        control: Control,
+        clock: impl Clock + 'static,
+    ) -> Result<Self, EngineError> {
         let mail = Arc::<Mail>::default();
         let theirs = Arc::clone(&mail);
+        let target = control.load().parameters.clone();
+        let mut desk = Desk { prompts, sizes, control, target, transition: None };
         let thread = std::thread::Builder::new()
             .name("tuner".into())
-            .spawn(move || tune(&theirs, prompts, size, &control))
+            .spawn(move || desk.tune(&theirs, &clock))
             .map_err(|error| EngineError::Thread { name: "tuner", what: error.to_string() })?;
-        Ok(Self { mail, thread: Some(thread) })
+        let is_resizable = matches!(sizes, Sizes::Free(_));
+        Ok(Self { mail, is_resizable, presets: Arc::default(), thread: Some(thread) })
+    }
+
+    /// The same, whose handles from here on know `preset` with these values.
+    #[must_use]
+    pub fn with_presets(mut self, presets: Vec<PresetValues>) -> Self {
+        self.presets = presets.into();
+        self
     }
 
     /// What others ask it for changes with.
     pub fn handle(&self) -> Tuning {
-        Tuning(Arc::clone(&self.mail))
+        Tuning { mail: Arc::clone(&self.mail), is_resizable: self.is_resizable, presets: Arc::clone(&self.presets) }
     }
 }
 
@@ -68,29 +121,54 @@ impl Drop for Tuner {
 }
 
 impl Tuning {
-    /// Asks for a change. Refused at once: what is no parameter, not hot, or of a wrong value. Whether the model can do it
-    /// (a t_index_list that is too long, say) shows at the next frame.
+    /// The presets that there are.
+    pub fn presets(&self) -> &[PresetValues] {
+        &self.presets
+    }
+
+    /// Asks for a change: of a parameter, of `strength` (0 to 1), or to a `preset`. Refused at once: what is no parameter,
+    /// not hot, or of a wrong value. Whether the model can do it (a t_index_list that is too long, say) shows at the next
+    /// frame.
     pub fn set(&self, name: &str, text: &str) -> Result<(), String> {
+        if name == PRESET {
+            return self.take_preset(text);
+        }
         let mut scratch = Parameters::default();
         let name = if name == STRENGTH {
             apply(&mut scratch, STRENGTH, text)?;
             STRENGTH
         } else {
             let spec = spec(name).ok_or_else(|| format!("there is no parameter {name:?}"))?;
-            if !spec.hot {
+            if !(spec.hot || self.is_resizable && spec.name == SIZE) {
                 return Err(format!("{name} cannot change while the stream runs"));
             }
             apply(&mut scratch, spec.name, text)?;
             spec.name
         };
-        let mut waiting = self.0.lock();
+        let mut waiting = self.mail.lock();
         if name == "t-index" {
             // A strength that waits was meant for the list before.
             waiting.0.remove(STRENGTH);
         }
         waiting.0.insert(name, text.to_owned());
         drop(waiting);
-        self.0.arrived.notify_one();
+        self.mail.arrived.notify_one();
+        Ok(())
+    }
+}
+
+impl Tuning {
+    fn take_preset(&self, name: &str) -> Result<(), String> {
+        let preset = self.presets.iter().find(|preset| preset.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.presets.iter().map(|preset| preset.name.as_str()).collect();
+            format!("there is no preset {name:?}; there are: {}", names.join(", "))
+        })?;
+        for (name, text) in &preset.values {
+            let is_hot = spec(name).is_some_and(|spec| spec.hot || self.is_resizable && spec.name == SIZE);
+            if is_hot {
+                self.set(name, text)?;
+            }
+        }
         Ok(())
     }
 }
@@ -105,38 +183,121 @@ fn apply(parameters: &mut Parameters, name: &str, text: &str) -> Result<(), Stri
     Ok(())
 }
 
-fn tune(mail: &Mail, mut prompts: Prompts, size: Size, control: &Control) {
-    loop {
-        let mut waiting = mail.lock();
-        while waiting.0.is_empty() && !waiting.1 {
-            waiting = mail.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+/// What the thread works with.
+struct Desk {
+    prompts: Prompts,
+    sizes: Sizes,
+    control: Control,
+    /// What was asked for; where a transition is under way, its end.
+    target: Parameters,
+    transition: Option<Transition>,
+}
+
+/// A way from prompts and seeds to others.
+struct Transition {
+    from: Parameters,
+    began: Duration,
+}
+
+impl Desk {
+    fn tune(&mut self, mail: &Mail, clock: &dyn Clock) {
+        loop {
+            let mut waiting = mail.lock();
+            while waiting.0.is_empty() && !waiting.1 {
+                if self.transition.is_none() {
+                    waiting = mail.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                let (woken, result) = mail.arrived.wait_timeout(waiting, STEP).unwrap_or_else(PoisonError::into_inner);
+                waiting = woken;
+                if result.timed_out() {
+                    break;
+                }
+            }
+            if waiting.1 {
+                return;
+            }
+            let changes = std::mem::take(&mut waiting.0);
+            drop(waiting);
+            if changes.is_empty() {
+                self.show(clock.now());
+            } else {
+                self.change(changes, clock.now());
+            }
         }
-        if waiting.1 {
-            return;
-        }
-        let changes = std::mem::take(&mut waiting.0);
-        drop(waiting);
-        let mut parameters = control.load().parameters.clone();
+    }
+
+    /// Takes up changes. What cannot be made into settings changes nothing.
+    fn change(&mut self, changes: BTreeMap<&'static str, String>, now: Duration) {
+        let before = self.target.clone();
         // The strength last: it moves the list that came before it.
-        let (strength, others): (Vec<_>, Vec<_>) = changes.iter().partition(|(name, _)| **name == STRENGTH);
+        let (strength, others): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(name, _)| *name == STRENGTH);
         for (name, text) in others.into_iter().chain(strength) {
-            match apply(&mut parameters, name, text) {
+            match apply(&mut self.target, name, &text) {
                 Ok(()) => tracing::info!("{name} = {text:?}"),
                 Err(error) => tracing::warn!("{error}"),
             }
         }
-        match prompts.settings(parameters, size) {
-            Ok(settings) => control.store(settings),
-            Err(error) => tracing::warn!("the change was refused: {}", error),
+        let what = |p: &Parameters| (p.prompt.clone(), p.negative_prompt.clone(), p.seed_weights());
+        let shown = self.control.load().parameters.clone();
+        let under_way = self.transition.take();
+        if what(&self.target) == what(&before) {
+            self.transition = under_way;
+        } else if self.target.transition > 0.0 {
+            // From what is shown now, which may lie on the way to somewhere else.
+            self.transition = Some(Transition { from: shown, began: now });
+        }
+        // All that the transition needs is encoded first: a prompt that fails must not fail half-way.
+        if let Err(error) = self.prompts.settings(self.target.clone(), self.size(&self.target)) {
+            tracing::warn!("the change was refused: {error}");
+            self.target = before;
+            if self.transition.as_ref().is_some_and(|transition| transition.began == now) {
+                self.transition = None;
+            }
+            return;
+        }
+        self.show(now);
+    }
+
+    /// Makes settings of what is to be seen now.
+    fn show(&mut self, now: Duration) {
+        let mut shown = self.target.clone();
+        if let Some(Transition { from, began }) = &self.transition {
+            let passed = now.saturating_sub(*began).as_secs_f64();
+            let share = if self.target.transition > 0.0 { passed / self.target.transition } else { 1.0 };
+            if share >= 1.0 {
+                self.transition = None;
+            } else {
+                let mix = |a: &str, b: &str| prompt_text(&between(&prompt_parts(a), &prompt_parts(b), share as f32));
+                shown.prompt = mix(&from.prompt, &self.target.prompt);
+                shown.negative_prompt = mix(&from.negative_prompt, &self.target.negative_prompt);
+                shown.seeds = between(&from.seed_weights(), &self.target.seed_weights(), share as f32);
+            }
+        }
+        let size = self.size(&shown);
+        match self.prompts.settings(shown, size) {
+            Ok(settings) => self.control.store(settings),
+            Err(error) => {
+                tracing::warn!("the transition was given up: {error}");
+                self.transition = None;
+            }
+        }
+    }
+
+    fn size(&self, parameters: &Parameters) -> Size {
+        match self.sizes {
+            Sizes::Fixed(size) => size,
+            Sizes::Free(size) => parameters.size.unwrap_or(size),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     use std::time::Duration;
 
+    use crate::blend::BlendMethod;
     use crate::model::{Conditioning, ModelError, TextEncoder};
     use crate::params::CfgType;
     use crate::settings::Settings;
@@ -144,6 +305,16 @@ mod tests {
     use super::*;
 
     const SIZE: Size = Size::new(64, 64);
+
+    /// A clock that stands until it is moved.
+    #[derive(Clone, Default)]
+    struct ManualClock(Arc<AtomicU64>);
+
+    impl Clock for ManualClock {
+        fn now(&self) -> Duration {
+            Duration::from_millis(self.0.load(Ordering::SeqCst))
+        }
+    }
 
     /// Encodes a prompt as its length; one word makes it fail.
     struct Fake(Arc<AtomicUsize>);
@@ -162,7 +333,7 @@ mod tests {
         let calls = Arc::<AtomicUsize>::default();
         let mut prompts = Prompts::new(Box::new(Fake(Arc::clone(&calls))), None);
         let control = Control::new(prompts.settings(Parameters::default(), SIZE).unwrap());
-        (Tuner::start(prompts, SIZE, control.clone()).unwrap(), control, calls)
+        (Tuner::start(prompts, Sizes::Fixed(SIZE), control.clone(), ManualClock::default()).unwrap(), control, calls)
     }
 
     /// Waits until the settings are as wanted.
@@ -222,5 +393,67 @@ mod tests {
         tuner.handle().set("t-index", "10,20,30").unwrap();
         tuner.handle().set("strength", "1").unwrap();
         until(&control, |s| s.parameters.t_index.len() == 3 && s.parameters.t_index[0] == 0);
+    }
+
+    #[test]
+    fn a_transition_walks_from_prompt_to_prompt_and_can_be_turned_on_its_way() {
+        let mut prompts = Prompts::new(Box::new(Fake(Arc::default())), None);
+        let first = Parameters { prompt: "aa".into(), prompt_blend: BlendMethod::Linear, ..Parameters::default() };
+        let control = Control::new(prompts.settings(first, SIZE).unwrap());
+        let clock = ManualClock::default();
+        let tuner = Tuner::start(prompts, Sizes::Fixed(SIZE), control.clone(), clock.clone()).unwrap();
+        let tokens = |settings: &Settings| settings.prompts.prompt.tokens[0];
+        tuner.handle().set("transition", "2s").unwrap();
+        until(&control, |settings| settings.parameters.transition > 1.0);
+        tuner.handle().set("prompt", "bbbb").unwrap();
+        tuner.handle().set("seed", "9").unwrap();
+        // The clock stands: nothing is to be seen yet, however often it is looked at.
+        assert_eq!(tokens(&until(&control, |settings| settings.parameters.seed == 9)), 2.0);
+        clock.0.store(500, Ordering::SeqCst);
+        let quarter = until(&control, |settings| tokens(settings) > 2.0);
+        assert!((tokens(&quarter) - 2.5).abs() < 1e-5);
+        assert_eq!(quarter.parameters.seeds, [(2, 0.75), (9, 0.25)]);
+        assert_eq!(quarter.parameters.prompt, "\"aa\":0.75 + \"bbbb\":0.25");
+        // Another parameter does not disturb it, another prompt begins anew from here.
+        tuner.handle().set("delta", "0.5").unwrap();
+        let same = until(&control, |settings| settings.parameters.delta < 0.6);
+        assert!((tokens(&same) - 2.5).abs() < 1e-5);
+        tuner.handle().set("prompt", "cccccccc").unwrap();
+        tuner.handle().set("delta", "0.7").unwrap();
+        until(&control, |settings| settings.parameters.delta > 0.6);
+        clock.0.store(1500, Ordering::SeqCst);
+        let turned = until(&control, |settings| tokens(settings) > 2.6);
+        clock.0.store(60_000, Ordering::SeqCst);
+        let done = until(&control, |settings| tokens(settings) > 7.9);
+        assert_eq!((tokens(&done), done.parameters.seed_weights()), (8.0, vec![(9, 1.0)]));
+        assert_eq!(done.parameters.prompt, "cccccccc");
+        assert!(tokens(&turned) < 8.0);
+    }
+
+    #[test]
+    fn a_size_is_taken_where_somebody_follows() {
+        let start = |sizes| {
+            let mut prompts = Prompts::new(Box::new(Fake(Arc::default())), None);
+            let control = Control::new(prompts.settings(Parameters::default(), SIZE).unwrap());
+            (Tuner::start(prompts, sizes, control.clone(), ManualClock::default()).unwrap(), control)
+        };
+        assert!(start(Sizes::Fixed(SIZE)).0.handle().set("size", "128x64").is_err());
+        let (tuner, control) = start(Sizes::Free(SIZE));
+        tuner.handle().set("size", "128x64").unwrap();
+        until(&control, |settings| settings.parameters.size == Some(Size::new(128, 64)));
+        assert!(tuner.handle().set("size", "128").is_err());
+    }
+
+    #[test]
+    fn a_preset_sets_what_can_be_set_and_an_unknown_one_lists_those_there_are() {
+        let (tuner, control, _) = start();
+        let values = [("prompt", "a fox"), ("guidance", "1.9"), ("frame-buffer", "4"), ("size", "96x96")];
+        let values = values.map(|(name, text)| (name.to_owned(), text.to_owned())).to_vec();
+        let tuner = tuner.with_presets(vec![PresetValues { name: "fox".into(), values }]);
+        assert!(tuner.handle().set("preset", "cat").unwrap_err().contains("fox"));
+        tuner.handle().set("preset", "fox").unwrap();
+        let settings = until(&control, |settings| settings.parameters.guidance > 1.8);
+        assert_eq!((settings.parameters.frame_buffer, settings.parameters.size), (1, None));
+        until(&control, |settings| settings.parameters.prompt == "a fox");
     }
 }

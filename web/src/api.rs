@@ -91,6 +91,8 @@ fn schema_of(defaults: &Parameters) -> Value {
             }
             Kind::Indices => ("indices", None),
             Kind::Size => ("size", None),
+            Kind::Seconds(most) => ("seconds", Some((0.0, most))),
+            Kind::Seeds => ("seeds", None),
         };
         property["x-kind"] = json!(kind);
         if let Some((low, high)) = range {

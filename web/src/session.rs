@@ -6,11 +6,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use livediffusion_pipeline::frame::{FrameMeta, PictureView, Size};
+use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::{Parameters, spec};
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
-use livediffusion_pipeline::{Control, EngineError, Tuner};
+use livediffusion_pipeline::{Control, EngineError, Sizes, Tuner};
 
 use crate::mailbox::Mailbox;
 use crate::message::{Header, Numbers, Reply, Values};
@@ -206,7 +206,7 @@ impl Session {
     fn resize(self: &Arc<Self>, parameters: Parameters) {
         let session = Arc::clone(self);
         let build = move || match make(&session.studio, &parameters).and_then(|(mut painter, hot)| {
-            warm(&mut painter, hot.size, &parameters)?;
+            painter.warm_up(hot.size, &parameters, false)?;
             Ok((painter, hot))
         }) {
             Ok(made) => drop(session.next.put(made)),
@@ -318,21 +318,8 @@ fn make(studio: &Studio, parameters: &Parameters) -> Result<(Painter, Hot), Engi
     let mut prompts = studio.prompts();
     let control = Control::new(prompts.settings(parameters, size)?);
     let painter = (studio.make_painter)(size, control.clone())?;
-    Ok((painter, Hot { tuner: Tuner::start(prompts, size, control)?, size }))
+    Ok((painter, Hot { tuner: Tuner::start(prompts, Sizes::Fixed(size), control, MonotonicClock::start())?, size }))
 }
-
-/// Lets the networks see their shapes: the first call prepares them, which takes many frames' time.
-fn warm(painter: &mut Painter, size: Size, parameters: &Parameters) -> Result<(), EngineError> {
-    let grey = vec![128; 3 * size.pixels()];
-    let frames = parameters.t_index.len() * parameters.frame_buffer;
-    for _ in 0..frames {
-        painter.step(WARM, PictureView::packed(size, &grey))?;
-    }
-    painter.flush().map(drop)
-}
-
-/// The frame of a warm-up, which no visitor sent.
-const WARM: FrameMeta = FrameMeta { id: u64::MAX, pts_ns: None, duration_ns: None };
 
 pub(crate) fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, EngineError> {
     std::thread::Builder::new()

@@ -40,6 +40,8 @@ pub(crate) enum BenchCommand {
     Similarity(SimilarityArgs),
     /// From the capture of a live frame to its picture, at a steady rate and overloaded
     Latency(LatencyArgs),
+    /// Live frames that are late because the prompt changes
+    Prompts(PromptsArgs),
     /// Arithmetic of the networks a second over what matrix multiplications reach in the same run
     Roofline(RooflineArgs),
     /// Several streams at once in one process, on the same weights
@@ -210,6 +212,24 @@ pub(crate) struct LatencyArgs {
     /// Rate of the steady source, in frames a second
     #[arg(long, value_name = "X", default_value_t = 30.0)]
     pub(crate) fps: f64,
+
+    /// The clip whose frames are captured
+    #[arg(short, long, value_name = "FILE", default_value = CLIP)]
+    pub(crate) input: String,
+
+    #[command(flatten)]
+    pub(crate) setup: SetupArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PromptsArgs {
+    /// Rate of the source, in frames a second
+    #[arg(long, value_name = "X", default_value_t = 20.0)]
+    pub(crate) fps: f64,
+
+    /// Frames from one change of the prompt to the next
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) every: u16,
 
     /// The clip whose frames are captured
     #[arg(short, long, value_name = "FILE", default_value = CLIP)]

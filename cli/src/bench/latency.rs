@@ -7,10 +7,10 @@ use livediffusion_bench::frames::Source;
 use livediffusion_bench::record::Figure;
 use livediffusion_bench::summary::Times;
 use livediffusion_io::{NewestSender, Received, newest};
+use livediffusion_pipeline::Control;
 use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::{FrameMeta, PictureView};
 use livediffusion_pipeline::stats::{Clock, MonotonicClock, STAGES};
-use livediffusion_pipeline::{Control, Settings};
 use serde_json::{Value, json};
 
 use super::args::LatencyArgs;
@@ -21,7 +21,7 @@ use crate::failure::{Failure, Outcome, RUNNING};
 use crate::run::report::{milliseconds, round};
 
 /// Frames kept of the clip: they come again and again.
-const PICTURES: usize = 32;
+pub(super) const PICTURES: usize = 32;
 
 /// How much faster than the engine the source of the overloaded run is.
 const OVERLOAD: f64 = 2.0;
@@ -35,14 +35,22 @@ struct Captured {
 
 /// What happened to the frames of a source of some rate.
 #[derive(Default)]
-struct Lives {
-    sent: u64,
-    dropped: u64,
+pub(super) struct Lives {
+    pub(super) sent: u64,
+    pub(super) dropped: u64,
     /// From capture to when the engine took the frame.
     waited: Vec<Duration>,
     /// From capture to when the picture was copied out.
-    end_to_end: Vec<Duration>,
+    pub(super) end_to_end: Vec<Duration>,
     stages: Vec<(&'static str, Times)>,
+}
+
+/// How fast and how long a source captures.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    /// Frames a second.
+    pub(super) rate: f64,
+    pub(super) seconds: f64,
 }
 
 pub(crate) fn command(args: &LatencyArgs) -> Outcome<()> {
@@ -61,7 +69,8 @@ pub(crate) fn command(args: &LatencyArgs) -> Outcome<()> {
     let mut figures = vec![Figure::value("", "speed of the engine", "fps", capacity).note("for choosing the overload")];
     let mut body = json!({ "engine_fps": round(capacity) });
     for (name, rate) in [("paced", args.fps), ("overloaded", OVERLOAD * capacity)] {
-        let lives = live(&setup, &settings, &pictures, rate, count as f64 / rate)?;
+        let pace = Pace { rate, seconds: count as f64 / rate };
+        let lives = live(&setup, &Control::new(settings.clone()), &pictures, pace, &mut |_| Ok(()))?;
         body[name] = report(name, rate, &lives, &mut figures);
     }
     Findings::of(body, setup.context, figures).hand_out("latency", &args.setup.output)
@@ -94,10 +103,17 @@ fn report(name: &str, rate: f64, lives: &Lives, figures: &mut Vec<Figure>) -> Va
     })
 }
 
-/// A live stream for `seconds`: a thread that captures at `rate`, the queue in which the newest frame wins, an engine with
-/// all cores on a frame.
-fn live(setup: &Setup, settings: &Settings, pictures: &[Arc<Vec<u8>>], rate: f64, seconds: f64) -> Outcome<Lives> {
-    let mut painter = setup.session.painter(setup.size, Control::new(settings.clone()))?;
+/// A live stream: a thread that captures, the queue in which the newest frame wins, an engine with all cores on a frame.
+/// `on_frame` is called with the number of each frame that the engine takes, just before it does.
+pub(super) fn live(
+    setup: &Setup,
+    control: &Control,
+    pictures: &[Arc<Vec<u8>>],
+    pace: Pace,
+    on_frame: &mut dyn FnMut(u64) -> Outcome<()>,
+) -> Outcome<Lives> {
+    let settings = control.load();
+    let mut painter = setup.session.painter(setup.size, control.clone())?;
     let clock = setup.clock;
     // Tensors are made at the first frames.
     for id in 0..=settings.parameters.t_index.len() as u64 {
@@ -107,14 +123,13 @@ fn live(setup: &Setup, settings: &Settings, pictures: &[Arc<Vec<u8>>], rate: f64
     // A stream of its own for what is measured: its statistics begin here.
     let facts = setup.session.open.facts.clone();
     let networks = painter.into_networks().pop().ok_or_else(|| Failure::new(RUNNING, "a stream without networks"))?;
-    let control = Control::new(settings.clone());
-    let mut engine = Engine::new(networks, facts, setup.size, control, Box::new(setup.clock))?;
+    let mut engine = Engine::new(networks, facts, setup.size, control.clone(), Box::new(setup.clock))?;
     let mut lives = Lives::default();
     let mut captured = std::collections::VecDeque::new();
     let mut copy = vec![0; 3 * setup.size.pixels()];
     let (sender, queue) = newest();
     std::thread::scope(|scope| -> Outcome<()> {
-        let source = scope.spawn(move || capture(sender, pictures, rate, seconds, clock));
+        let source = scope.spawn(move || capture(sender, pictures, pace, clock));
         loop {
             let frame: Captured = match queue.receive(Duration::from_millis(100)) {
                 Received::Item(frame) => frame,
@@ -123,6 +138,7 @@ fn live(setup: &Setup, settings: &Settings, pictures: &[Arc<Vec<u8>>], rate: f64
             };
             lives.waited.push(clock.now().saturating_sub(frame.at));
             captured.push_back((frame.id, frame.at));
+            on_frame(frame.id)?;
             let meta = FrameMeta { id: frame.id, ..FrameMeta::default() };
             for picture in engine.step(meta, PictureView::packed(setup.size, &frame.picture))?.iter() {
                 copy.copy_from_slice(picture.rgb);
@@ -153,8 +169,7 @@ fn live(setup: &Setup, settings: &Settings, pictures: &[Arc<Vec<u8>>], rate: f64
 fn capture(
     sender: NewestSender<Captured>,
     pictures: &[Arc<Vec<u8>>],
-    rate: f64,
-    seconds: f64,
+    Pace { rate, seconds }: Pace,
     clock: MonotonicClock,
 ) -> u64 {
     let started = clock.now();

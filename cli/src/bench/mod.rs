@@ -9,6 +9,7 @@ mod findings;
 mod latency;
 mod overhead;
 mod plot;
+mod prompts;
 mod rcfg;
 mod report;
 mod roofline;
@@ -32,6 +33,7 @@ pub(crate) fn command(args: &BenchArgs) -> Outcome<()> {
         BenchCommand::Ablation(args) => ablation::command(args),
         BenchCommand::Similarity(args) => similarity::command(args),
         BenchCommand::Latency(args) => latency::command(args),
+        BenchCommand::Prompts(args) => prompts::command(args),
         BenchCommand::Roofline(args) => roofline::command(args),
         BenchCommand::Scaling(args) => scaling::command(args),
         BenchCommand::Compare(args) => compare::command(args),

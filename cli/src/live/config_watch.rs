@@ -9,6 +9,9 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use crate::config::ConfigFile;
 use crate::failure::{Failure, Outcome, RUNNING};
 
+/// Stands for several parameters.
+const PRESET: &str = "preset";
+
 /// Keeps the watch alive.
 pub(crate) struct ConfigWatch {
     _watcher: RecommendedWatcher,
@@ -21,7 +24,7 @@ impl ConfigWatch {
         // Editors replace a file rather than write into it: only its folder sees that.
         let folder =
             path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
-        let mut reader = Reader { known: parameters(&path).unwrap_or_default(), path: path.clone(), flags, tuning };
+        let mut reader = Reader { known: Known::read(&path).unwrap_or_default(), path: path.clone(), flags, tuning };
         let name = path.file_name().map(std::ffi::OsStr::to_os_string);
         let seen = move |event: notify::Result<notify::Event>| {
             let about = |event: &notify::Event| event.paths.iter().any(|path| path.file_name() == name.as_deref());
@@ -41,7 +44,7 @@ impl ConfigWatch {
 
 struct Reader {
     path: PathBuf,
-    known: BTreeMap<String, String>,
+    known: Known,
     flags: Vec<&'static str>,
     tuning: Tuning,
 }
@@ -49,12 +52,24 @@ struct Reader {
 impl Reader {
     /// Hands on what is new. A file that cannot be read, perhaps because it is half written, changes nothing.
     fn read(&mut self) {
-        let new = match parameters(&self.path) {
+        let new = match Known::read(&self.path) {
             Ok(new) => new,
             Err(error) => return tracing::warn!("{}; the old settings stay", error.message()),
         };
-        for (name, text) in &new {
-            if self.known.get(name) == Some(text) || self.flags.contains(&name.as_str()) {
+        let is_other_preset = new.preset != self.known.preset && !self.flags.contains(&PRESET);
+        let mut values: Vec<(&str, &str)> = Vec::new();
+        if let Some(name) = new.preset.as_deref().filter(|_| is_other_preset) {
+            if let Some(preset) = self.tuning.presets().iter().find(|preset| preset.name == name) {
+                values.extend(preset.values.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+            } else {
+                tracing::warn!("config file {}: there is no preset {name:?}", self.path.display());
+            }
+        }
+        // What the file itself says wins over its preset, as at the start.
+        let is_new = |(name, text): &(&String, &String)| is_other_preset || self.known.values.get(*name) != Some(*text);
+        values.extend(new.values.iter().filter(is_new).map(|(name, text)| (name.as_str(), text.as_str())));
+        for (name, text) in values {
+            if self.flags.contains(&name) {
                 continue;
             }
             if let Err(error) = self.tuning.set(name, text) {
@@ -65,6 +80,16 @@ impl Reader {
     }
 }
 
-fn parameters(path: &Path) -> Outcome<BTreeMap<String, String>> {
-    Ok(ConfigFile::read(path)?.parameters().iter().cloned().collect())
+/// What the file said when it was last read.
+#[derive(Default)]
+struct Known {
+    preset: Option<String>,
+    values: BTreeMap<String, String>,
+}
+
+impl Known {
+    fn read(path: &Path) -> Outcome<Self> {
+        let file = ConfigFile::read(path)?;
+        Ok(Self { preset: file.preset().map(str::to_owned), values: file.parameters().iter().cloned().collect() })
+    }
 }

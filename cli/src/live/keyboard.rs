@@ -5,14 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use livediffusion_onnx::Preset;
 use livediffusion_pipeline::Tuning;
-use livediffusion_pipeline::params::{Parameters, spec};
+use livediffusion_pipeline::params::Parameters;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::desk::Desk;
 use super::terminal::{KeyMode, tell};
-use crate::config::text_of;
 
 /// How soon the thread notices that it shall end.
 const LOOK_UP: Duration = Duration::from_millis(100);
@@ -33,8 +31,6 @@ pub(crate) struct Hands {
     pub(crate) tuning: Tuning,
     /// Raised by `q`.
     pub(crate) quit: Arc<AtomicBool>,
-    /// In the order of the number keys.
-    pub(crate) presets: Vec<Preset>,
 }
 
 impl Keyboard {
@@ -115,19 +111,13 @@ impl Hands {
     }
 
     fn choose(&self, number: usize) {
-        let Some(preset) = self.presets.get(number) else {
-            return tell(format_args!("the model has {} presets", self.presets.len()));
+        let presets = self.tuning.presets();
+        let Some(preset) = presets.get(number) else {
+            return tell(format_args!("the model has {} presets", presets.len()));
         };
         tell(format_args!("preset {}", preset.name));
-        let prompt = ("prompt".to_owned(), preset.prompt.clone());
-        let others = preset.parameters.iter().map(|(key, value)| (key.replace('_', "-"), text_of(value)));
-        for (name, text) in std::iter::once(prompt).chain(others) {
-            // What a preset says of a new stream, such as its size, is not for this one.
-            if spec(&name).is_some_and(|spec| spec.hot)
-                && let Err(error) = self.tuning.set(&name, &text)
-            {
-                say(&error);
-            }
+        if let Err(error) = self.tuning.set("preset", &preset.name) {
+            say(&error);
         }
     }
 }

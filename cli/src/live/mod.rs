@@ -10,9 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use livediffusion_onnx::Preset;
 use livediffusion_pipeline::frame::Size;
-use livediffusion_pipeline::{Control, Prompts, Tuner};
+use livediffusion_pipeline::stats::MonotonicClock;
+use livediffusion_pipeline::{Control, PresetValues, Prompts, Sizes, Tuner};
 
 use self::config_watch::ConfigWatch;
 use self::desk::Desk;
@@ -38,6 +38,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) config: Option<&'a Path>,
     /// Parameters that flags gave: they win over the file, then as at the start.
     pub(crate) flags: Vec<&'static str>,
+    /// What the model's maker recommends.
+    pub(crate) presets: Vec<PresetValues>,
     /// What keys switch and end; `None` reads no keys.
     pub(crate) keys: Option<Keys>,
 }
@@ -46,18 +48,17 @@ pub(crate) struct Sources<'a> {
 pub(crate) struct Keys {
     pub(crate) desk: Arc<Desk>,
     pub(crate) quit: Arc<AtomicBool>,
-    pub(crate) presets: Vec<Preset>,
 }
 
 impl Live {
     /// Starts to listen.
     pub(crate) fn start(sources: Sources<'_>, prompts: Prompts, size: Size, control: Control) -> Outcome<Self> {
-        let tuner = Tuner::start(prompts, size, control)?;
+        let tuner =
+            Tuner::start(prompts, Sizes::Free(size), control, MonotonicClock::start())?.with_presets(sources.presets);
         let osc = sources.osc.map(|address| OscServer::start(address, tuner.handle())).transpose()?;
         let config = sources.config.map(|path| ConfigWatch::start(path, sources.flags, tuner.handle())).transpose()?;
-        let keyboard = sources.keys.and_then(|Keys { desk, quit, presets }| {
-            Keyboard::start(Hands { desk, tuning: tuner.handle(), quit, presets })
-        });
+        let keyboard =
+            sources.keys.and_then(|Keys { desk, quit }| Keyboard::start(Hands { desk, tuning: tuner.handle(), quit }));
         Ok(Self { _keyboard: keyboard, _osc: osc, _config: config, _tuner: tuner })
     }
 }

@@ -12,9 +12,10 @@ use livediffusion_io::{
     Fit, Input, LiveSource, Output, Outputs, OutputsOptions, SinkOptions, SourceOptions, VideoSink, VideoSource,
     sink_command, source_command,
 };
-use livediffusion_pipeline::Control;
+use livediffusion_onnx::Preset;
 use livediffusion_pipeline::frame::{PictureView, Size};
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
+use livediffusion_pipeline::{Control, PresetValues};
 
 use self::progress::Progress;
 use self::report::Report;
@@ -80,13 +81,14 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let settings = session.settings(parameters, size)?;
     let (provider, precision) = (session.loaded.provider.to_string(), session.loaded.precision.to_string());
     let model = session.open.folder.display().to_string();
-    let presets = session.open.pack.presets.clone();
+    let presets = session.open.pack.presets.iter().map(preset_values).collect();
     let control = Control::new(settings);
     let (mut painter, prompts) = session.into_painter(size, control.clone())?;
-    let flags = args.parameters.given.iter().map(|(name, _)| *name).collect();
+    let mut flags: Vec<&str> = args.parameters.given.iter().map(|(name, _)| *name).collect();
+    flags.extend(args.parameters.preset.as_ref().map(|_| "preset"));
     let desk = Arc::new(Desk::new(control.clone()));
-    let keys = Keys { desk: Arc::clone(&desk), quit: Arc::clone(&stop), presets };
-    let sources = Sources { osc: args.control.as_deref(), config: args.config.as_deref(), flags, keys: Some(keys) };
+    let keys = Some(Keys { desk: Arc::clone(&desk), quit: Arc::clone(&stop) });
+    let sources = Sources { osc: args.control.as_deref(), config: args.config.as_deref(), flags, presets, keys };
 
     let (frames, sinks, estimate) = if let Some(mut source) = source {
         let (framerate, live) = (source.info().framerate, source.info().live);
@@ -154,6 +156,13 @@ fn print_pipeline(input: Option<&Input>, outputs: &[Output], size: Size, fit: Fi
         say!("{}", sink_command(output, size, None, live)?);
     }
     Ok(())
+}
+
+/// A pack's preset as the tuner takes it.
+fn preset_values(preset: &Preset) -> PresetValues {
+    let prompt = ("prompt".to_owned(), preset.prompt.clone());
+    let others = preset.parameters.iter().map(|(key, value)| (key.replace('_', "-"), config::text_of(value)));
+    PresetValues { name: preset.name.clone(), values: std::iter::once(prompt).chain(others).collect() }
 }
 
 /// Where the pictures go: the outputs, and the recording beside them.

@@ -81,6 +81,13 @@ fn osc_changes_a_running_stream_and_nonsense_does_not_stop_it() {
     let bundle = OscPacket::Bundle(OscBundle { timetag: OscTime { seconds: 0, fractional: 1 }, content });
     running.until(r#"t-index = "20,40""#, again(bundle.clone()));
     running.until(r#"cfg = "self""#, again(bundle));
+    let text = |text: &str| vec![OscType::String(text.into())];
+    running.until("the networks work at 128x64", again(message("/size", text("128x64"))));
+    running.until("the networks stay at 128x64", again(message("/size", text("100x100"))));
+    running.until(r#"there is no preset "none""#, again(message("/preset", text("none"))));
+    running.until(r#"prompt = "neon lights""#, again(message("/preset", text("neon-lights"))));
+    running.until(r#"transition = "300ms""#, again(message("/transition", text("300ms"))));
+    running.until(r#"seeds = "2:0.5+9:0.5""#, again(message("/seeds", text("2:0.5+9:0.5"))));
 }
 
 #[test]
@@ -108,6 +115,7 @@ fn a_changed_config_file_takes_effect_and_flags_still_win_over_it() {
     running.until("cannot change while", || write("frame-buffer = 2\n"));
     running.until(r#"prompt = "a dog""#, || write("prompt = \"a dog\"\ndelta = 0.3\n"));
     running.until(r#"guidance = "1.3"#, || write("guidance = 1.3\n"));
+    running.until(r#"prompt = "neon lights""#, || write("preset = \"neon-lights\"\nguidance = 1.3\n"));
     assert!(running.lines.try_iter().all(|line| !line.contains("delta =")), "a flag lost to the file");
 }
 

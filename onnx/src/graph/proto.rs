@@ -264,7 +264,8 @@ impl TensorProto {
     /// The values of an f32 or f16 tensor; `None` for another type and where they lie in another file or are not as many
     /// as the sides say.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
-        let count = self.dims.iter().try_fold(1_usize, |count, &side| count.checked_mul(usize::try_from(side).ok()?))?;
+        let count =
+            self.dims.iter().try_fold(1_usize, |count, &side| count.checked_mul(usize::try_from(side).ok()?))?;
         let values: Vec<f32> = match (self.data_type, self.data_location) {
             (1, 0) if !self.float_data.is_empty() => self.float_data.clone(),
             (1, 0) => self.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),

@@ -116,7 +116,8 @@ fn find(model: &[u8], graph: &Graph) -> Result<HashMap<String, Fold>, GraphError
         if !(is_plain_3x3(node) && node.input[0] == *upsampled) {
             continue;
         }
-        let (stored, is_cast) = casts.get(node.input[1].as_str()).map_or((node.input[1].as_str(), false), |&s| (s, true));
+        let (stored, is_cast) =
+            casts.get(node.input[1].as_str()).map_or((node.input[1].as_str(), false), |&s| (s, true));
         folds.insert(upsampled.clone(), Fold { source: source.clone(), conv, stored: stored.to_owned(), is_cast });
     }
     Ok(folds)
@@ -125,16 +126,15 @@ fn find(model: &[u8], graph: &Graph) -> Result<HashMap<String, Fold>, GraphError
 /// Whether a node is a Resize that can only repeat whole pixels when its factors are whole.
 fn repeats_pixels(node: &NodeProto) -> bool {
     let word = |name: &str, default: &str| node.option(name).map_or(default.into(), |option| option.s);
-    let (coordinates, rounding) = (
-        word("coordinate_transformation_mode", "half_pixel"),
-        word("nearest_mode", "round_prefer_floor"),
-    );
+    let (coordinates, rounding) =
+        (word("coordinate_transformation_mode", "half_pixel"), word("nearest_mode", "round_prefer_floor"));
     let places: [&[u8]; 2] = [&coordinates, &rounding];
     node.op_type == "Resize"
         && node.input.len() == 3
         && !node.input[2].is_empty()
         && word("mode", "nearest") == b"nearest"
-        && (places == [b"asymmetric".as_slice(), b"floor"] || places == [b"half_pixel".as_slice(), b"round_prefer_floor"])
+        && (places == [b"asymmetric".as_slice(), b"floor"]
+            || places == [b"half_pixel".as_slice(), b"round_prefer_floor"])
         && node.option("axes").is_none()
 }
 

@@ -39,7 +39,8 @@ fn decoder(weight: &[f32], bias: &[f32], kept: Kept) -> Vec<u8> {
         tensor.raw_data = values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
         TensorProto { data_type: F16, ..tensor }
     };
-    let (weight, bias) = (TensorProto::of_f32("weight", &[3, 3, 3, 3], weight), TensorProto::of_f32("bias", &[3], bias));
+    let (weight, bias) =
+        (TensorProto::of_f32("weight", &[3, 3, 3, 3], weight), TensorProto::of_f32("bias", &[3], bias));
     let (weight, bias) = match kept {
         Kept::F32 => (weight, bias),
         Kept::Cast => (half(weight), bias),

@@ -4,12 +4,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::frame::{FrameMeta, PictureView, Size};
+use crate::scaler::Scaler;
 use crate::stats::{Clock, Stats};
 
 /// What the worker is asked for. There is one order at a time.
@@ -149,7 +147,7 @@ impl State {
         let emitted = if job.generate {
             self.engine.generate(job.meta)?
         } else {
-            let rgb = self.scaler.scale(&mut job.rgb, self.size, small);
+            let rgb = self.scaler.scale(&job.rgb, self.size, small);
             self.engine.step(job.meta, PictureView::packed(small, rgb))?
         };
         // Where several became ready at once, the newest is what there is time to show.
@@ -172,49 +170,5 @@ impl State {
             pictures.push((picture.meta.id, rgb));
         }
         Ok(pictures)
-    }
-}
-
-/// Scales pictures, with buffers that are kept.
-#[derive(Default)]
-struct Scaler {
-    resizer: Resizer,
-    small: Vec<u8>,
-}
-
-impl Scaler {
-    /// A frame at the network's size: itself where that is the stream's.
-    fn scale<'a>(&'a mut self, rgb: &'a mut [u8], from: Size, to: Size) -> &'a [u8] {
-        if from == to {
-            return rgb;
-        }
-        self.small.resize(3 * to.pixels(), 0);
-        resize(&mut self.resizer, FilterType::Bilinear, (rgb, from), (&mut self.small, to));
-        &self.small
-    }
-
-    fn enlarge(&mut self, rgb: &[u8], from: Size, to: Size, out: &mut Vec<u8>) {
-        out.resize(3 * to.pixels(), 0);
-        if from == to {
-            out.copy_from_slice(rgb);
-        } else {
-            // Sharper than bilinear, without Lanczos's rings around lines.
-            resize(&mut self.resizer, FilterType::CatmullRom, (rgb, from), (out, to));
-        }
-    }
-}
-
-fn resize(resizer: &mut Resizer, filter: FilterType, (from, old): (&[u8], Size), (to, new): (&mut [u8], Size)) {
-    let side = |side: usize| side as u32;
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-    let source = ImageRef::new(side(old.width), side(old.height), from, PixelType::U8x3);
-    let target = Image::from_slice_u8(side(new.width), side(new.height), to, PixelType::U8x3);
-    let (Ok(source), Ok(mut target)) = (source, target) else {
-        // Both buffers were made for these sizes.
-        tracing::error!("a picture of {old} has the wrong number of bytes");
-        return;
-    };
-    if let Err(error) = resizer.resize(&source, &mut target, &options) {
-        tracing::error!(%error, "a picture could not be scaled");
     }
 }

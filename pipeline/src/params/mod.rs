@@ -8,6 +8,7 @@ use std::fmt;
 pub use table::{PARAMETERS, ParameterSpec, spec};
 pub use value::{Kind, ParseError};
 
+use crate::blend::BlendMethod;
 use crate::frame::Size;
 use crate::plan::PlanRequest;
 use crate::similarity::Metric;
@@ -42,6 +43,10 @@ pub struct Parameters {
     pub prompt: String,
     /// What it shall not be (full and initialize guidance).
     pub negative_prompt: String,
+    /// How prompts are blended.
+    pub prompt_blend: BlendMethod,
+    /// Seconds that a new prompt or seed takes to replace the old one.
+    pub transition: f64,
     /// Size of the network's picture; `None` is the pack's own.
     pub size: Option<Size>,
     /// Indices into the table of diffusion times.
@@ -58,6 +63,8 @@ pub struct Parameters {
     pub delta: f32,
     /// Seed of all noise.
     pub seed: u64,
+    /// Seeds whose noises are blended in place of `seed`'s, with weights that sum to 1; empty for `seed` alone.
+    pub seeds: Vec<(u64, f32)>,
     /// Whether consistency solvers re-noise between steps.
     pub add_noise: bool,
     /// Whether frames at different steps share one U-Net call.
@@ -92,6 +99,8 @@ impl Default for Parameters {
         let mut parameters = Self {
             prompt: String::new(),
             negative_prompt: String::new(),
+            prompt_blend: BlendMethod::Slerp,
+            transition: 0.0,
             size: None,
             t_index: Vec::new(),
             steps: 1,
@@ -100,6 +109,7 @@ impl Default for Parameters {
             guidance: 1.0,
             delta: 1.0,
             seed: 0,
+            seeds: Vec::new(),
             add_noise: true,
             stream_batch: true,
             frame_buffer: 1,
@@ -153,6 +163,11 @@ impl Parameters {
             *index = (wanted.round() as usize).clamp(least, self.steps - count + place);
             least = *index + 1;
         }
+    }
+
+    /// The seeds that noise is made of, with weights that sum to 1.
+    pub fn seed_weights(&self) -> Vec<(u64, f32)> {
+        if self.seeds.is_empty() { vec![(self.seed, 1.0)] } else { self.seeds.clone() }
     }
 
     /// What the plan of newly admitted frames is made from. `pack_solver` stands in where no scheduler is set.
@@ -256,6 +271,9 @@ mod tests {
             ("cfg", "self"),
             ("add-noise", "false"),
             ("scheduler", "dpmpp-2m"),
+            ("seeds", "3:1 + 4:3"),
+            ("prompt-blend", "linear"),
+            ("transition", "2s"),
             ("seed", "18446744073709551615"),
         ] {
             assert!(parameters.set(name, text).is_ok(), "{name}");

@@ -2,6 +2,7 @@
 
 use super::value::{Kind, Value};
 use super::{CfgType, Parameters, PromptPolicy};
+use crate::blend::{BlendMethod, seed_text};
 
 /// One parameter: everything that a flag, a config key or a slider needs to know of it.
 #[derive(Debug)]
@@ -65,6 +66,29 @@ pub static PARAMETERS: &[ParameterSpec] = &[
         doc: "What it shall not be (with --cfg full or initialize)",
         show: |p| p.negative_prompt.clone(),
         apply: set!(Text, |p, v| p.negative_prompt = v),
+    },
+    ParameterSpec {
+        name: "prompt-blend",
+        kind: Kind::Choice(&["slerp", "linear"]),
+        default: "slerp",
+        unit: "",
+        hot: true,
+        doc: "How prompts such as '\"pencil sketch\":0.7 + \"neon\":0.3' are blended: along the arc between their embeddings, or \
+              by their weighted mean",
+        show: |p| if p.prompt_blend == BlendMethod::Slerp { "slerp".into() } else { "linear".into() },
+        apply: set!(Text, |p, v| {
+            p.prompt_blend = if v == "linear" { BlendMethod::Linear } else { BlendMethod::Slerp };
+        }),
+    },
+    ParameterSpec {
+        name: "transition",
+        kind: Kind::Seconds(600.0),
+        default: "0s",
+        unit: "s",
+        hot: true,
+        doc: "Time over which a new prompt or seed takes the place of the old one, such as 2s",
+        show: |p| format!("{}s", p.transition),
+        apply: set!(Float, |p, v| p.transition = v),
     },
     ParameterSpec {
         name: "size",
@@ -152,6 +176,16 @@ pub static PARAMETERS: &[ParameterSpec] = &[
         doc: "Seed of all noise: the same seed gives the same picture",
         show: |p| p.seed.to_string(),
         apply: set!(Integer, |p, v| p.seed = v),
+    },
+    ParameterSpec {
+        name: "seeds",
+        kind: Kind::Seeds,
+        default: "off",
+        unit: "",
+        hot: true,
+        doc: "Seeds whose noises are blended in place of --seed's, with weights, such as 2:0.7 + 9:0.3",
+        show: |p| seed_text(&p.seeds),
+        apply: set!(Seeds, |p, v| p.seeds = v),
     },
     ParameterSpec {
         name: "add-noise",

@@ -1,6 +1,7 @@
 //! Kinds of parameter values and how they are read from text.
 
 use super::table::ParameterSpec;
+use crate::blend::seed_parts;
 use crate::frame::Size;
 
 /// What values a parameter takes.
@@ -16,6 +17,8 @@ pub enum Kind {
     Float(f64, f64),
     /// As `Float`, or `off`.
     OptionalFloat(f64, f64),
+    /// A time from 0 to that many seconds, such as `2s`, `0.5` or `300ms`.
+    Seconds(f64),
     /// `true` or `false`.
     Switch,
     /// One of these words.
@@ -24,6 +27,8 @@ pub enum Kind {
     Indices,
     /// `WxH`, or `auto`.
     Size,
+    /// Whole numbers with weights, or `off`.
+    Seeds,
 }
 
 /// A parsed value, handed to the parameter's setter.
@@ -35,7 +40,7 @@ pub(super) enum Value {
     Integer(u64),
     /// Of [`Kind::OptionalInteger`].
     OptionalInteger(Option<u64>),
-    /// Of [`Kind::Float`].
+    /// Of [`Kind::Float`] and [`Kind::Seconds`].
     Float(f64),
     /// Of [`Kind::OptionalFloat`].
     OptionalFloat(Option<f64>),
@@ -45,6 +50,8 @@ pub(super) enum Value {
     Indices(Vec<usize>),
     /// Of [`Kind::Size`].
     Size(Option<Size>),
+    /// Of [`Kind::Seeds`]; empty for `off`. Weights sum to 1.
+    Seeds(Vec<(u64, f32)>),
 }
 
 /// A parameter that was not set, and why.
@@ -75,10 +82,12 @@ impl Kind {
             Self::OptionalInteger(low, high) => format!("a whole number from {low} to {high}, or auto"),
             Self::Float(low, high) => format!("a number from {low} to {high}"),
             Self::OptionalFloat(low, high) => format!("a number from {low} to {high}, or off"),
+            Self::Seconds(most) => format!("a time up to {most}s, such as 2s, 0.5 or 300ms"),
             Self::Switch => "true or false".into(),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Indices => "ascending whole numbers separated by commas, such as 32,45".into(),
             Self::Size => "WxH in pixels, such as 512x288, or auto".into(),
+            Self::Seeds => "seeds with weights, such as 2:0.7 + 9:0.3, or off".into(),
         }
     }
 
@@ -88,10 +97,12 @@ impl Kind {
             Self::Text(_) => "TEXT",
             Self::Integer(..) | Self::OptionalInteger(..) => "N",
             Self::Float(..) | Self::OptionalFloat(..) => "X",
+            Self::Seconds(_) => "TIME",
             Self::Switch => "true|false",
             Self::Choice(_) => "NAME",
             Self::Indices => "I,J,…",
             Self::Size => "WxH",
+            Self::Seeds => "SEED:W+…",
         }
     }
 
@@ -125,6 +136,14 @@ impl Kind {
             Self::Float(low, high) => Value::Float(float(trimmed, low, high)?),
             Self::OptionalFloat(..) if trimmed == "off" => Value::OptionalFloat(None),
             Self::OptionalFloat(low, high) => Value::OptionalFloat(Some(float(trimmed, low, high)?)),
+            Self::Seconds(most) => {
+                let (number, unit) = match (trimmed.strip_suffix("ms"), trimmed.strip_suffix('s')) {
+                    (Some(number), _) => (number, 1e-3),
+                    (None, Some(number)) => (number, 1.0),
+                    (None, None) => (trimmed, 1.0),
+                };
+                Value::Float(float(number.trim(), 0.0, most / unit)? * unit)
+            }
             Self::Switch => Value::Switch(match trimmed {
                 "true" | "yes" | "on" | "1" => true,
                 "false" | "no" | "off" | "0" => false,
@@ -143,6 +162,10 @@ impl Kind {
                     return Err(bad("is not ascending"));
                 }
                 Value::Indices(indices)
+            }
+            Self::Seeds if trimmed == "off" => Value::Seeds(Vec::new()),
+            Self::Seeds => {
+                Value::Seeds(seed_parts(trimmed).ok_or_else(|| bad("is no list of seeds with weights over 0"))?)
             }
             Self::Size if trimmed == "auto" => Value::Size(None),
             Self::Size => {

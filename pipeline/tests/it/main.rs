@@ -8,6 +8,7 @@ mod bugs;
 mod equivalence;
 mod hot;
 mod lanes;
+mod resizable;
 mod robustness;
 mod round_trip;
 mod solvers;
