@@ -20,7 +20,11 @@ const TITLES: [(&str, &str, &[&str]); 12] = [
         &["speed"],
     ),
     ("startup", "From the start of a process to its first picture", &["first frame"]),
-    ("latency", "From the capture of a live frame to its picture", &["end to end", "dropped"]),
+    (
+        "latency",
+        "From the capture of a live frame to its picture",
+        &["end to end", "end to end, last tenth", "dropped"],
+    ),
     (
         "prompts",
         "Live frames while the prompt stays, and while it changes every few frames to one never seen before",

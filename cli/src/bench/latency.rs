@@ -80,7 +80,13 @@ fn report(name: &str, rate: f64, lives: &Lives, figures: &mut Vec<Figure>) -> Va
     let case = format!("{name} {rate:.0} fps");
     let (waited, end_to_end) = (Times::of(&lives.waited), Times::of(&lives.end_to_end));
     let drop_rate = lives.dropped as f64 / lives.sent.max(1) as f64;
+    // A delay that grows shows in the difference between the two.
+    let tenth = lives.end_to_end.len().div_ceil(10);
+    let (first, last) = (&lives.end_to_end[..tenth], &lives.end_to_end[lives.end_to_end.len() - tenth..]);
+    let (first, last) = (Times::of(first), Times::of(last));
     figures.push(Figure::times(&case, "end to end", end_to_end));
+    figures.push(Figure::times(&case, "end to end, first tenth", first));
+    figures.push(Figure::times(&case, "end to end, last tenth", last));
     figures.push(Figure::times(&case, "in the queue", waited));
     for (stage, times) in &lives.stages {
         figures.push(Figure::times(&case, stage, Some(*times)));
@@ -97,7 +103,10 @@ fn report(name: &str, rate: f64, lives: &Lives, figures: &mut Vec<Figure>) -> Va
         "fps": round(rate),
         "frames": lives.sent,
         "drop_rate": round(drop_rate),
+        "seconds": round(lives.sent as f64 / rate),
         "end_to_end": object(end_to_end),
+        "first_tenth": object(first),
+        "last_tenth": object(last),
         "queue": object(waited),
         "stages": stages,
     })

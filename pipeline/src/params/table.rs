@@ -84,7 +84,7 @@ pub static PARAMETERS: &[ParameterSpec] = &[
         name: "transition",
         kind: Kind::Seconds(600.0),
         default: "0s",
-        unit: "s",
+        unit: "",
         hot: true,
         doc: "Time over which a new prompt or seed takes the place of the old one, such as 2s",
         show: |p| format!("{}s", p.transition),

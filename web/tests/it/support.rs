@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::fake::{self, LengthText, PointwiseDenoiser};
 use livediffusion_pipeline::frame::Size;
-use livediffusion_pipeline::model::{Branch, SharedText};
+use livediffusion_pipeline::model::{Branch, DenoiseBatch, Denoiser, ModelError, SharedText};
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::Parameters;
 use livediffusion_pipeline::schedule::SchedulerConfig;
@@ -38,6 +39,26 @@ fn unet(x: f32, _: f32, _: usize, _: Branch, prompt: f32) -> f32 {
     0.2 * x - 0.05 * prompt
 }
 
+/// Microseconds that a U-Net call takes longer than its arithmetic.
+static CALL_US: AtomicU64 = AtomicU64::new(0);
+
+/// Lets every U-Net call take this long from now on: as a network does that is not a closed form.
+#[allow(dead_code, reason = "the measurement beside the tests uses it")]
+pub(crate) fn slow_down(call: Duration) {
+    CALL_US.store(u64::try_from(call.as_micros()).unwrap(), Ordering::Relaxed);
+}
+
+/// The closed form, after a pause.
+struct Slow;
+
+#[allow(clippy::disallowed_methods, reason = "a network that takes its time is what it stands for")]
+impl Denoiser for Slow {
+    fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
+        std::thread::sleep(Duration::from_micros(CALL_US.load(Ordering::Relaxed)));
+        PointwiseDenoiser(unet).denoise(batch, out)
+    }
+}
+
 pub(crate) fn studio() -> Studio {
     let mut defaults = Parameters::default();
     for (name, value) in [("t-index", "45"), ("cfg", "none")] {
@@ -59,7 +80,7 @@ pub(crate) fn studio() -> Studio {
         text: SharedText::new(Box::new(LengthText)),
         timestep_cond_width: None,
         make_painter: Box::new(|size, control| {
-            let networks = fake::networks(FACTOR, PointwiseDenoiser(unet));
+            let networks = fake::networks(FACTOR, Slow);
             Ok(Painter::Whole(Engine::new(networks, facts(), size, control, Box::new(MonotonicClock::start()))?))
         }),
     }
