@@ -12,17 +12,17 @@ use livediffusion_pipeline::model::{Conditioning, DenoiseBatch, TextEncoder as _
 use crate::support::{assert_close, constant, load, noise, pack_dir, row, runtime, with_int, with_ints};
 
 /// f16 and i32 in `onnx.TensorProto.DataType`.
-const F16: i32 = 10;
+pub(crate) const F16: i32 = 10;
 const I32: i32 = 6;
 
-fn write(dir: &Path, part: &str, config: &str, model: &[u8]) {
+pub(crate) fn write(dir: &Path, part: &str, config: &str, model: &[u8]) {
     std::fs::create_dir_all(dir.join(part)).unwrap();
     std::fs::write(dir.join(part).join("model.onnx"), model).unwrap();
     std::fs::write(dir.join(part).join("config.json"), config).unwrap();
 }
 
 /// prediction = sample · t + mean(prompt), and a VAE that changes nothing, with 3 channels and factor 1.
-fn f16_pack() -> tempfile::TempDir {
+pub(crate) fn f16_pack() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let picture = ["batch", "3", "h", "w"];
     let node = NodeProto::new;
