@@ -4,11 +4,11 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup build demo webcam test bench peers report lint clean
+.PHONY: help setup build demo webcam test test-export bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 setup: ## install the Debian packages and the ONNX Runtime library
 	@tools/setup/packages.sh
@@ -27,6 +27,9 @@ test: setup ## run all tests
 	@tools/setup/browser.sh
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked --quiet cargo-nextest --version 0.9.143
 	@$(CARGO) nextest run --workspace --locked --no-fail-fast
+
+test-export: build ## test tools/export: packs made of PyTorch models (sets up 2 GB of Python)
+	@tools/export/test.sh
 
 bench: build ## measure speed in a few minutes, into bench/record
 	@$(BINARY) bench startup --record

@@ -7,7 +7,10 @@ use crate::graph::TensorInfo;
 
 pub(crate) const UNET_SAMPLE: &[&str] = &["sample", "latent_sample", "latent_model_input", "latents", "latent", "x"];
 pub(crate) const UNET_TIMESTEP: &[&str] = &["timestep", "timesteps", "t"];
-pub(crate) const UNET_TOKENS: &[&str] = &["encoder_hidden_states", "text_embeddings", "prompt_embeds", "context"];
+pub(crate) const UNET_TOKENS: &[&str] =
+    &["encoder_hidden_states", "text_embeddings", "prompt_embeds", "context", PROMPT_KV];
+/// Keys and values of the prompt for all cross-attentions, side by side, where a graph of their own makes them.
+pub(crate) const PROMPT_KV: &str = "prompt_kv";
 pub(crate) const UNET_POOLED: &[&str] = &["text_embeds", "pooled_prompt_embeds"];
 pub(crate) const UNET_TIME_IDS: &[&str] = &["time_ids", "add_time_ids"];
 pub(crate) const UNET_GUIDANCE: &[&str] = &["timestep_cond"];

@@ -10,7 +10,7 @@ use tracing::subscriber::NoSubscriber;
 use crate::cpu::physical_cores;
 use crate::error::OnnxError;
 use crate::pack::{Pack, PartName};
-use crate::provider::{Chosen, Precision, Provider, SessionSettings, choose_provider};
+use crate::provider::{Chosen, Precision, Provider, ProviderChoice, SessionSettings, choose_provider};
 use crate::runtime::Runtime;
 use crate::text::OnnxText;
 use crate::timestep::Timesteps;
@@ -81,6 +81,7 @@ pub fn load_networks_on(
     chosen: Chosen,
     settings: &SessionSettings,
 ) -> Result<LoadedPack, OnnxError> {
+    let chosen = able(pack, chosen, settings)?;
     let int8 = if chosen.precision == Precision::Int8 { Some(pack.int8()?) } else { None };
     let pack = int8.as_ref().unwrap_or(pack);
     let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
@@ -115,6 +116,21 @@ pub fn load_networks_on(
     let networks = shared.fork();
     let Chosen { provider, precision, why } = chosen;
     Ok(LoadedPack { networks, shared, lanes, text, provider, precision, why, timesteps })
+}
+
+/// What was chosen, or the CPU provider where that was open and OpenVINO lacks an operator of the pack.
+fn able(pack: &Pack, chosen: Chosen, settings: &SessionSettings) -> Result<Chosen, OnnxError> {
+    let part = pack.parts.iter().find(|part| part.fused_attention);
+    let Some(part) = part.filter(|_| chosen.provider == Provider::OpenVino) else {
+        return Ok(chosen);
+    };
+    if settings.provider == ProviderChoice::Auto && settings.precision != Precision::Bf16 {
+        let precision = if chosen.precision == Precision::Int8 { Precision::Int8 } else { Precision::F32 };
+        let why = "auto: OpenVINO has not the fused attention of this pack".to_owned();
+        return Ok(Chosen { provider: Provider::Cpu, precision, why });
+    }
+    let what = format!("{}: OpenVINO has not the fused attention of this graph", part.file.display());
+    Err(OnnxError::invalid(what).hint("--provider cpu, or export it with --attention plain"))
 }
 
 /// The result of a thread that loads something.

@@ -1,4 +1,4 @@
-//! Prompts to conditionings: one text encoder, or SDXL's two.
+//! Prompts to conditionings: one text encoder, or SDXL's two, and `prompt_kv` behind them where a pack has it.
 
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::{Conditioning, ModelError, TextEncoder};
@@ -14,9 +14,17 @@ use crate::tokenizer::PromptTokenizer;
 /// The text side of a pack.
 pub(crate) struct OnnxText {
     encoders: Vec<One>,
+    kv: Option<KeysAndValues>,
     length: usize,
     width: usize,
     sdxl: bool,
+}
+
+/// The projections of the prompt that cross-attention needs: the same for every frame, hence made once a prompt (StreamDiffusion,
+/// appendix A.2).
+struct KeysAndValues {
+    network: Network,
+    width: usize,
 }
 
 /// One encoder and its tokenizer.
@@ -38,7 +46,34 @@ impl OnnxText {
         let chosen = Chosen { precision: Precision::F32, ..chosen.clone() };
         let one = |ports| One::load(runtime, pack, ports, &chosen, settings);
         let encoders = pack.text.iter().map(one).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { encoders, length: pack.prompt_length, width: pack.prompt_width, sdxl: pack.sdxl })
+        let kv = KeysAndValues::load(runtime, pack, &chosen, settings)?;
+        Ok(Self { encoders, kv, length: pack.prompt_length, width: pack.prompt_width, sdxl: pack.sdxl })
+    }
+}
+
+impl KeysAndValues {
+    fn load(
+        runtime: &Runtime,
+        pack: &Pack,
+        chosen: &Chosen,
+        settings: &SessionSettings,
+    ) -> Result<Option<Self>, OnnxError> {
+        let Some((ports, part)) = pack.prompt_kv.as_ref().zip(pack.part(PartName::PromptKv)) else {
+            return Ok(None);
+        };
+        let io = (&[&ports.tokens][..], &[&ports.kv][..]);
+        let network = Network::load(runtime, "prompt_kv", &Model::File(&part.file), io, chosen, settings)?;
+        Ok(Some(Self { network, width: ports.width }))
+    }
+
+    /// [length, `width`] of an encoded prompt, [length, its width].
+    fn project(&mut self, tokens: &[f32], (length, width): (usize, usize)) -> Result<Vec<f32>, ModelError> {
+        let bound = self.network.bind(&[&[1, length, width]], &[&[1, length, self.width]])?;
+        self.network.write(bound, 0, 0, tokens)?;
+        self.network.run(bound)?;
+        let mut projected = vec![0.0; length * self.width];
+        self.network.read(bound, 0, &mut projected)?;
+        Ok(projected)
     }
 }
 
@@ -115,9 +150,14 @@ impl TextEncoder for OnnxText {
             column += one.width;
             pooled = its_pooled.or(pooled);
         }
+        let mut width = self.width;
+        if let Some(kv) = &mut self.kv {
+            tokens = kv.project(&tokens, (self.length, width))?;
+            width = kv.width;
+        }
         // Original size, crop, target size; diffusers' order is height before width.
-        let (height, width) = (size.height as f32, size.width as f32);
-        let time_ids = self.sdxl.then_some([height, width, 0.0, 0.0, height, width]);
-        Ok(Conditioning { tokens, length: self.length, width: self.width, pooled, time_ids, timestep_cond: None })
+        let (tall, wide) = (size.height as f32, size.width as f32);
+        let time_ids = self.sdxl.then_some([tall, wide, 0.0, 0.0, tall, wide]);
+        Ok(Conditioning { tokens, length: self.length, width, pooled, time_ids, timestep_cond: None })
     }
 }

@@ -160,9 +160,9 @@ impl OnnxUnet {
         let shape = LatentShape { channels: pack.latent_channels, height: side(2), width: side(3) };
         let pooled = self.ports.pooled.as_ref().and_then(|t| t.fixed(1));
         let conditioning = Arc::new(Conditioning {
-            tokens: vec![0.1; pack.prompt_length * pack.prompt_width],
+            tokens: vec![0.1; pack.prompt_length * pack.unet_prompt_width()],
             length: pack.prompt_length,
-            width: pack.prompt_width,
+            width: pack.unet_prompt_width(),
             pooled: pooled.map(|width| vec![0.1; width]),
             time_ids: pooled.map(|_| [512.0, 512.0, 0.0, 0.0, 512.0, 512.0]),
             timestep_cond: self.guidance_width.map(|width| vec![0.1; width]),

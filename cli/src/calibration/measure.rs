@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use livediffusion_onnx::{Chosen, Runtime, SessionSettings, load_networks_on};
+use livediffusion_onnx::{Chosen, ProviderChoice, Runtime, SessionSettings, load_networks_on};
 use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::{FrameMeta, PictureView};
 use livediffusion_pipeline::params::Parameters;
@@ -88,7 +88,9 @@ fn sample(
     let parameters = Parameters { similarity: None, frame_buffer: 1, target_fps: None, ..parameters };
     let size = open.size(&parameters);
     let chosen = Chosen { provider, precision, why: String::new() };
-    let loaded = load_networks_on(runtime, &open.pack, chosen, &SessionSettings { lanes: 1, ..*settings })?;
+    // This one or none: another in its place would be measured under its name.
+    let settings = SessionSettings { provider: ProviderChoice::Fixed(provider), lanes: 1, ..*settings };
+    let loaded = load_networks_on(runtime, &open.pack, chosen, &settings)?;
     let width = loaded.networks.denoiser.timestep_cond_width();
     let prompted = Prompts::new(Box::new(loaded.text.clone()), width).settings(parameters, size)?;
     let clock = MonotonicClock::start();

@@ -95,6 +95,42 @@ impl UnetPorts {
     }
 }
 
+/// Input and output of the graph that makes keys and values of an encoded prompt.
+#[derive(Clone, Debug)]
+pub struct PromptKvPorts {
+    /// The encoded prompt, [rows, length, width].
+    pub tokens: TensorInfo,
+    /// What the U-Net takes in its place, [rows, length, `width`].
+    pub kv: TensorInfo,
+    /// Keys and values of all layers together, in values per token.
+    pub width: usize,
+}
+
+/// The ports of `prompt_kv`, where the U-Net takes what it makes.
+pub(super) fn prompt_kv(parts: &[Part], unet: &UnetPorts) -> Result<Option<PromptKvPorts>, OnnxError> {
+    let taken = &unet.tokens;
+    if taken.name != names::PROMPT_KV {
+        return Ok(None);
+    }
+    let part = parts.iter().find(|p| p.name == PartName::PromptKv).ok_or_else(|| {
+        OnnxError::invalid(format!("the U-Net takes {taken}, but the pack has no prompt_kv/ that makes it"))
+            .hint("export the pack again, with or without --prompt-kv (tools/export), or copy it whole")
+    })?;
+    let ([tokens], [kv]) = (&part.inputs[..], &part.outputs[..]) else {
+        let have = format!("{} and {}", list(&part.inputs), list(&part.outputs));
+        return Err(wrong(part, &format!("expected one input and one output; it has {have}")));
+    };
+    let (tokens, kv) = (ranked(part, tokens, Some(3))?.clone(), ranked(part, kv, Some(3))?.clone());
+    match (kv.fixed(2), taken.fixed(2)) {
+        (Some(made), Some(taken)) if made != taken => {
+            Err(wrong(part, &format!("it gives {made} values, and the U-Net takes {taken}"))
+                .hint("it belongs to another U-Net: export the pack again"))
+        }
+        (Some(width), _) | (None, Some(width)) => Ok(Some(PromptKvPorts { tokens, kv, width })),
+        (None, None) => Err(wrong(part, "neither it nor the U-Net fixes the width of the keys and values")),
+    }
+}
+
 pub(super) fn text(parts: &[Part], sdxl: bool) -> Result<Vec<TextPorts>, OnnxError> {
     let encoders = parts.iter().filter(|p| matches!(p.name, PartName::TextEncoder | PartName::TextEncoder2));
     let mut all = Vec::new();
@@ -178,8 +214,8 @@ pub(crate) fn vae_ports(part: &Part) -> Result<(&TensorInfo, &TensorInfo), OnnxE
 pub(super) fn prompt(
     unet_part: &Part,
     unet: &UnetPorts,
-    text: &[TextPorts],
-    encoder: &Part,
+    kv: Option<&PromptKvPorts>,
+    (text, encoder): (&[TextPorts], &Part),
 ) -> Result<(usize, usize), OnnxError> {
     let config = of_part(encoder)?;
     let unet_config = of_part(unet_part)?;
@@ -187,7 +223,10 @@ pub(super) fn prompt(
     // CLIP's length; a text encoder of another one says so in its config.
     let length = length.or_else(|| number(&config, "max_position_embeddings").map(|n| n as usize)).unwrap_or(77);
     let made = text.iter().map(|t| t.hidden.fixed(2)).sum::<Option<usize>>();
-    let taken = unet.tokens.fixed(2).or_else(|| number(&unet_config, "cross_attention_dim").map(|n| n as usize));
+    let taken = kv
+        .map_or(&unet.tokens, |kv| &kv.tokens)
+        .fixed(2)
+        .or_else(|| number(&unet_config, "cross_attention_dim").map(|n| n as usize));
     match (made, taken) {
         (Some(made), Some(taken)) if made != taken => {
             Err(wrong(unet_part, &format!("it takes prompts of width {taken}, and the text encoder gives {made}"))

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub(crate) use self::check::vae_ports;
-pub use self::check::{TextPorts, UnetPorts};
+pub use self::check::{PromptKvPorts, TextPorts, UnetPorts};
 pub(crate) use self::config::read_json;
 use self::config::{number, side_factor};
 pub use self::part::{Part, PartName};
@@ -41,6 +41,8 @@ pub struct Pack {
     pub unet: UnetPorts,
     /// Inputs and outputs of the text encoders, in the order in which their outputs are joined.
     pub text: Vec<TextPorts>,
+    /// Of the graph that makes the U-Net's prompt of what the text encoders give; most packs have none.
+    pub prompt_kv: Option<PromptKvPorts>,
     /// Picture to latent side.
     pub vae_factor: usize,
     /// Latent sides have to be multiples of this; picture sides of this times `vae_factor`.
@@ -55,7 +57,7 @@ pub struct Pack {
     pub vae_kind: Option<VaeKind>,
     /// Tokens in a prompt, the padding included.
     pub prompt_length: usize,
-    /// Values per token.
+    /// Values per token, as the text encoders give them.
     pub prompt_width: usize,
     /// Whether the U-Net takes SDXL's pooled embedding and sizes.
     pub sdxl: bool,
@@ -73,7 +75,8 @@ pub struct Pack {
     pub presets: Vec<Preset>,
     /// What else pack.toml says (a title, a licence).
     pub about: toml::Table,
-    /// What can be done with the pack: `txt2img`, `img2img`, `stream batch`, `guidance embedding`.
+    /// What can be done with the pack: `txt2img`, `img2img`, `stream batch`, `guidance embedding`,
+    /// `keys and values once a prompt`.
     pub can: Vec<String>,
 }
 
@@ -106,7 +109,8 @@ impl Pack {
         let scheduler = dir.join("scheduler/scheduler_config.json");
         let scheduler_json = if scheduler.is_file() { read_json(&scheduler)? } else { Value::Null };
         let prediction_type = [&scheduler_json, &unet_config].iter().find_map(|c| c["prediction_type"].as_str());
-        let (prompt_length, prompt_width) = check::prompt(unet_part, &unet, &text, first_text)?;
+        let prompt_kv = check::prompt_kv(&parts, &unet)?;
+        let (prompt_length, prompt_width) = check::prompt(unet_part, &unet, prompt_kv.as_ref(), (&text, first_text))?;
         let (defaults, presets, about) = toml_file::read(&dir.join("pack.toml"))?;
         let mut pack = Self {
             dir: dir.to_owned(),
@@ -141,6 +145,7 @@ impl Pack {
             parts,
             unet,
             text,
+            prompt_kv,
         };
         pack.can = pack.abilities();
         Ok(pack)
@@ -154,6 +159,11 @@ impl Pack {
     /// Type and rank of the time step input; the rank is `None` where the graph leaves it open.
     pub fn timestep(&self) -> (DType, Option<usize>) {
         (self.unet.timestep.dtype, self.unet.timestep.rank())
+    }
+
+    /// Values per token, as the U-Net takes them.
+    pub fn unet_prompt_width(&self) -> usize {
+        self.prompt_kv.as_ref().map_or(self.prompt_width, |kv| kv.width)
     }
 
     /// Size of the networks on disk.
@@ -200,13 +210,16 @@ impl Pack {
         if self.unet.guidance.is_some() {
             can.push("guidance embedding");
         }
+        if self.prompt_kv.is_some() {
+            can.push("keys and values once a prompt");
+        }
         can.into_iter().map(str::to_owned).collect()
     }
 }
 
 /// Whether every frame goes through it.
 fn on_frame_path(name: PartName) -> bool {
-    !matches!(name, PartName::TextEncoder | PartName::TextEncoder2)
+    !matches!(name, PartName::TextEncoder | PartName::TextEncoder2 | PartName::PromptKv)
 }
 
 /// A short list of tensors for messages.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::OnnxError;
+use crate::graph::proto::NodeProto;
 use crate::graph::{Graph, TensorInfo};
 
 /// Which network.
@@ -19,11 +20,14 @@ pub enum PartName {
     TextEncoder,
     /// Prompts, SDXL's second.
     TextEncoder2,
+    /// Encoded prompts to the keys and values of the U-Net's cross-attentions.
+    PromptKv,
 }
 
 impl PartName {
     /// Every part, in the order in which they are listed.
-    pub const ALL: [Self; 5] = [Self::Unet, Self::VaeEncoder, Self::VaeDecoder, Self::TextEncoder, Self::TextEncoder2];
+    pub const ALL: [Self; 6] =
+        [Self::Unet, Self::VaeEncoder, Self::VaeDecoder, Self::TextEncoder, Self::TextEncoder2, Self::PromptKv];
 
     /// Name of the part's folder.
     pub fn folder(self) -> &'static str {
@@ -33,6 +37,7 @@ impl PartName {
             Self::VaeDecoder => "vae_decoder",
             Self::TextEncoder => "text_encoder",
             Self::TextEncoder2 => "text_encoder_2",
+            Self::PromptKv => "prompt_kv",
         }
     }
 }
@@ -63,6 +68,8 @@ pub struct Part {
     pub outputs: Vec<TensorInfo>,
     /// Version of the standard operator set.
     pub opset: i64,
+    /// Whether attention is an operator of ONNX Runtime's own, which not every provider has.
+    pub fused_attention: bool,
     /// Whether weights lie in files beside the model.
     pub external_data: bool,
 }
@@ -121,6 +128,10 @@ pub(super) fn int8(part: &Part) -> Result<Part, OnnxError> {
     Err(OnnxError::invalid(what).hint("quantise the network anew from model.onnx, or take --precision f32"))
 }
 
+fn is_fused_attention(node: &NodeProto) -> bool {
+    node.domain == "com.microsoft" && matches!(node.op_type.as_str(), "Attention" | "MultiHeadAttention")
+}
+
 fn of_file(name: PartName, file: PathBuf, int8: Option<PathBuf>, files: &[PathBuf]) -> Result<Part, OnnxError> {
     let graph = Graph::open(&file).map_err(|e| {
         OnnxError::invalid(format!("{}: {e}", file.display())).hint("the file is damaged: copy or export it anew")
@@ -141,6 +152,7 @@ fn of_file(name: PartName, file: PathBuf, int8: Option<PathBuf>, files: &[PathBu
         inputs: graph.inputs,
         outputs: graph.outputs,
         opset: graph.opset,
+        fused_attention: graph.nodes.iter().any(is_fused_attention),
         external_data: graph.external_data,
     })
 }

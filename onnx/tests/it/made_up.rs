@@ -12,7 +12,7 @@ use livediffusion_pipeline::model::{Conditioning, DenoiseBatch, TextEncoder as _
 use crate::support::{assert_close, constant, load, noise, pack_dir, row, runtime};
 
 /// f16 and i32 in `onnx.TensorProto.DataType`.
-const F16: i32 = 10;
+pub(crate) const F16: i32 = 10;
 const I32: i32 = 6;
 
 pub(crate) fn write(dir: &Path, part: &str, config: &str, model: &[u8]) {

@@ -9,6 +9,7 @@ mod errors;
 mod int8;
 mod made_up;
 mod packs;
+mod prompt_kv;
 mod support;
 mod timestep;
 mod tokens;
