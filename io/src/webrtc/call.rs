@@ -1,0 +1,138 @@
+//! Calling a server, as outputs (WHIP) and inputs (WHEP) do.
+
+use std::sync::{Arc, Mutex};
+
+use gst::prelude::*;
+use gst_webrtc::WebRTCRTPTransceiverDirection as Direction;
+use ureq::http::Uri;
+
+use super::endpoint::Endpoint;
+use super::link::Link;
+use super::peer::Peer;
+use super::publisher::join;
+use super::sdp::Codec;
+use super::{PAYLOAD, Reach};
+use crate::error::IoError;
+use crate::monitor::Monitor;
+use crate::{launch, lock};
+
+/// A call to a server, from before its pipeline runs until this is dropped, which tells the server so.
+pub(crate) struct Call {
+    link: Arc<Link>,
+    address: String,
+    state: Arc<Mutex<State>>,
+    peer: Peer,
+    monitor: Arc<Monitor>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What the server made of the call, and where.
+    resource: Option<(Arc<Endpoint>, Uri)>,
+    is_over: bool,
+}
+
+impl Call {
+    /// Gets `peer` ready to send its only stream to `address`.
+    pub(crate) fn to_send(peer: gst::Element, address: &str, monitor: &Arc<Monitor>) -> Result<Self, IoError> {
+        let call = Self::new(peer, address, monitor)?;
+        for transceiver in call.peer.transceivers() {
+            transceiver.set_direction(Direction::Sendonly);
+            transceiver.set_codec_preferences(Some(&caps(Codec::H264, PAYLOAD)));
+            transceiver.set_property("do-nack", true);
+        }
+        Ok(call)
+    }
+
+    /// Gets `peer` ready to receive pictures from `address`, which go to `entry` in its `pipeline`.
+    pub(crate) fn to_receive(
+        peer: gst::Element,
+        address: &str,
+        monitor: &Arc<Monitor>,
+        pipeline: &gst::Pipeline,
+        entry: &gst::Pad,
+    ) -> Result<Self, IoError> {
+        let call = Self::new(peer, address, monitor)?;
+        join(&call.peer.element, pipeline, entry, &call.link);
+        let mut any = caps(Codec::H264, PAYLOAD);
+        any.merge(caps(Codec::Vp8, PAYLOAD + 1));
+        any.merge(caps(Codec::Vp9, PAYLOAD + 2));
+        call.peer.expect(&any);
+        Ok(call)
+    }
+
+    fn new(peer: gst::Element, address: &str, monitor: &Arc<Monitor>) -> Result<Self, IoError> {
+        let peer = Peer::around(peer, &Reach::default())?;
+        let link = Link::watch(&peer.element);
+        let (address, monitor) = (address.to_owned(), Arc::clone(monitor));
+        Ok(Self { link, address, state: Arc::default(), peer, monitor })
+    }
+
+    /// Calls, on a thread of its own, once the pipeline runs. What goes wrong is found by [`check`](Self::check).
+    pub(crate) fn place(&self) -> Result<(), IoError> {
+        let failed = |e: &dyn std::fmt::Display| launch::failed(&self.address, e);
+        let endpoint = Arc::new(Endpoint::new(&self.address).map_err(|e| failed(&e))?);
+        let (peer, state) = (self.peer.clone(), Arc::clone(&self.state));
+        let (monitor, address) = (Arc::downgrade(&self.monitor), self.address.clone());
+        let call = move || {
+            let answered = peer.offer().map_err(|e| e.to_string()).and_then(|offer| {
+                let (answer, resource) = endpoint.post(&offer)?;
+                if let Some(resource) = resource {
+                    let mut state = lock(&state);
+                    if state.is_over {
+                        drop(state);
+                        say_goodbye(&endpoint, &resource);
+                        return Ok(());
+                    }
+                    state.resource = Some((Arc::clone(&endpoint), resource));
+                }
+                peer.take_answer(&answer).map_err(|e| e.to_string())
+            });
+            if let (Err(detail), Some(monitor)) = (answered, monitor.upgrade()) {
+                monitor.fail(IoError::Unreachable { uri: address, detail });
+            }
+        };
+        std::thread::Builder::new().name("io-calling".into()).spawn(call).map(drop).map_err(|e| failed(&e))
+    }
+
+    /// Whether the server is there, or may be yet.
+    pub(crate) fn check(&self) -> Result<(), IoError> {
+        self.link.check().map_err(|detail| IoError::Unreachable { uri: self.address.clone(), detail })
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let resource = {
+            let mut state = lock(&self.state);
+            state.is_over = true;
+            state.resource.take()
+        };
+        if let Some((endpoint, resource)) = resource {
+            say_goodbye(&endpoint, &resource);
+        }
+    }
+}
+
+fn say_goodbye(endpoint: &Endpoint, resource: &Uri) {
+    if let Err(error) = endpoint.delete(resource) {
+        tracing::debug!("{resource} was not deleted: {error}");
+    }
+}
+
+fn caps(codec: Codec, payload: u8) -> gst::Caps {
+    let caps = gst::Caps::builder("application/x-rtp")
+        .field("media", "video")
+        .field("encoding-name", codec.name())
+        .field("payload", i32::from(payload))
+        .field("clock-rate", 90_000_i32);
+    match codec {
+        // Constrained baseline, level 3.1 and, as asymmetry is allowed, whatever each side sends.
+        Codec::H264 => caps
+            .field("profile-level-id", "42e01f")
+            .field("packetization-mode", "1")
+            .field("level-asymmetry-allowed", "1")
+            .build(),
+        Codec::Vp8 | Codec::Vp9 => caps.build(),
+    }
+}
