@@ -1,5 +1,6 @@
 //! Calling a server, as outputs (WHIP) and inputs (WHEP) do.
 
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
@@ -10,11 +11,14 @@ use super::endpoint::Endpoint;
 use super::link::Link;
 use super::peer::Peer;
 use super::publisher::join;
-use super::sdp::Codec;
+use super::sdp::{self, Chosen, Codec};
 use super::{PAYLOAD, Reach};
 use crate::error::IoError;
 use crate::monitor::Monitor;
 use crate::{launch, lock};
+
+/// How H.264 is told of in offers: constrained baseline, level 3.1 and, as asymmetry is allowed, whatever each side sends.
+const BASELINE: &str = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f";
 
 /// A call to a server, from before its pipeline runs until this is dropped, which tells the server so.
 pub(crate) struct Call {
@@ -38,6 +42,7 @@ impl Call {
         let call = Self::new(peer, address, monitor)?;
         for transceiver in call.peer.transceivers() {
             transceiver.set_direction(Direction::Sendonly);
+            // The profile is left out here: what the encoder makes may have another level, and would not fit.
             transceiver.set_codec_preferences(Some(&caps(Codec::H264, PAYLOAD)));
             transceiver.set_property("do-nack", true);
         }
@@ -55,6 +60,12 @@ impl Call {
         let call = Self::new(peer, address, monitor)?;
         join(&call.peer.element, pipeline, entry, &call.link);
         let mut any = caps(Codec::H264, PAYLOAD);
+        any.make_mut().iter_mut().for_each(|format| {
+            for pair in BASELINE.split(';') {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                format.set(name, value);
+            }
+        });
         any.merge(caps(Codec::Vp8, PAYLOAD + 1));
         any.merge(caps(Codec::Vp9, PAYLOAD + 2));
         call.peer.expect(&any);
@@ -62,7 +73,8 @@ impl Call {
     }
 
     fn new(peer: gst::Element, address: &str, monitor: &Arc<Monitor>) -> Result<Self, IoError> {
-        let peer = Peer::around(peer, &Reach::default())?;
+        let local = is_alone().then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let peer = Peer::around(peer, &Reach { local, stun_server: None })?;
         let link = Link::watch(&peer.element);
         let (address, monitor) = (address.to_owned(), Arc::clone(monitor));
         Ok(Self { link, address, state: Arc::default(), peer, monitor })
@@ -76,7 +88,7 @@ impl Call {
         let (monitor, address) = (Arc::downgrade(&self.monitor), self.address.clone());
         let call = move || {
             let answered = peer.offer().map_err(|e| e.to_string()).and_then(|offer| {
-                let (answer, resource) = endpoint.post(&offer)?;
+                let (answer, resource) = endpoint.post(&sdp::with_format(&offer, PAYLOAD, BASELINE))?;
                 if let Some(resource) = resource {
                     let mut state = lock(&state);
                     if state.is_over {
@@ -120,19 +132,13 @@ fn say_goodbye(endpoint: &Endpoint, resource: &Uri) {
     }
 }
 
+/// Whether this machine has no network, and reaches only itself. Nothing is sent to find out: an address that nobody has is
+/// looked up in the machine's own table of routes.
+fn is_alone() -> bool {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
+    socket.and_then(|socket| socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))).is_err()
+}
+
 fn caps(codec: Codec, payload: u8) -> gst::Caps {
-    let caps = gst::Caps::builder("application/x-rtp")
-        .field("media", "video")
-        .field("encoding-name", codec.name())
-        .field("payload", i32::from(payload))
-        .field("clock-rate", 90_000_i32);
-    match codec {
-        // Constrained baseline, level 3.1 and, as asymmetry is allowed, whatever each side sends.
-        Codec::H264 => caps
-            .field("profile-level-id", "42e01f")
-            .field("packetization-mode", "1")
-            .field("level-asymmetry-allowed", "1")
-            .build(),
-        Codec::Vp8 | Codec::Vp9 => caps.build(),
-    }
+    Chosen { codec, payload, stream: 0 }.caps()
 }

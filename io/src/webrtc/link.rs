@@ -17,7 +17,7 @@ const CONNECT: Duration = Duration::from_secs(20);
 const LOST: Duration = Duration::from_secs(10);
 
 /// Nothing heard for so long, neither pictures nor reports of them, means that nobody is there: reports come every few seconds.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// What is known of a connection. Written by GStreamer's threads, read by whoever asks.
 #[derive(Debug)]

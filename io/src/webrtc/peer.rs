@@ -51,11 +51,16 @@ impl Peer {
         if let Some(stun) = &reach.stun_server {
             element.set_property("stun-server", stun);
         }
-        if let Some(local) = reach.local {
-            let ice = element.property::<WebRTCICE>("ice-agent");
-            if !ice.emit_by_name::<bool>("add-local-ip-address", &[&local.to_string()]) {
-                return Err(launch::failed("webrtcbin", &format!("{local} is not taken as an address")));
-            }
+        let ice = element.property::<WebRTCICE>("ice-agent");
+        let agent = ice.has_property("agent").then(|| ice.property::<Option<glib::Object>>("agent")).flatten();
+        // It would ask the router for a way in, which is for its owner to open.
+        if let Some(agent) = agent.filter(|agent| agent.has_property("upnp")) {
+            agent.set_property("upnp", false);
+        }
+        if let Some(local) = reach.local
+            && !ice.emit_by_name::<bool>("add-local-ip-address", &[&local.to_string()])
+        {
+            return Err(launch::failed("webrtcbin", &format!("{local} is not taken as an address")));
         }
         // A decoder that is too slow must not make packets pile up.
         let rtp = element.dynamic_cast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin"));

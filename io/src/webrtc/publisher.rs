@@ -59,6 +59,11 @@ impl Publisher {
         Ok((publisher, answer))
     }
 
+    /// Whether there is an answer to `offer` at all, told without making anything.
+    pub fn check_offer(offer: &str) -> Result<(), IoError> {
+        sdp::choose(offer, Wish::Publish).map(drop)
+    }
+
     /// Whether pictures come, or may come yet: the error says why they do not.
     pub fn check(&self) -> Result<(), IoError> {
         self.monitor.check()?;

@@ -254,6 +254,17 @@ pub(super) fn with_candidates(text: &str, candidates: &[(u32, String)]) -> Strin
     out
 }
 
+/// The description with `format` for a payload type that tells of none.
+pub(super) fn with_format(text: &str, payload: u8, format: &str) -> String {
+    if text.contains(&format!("a=fmtp:{payload} ")) {
+        return text.to_owned();
+    }
+    let map = format!("a=rtpmap:{payload} ");
+    let add =
+        |line: &str| if line.starts_with(&map) { format!("a=fmtp:{payload} {format}\r\n") } else { String::new() };
+    text.lines().flat_map(|line| [line.to_owned(), "\r\n".to_owned(), add(line)]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,6 +328,13 @@ mod tests {
             assert!(error.contains(reason), "{reason}: {error}");
         }
         assert!(choose(&good, Wish::Watch).unwrap_err().to_string().contains("takes no pictures"));
+    }
+
+    #[test]
+    fn a_format_is_told_once() {
+        let bare = "v=0\r\nm=video 9\r\na=rtpmap:96 H264/90000\r\n";
+        let told = format!("{bare}a=fmtp:96 x=1\r\n");
+        assert_eq!((with_format(bare, 96, "x=1"), with_format(&told, 96, "y=2")), (told.clone(), told));
     }
 
     #[test]

@@ -79,6 +79,11 @@ impl Viewer {
         Ok((viewer, answer))
     }
 
+    /// Whether there is an answer to `offer` at all, told without making anything.
+    pub fn check_offer(offer: &str) -> Result<(), IoError> {
+        sdp::choose(offer, Wish::Watch).map(drop)
+    }
+
     /// Whether the peer watches, or may watch yet: the error says why it does not.
     pub fn check(&self) -> Result<(), IoError> {
         self.monitor.check()?;

@@ -119,6 +119,9 @@ impl Caller {
         let peer = pipeline.by_name("peer").unwrap();
         let ice = peer.property::<WebRTCICE>("ice-agent");
         assert!(ice.emit_by_name::<bool>("add-local-ip-address", &[&"127.0.0.1"]));
+        if let Some(agent) = ice.property::<Option<gst::glib::Object>>("agent") {
+            agent.set_property("upnp", false);
+        }
         let candidates = Arc::new(Mutex::new(Vec::new()));
         let found = Arc::clone(&candidates);
         peer.connect("on-ice-candidate", false, move |values| {
