@@ -26,6 +26,9 @@ pub(crate) use viewer::{encoder, payloader};
 /// The number of our pictures in the offers that we make.
 pub(crate) const PAYLOAD: u8 = 96;
 
+/// The name of our pictures among the packets of a peer, which gets no others of ours.
+pub(crate) const SSRC: u32 = 0x4c44_0001;
+
 /// Which of this machine's addresses peers are told of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {

@@ -9,10 +9,10 @@ use gst_webrtc::WebRTCRTPTransceiverDirection::Sendonly;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::stats::{Clock as _, MonotonicClock};
 
-use super::Reach;
 use super::link::Link;
 use super::peer::Peer;
 use super::sdp::{self, Codec, Wish};
+use super::{Reach, SSRC};
 use crate::error::IoError;
 use crate::launch;
 use crate::monitor::{Monitor, Side};
@@ -76,7 +76,7 @@ impl Viewer {
         let viewer = Self { pipeline, pictures, link, monitor, clock, key_ns: AtomicU64::new(0) };
         viewer.pipeline.set_state(gst::State::Playing).map_err(|e| failed(&e))?;
         let answer = peer.answer(&offer)?;
-        Ok((viewer, answer))
+        Ok((viewer, sdp::with_source(&answer, chosen.stream)))
     }
 
     /// Whether there is an answer to `offer` at all, told without making anything.
@@ -142,7 +142,7 @@ pub(crate) fn payloader(codec: Codec, payload: u8) -> String {
         Codec::Vp8 | Codec::Vp9 => "rtpvp8pay picture-id-mode=15-bit",
     };
     format!(
-        "{pay} pt={payload} mtu=1200 ! capsfilter caps=application/x-rtp,media=video,encoding-name={},payload={payload}",
+        "{pay} pt={payload} ssrc={SSRC} mtu=1200 ! capsfilter caps=application/x-rtp,media=video,encoding-name={},payload={payload}",
         codec.name()
     )
 }
