@@ -94,8 +94,8 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "URI")]
     pub(crate) input: Option<String>,
 
-    /// Where it goes: .mp4, .mkv or .webm file, a folder for PNGs, window, rtmp://, srt://, rtsp://, an HLS playlist (.m3u8),
-    /// /dev/videoN (a virtual camera), or a gst-launch fragment. May be given several times
+    /// Where it goes: .mp4, .mkv or .webm file, a folder for PNGs, window, rtmp://, srt://, rtsp://, whip://, an HLS playlist
+    /// (.m3u8), /dev/videoN (a virtual camera), or a gst-launch fragment. May be given several times
     #[arg(short, long, value_name = "URI")]
     pub(crate) output: Vec<String>,
 
@@ -159,6 +159,10 @@ pub(crate) struct WebcamArgs {
     #[arg(long, value_name = "TEXT", env = "LIVEDIFFUSION_TOKEN", hide_env_values = true, value_parser = token)]
     pub(crate) token: Option<String>,
 
+    /// Server that tells WebRTC peers (/whip, /whep) the address by which others see this machine: stun://HOST:PORT
+    #[arg(long, value_name = "URL", value_parser = stun_server)]
+    pub(crate) stun_server: Option<String>,
+
     /// Certificate chain for HTTPS, as a PEM file. Browsers give the camera only to https:// pages and to this machine's own
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -176,6 +180,18 @@ pub(crate) struct WebcamArgs {
 
     #[command(flatten)]
     pub(crate) parameters: ParameterArgs,
+}
+
+/// An address as GStreamer takes it.
+fn stun_server(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("stun://").and_then(|rest| rest.rsplit_once(':'));
+    let letters = |c: char| c.is_ascii_alphanumeric() || ".-_[]:".contains(c);
+    match host {
+        Some((host, port)) if !host.is_empty() && host.chars().all(letters) && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("an address such as stun://host:3478 is needed".into()),
+    }
 }
 
 /// It goes into an address as it is.

@@ -38,7 +38,7 @@ pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
         given => given.clone(),
     };
     let tls = args.tls_cert.clone().zip(args.tls_key.clone());
-    let address = Address { bind: args.bind, token: token.clone(), tls };
+    let address = Address { bind: args.bind, token: token.clone(), stun_server: args.stun_server.clone(), tls };
     let session = Session::load(&model, open, model.lanes.map_or(1, usize::from))?;
     let studio = studio(session, parameters, size);
 

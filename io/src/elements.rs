@@ -18,6 +18,7 @@ const UGLY: &str = "gstreamer1.0-plugins-ugly";
 const LIBAV: &str = "gstreamer1.0-libav";
 const CORE: &str = "libgstreamer1.0-0";
 const RTSP: &str = "gstreamer1.0-rtsp";
+const NICE: &str = "gstreamer1.0-nice";
 const X: &str = "gstreamer1.0-x";
 
 const fn need(element: &'static str, debian_package: &'static str, what_for: &'static str) -> ElementNeed {
@@ -76,6 +77,16 @@ const NEEDS: &[ElementNeed] = &[
     need("hlssink2", BAD, "HLS outputs"),
     need("rtspclientsink", RTSP, "rtsp:// outputs"),
     need("v4l2sink", GOOD, "virtual cameras"),
+    need("webrtcbin", BAD, "WHIP and WHEP"),
+    need("dtlssrtpenc", BAD, "WHIP and WHEP"),
+    need("srtpenc", BAD, "WHIP and WHEP"),
+    need("nicesrc", NICE, "WHIP and WHEP"),
+    need("nicesink", NICE, "WHIP and WHEP"),
+    need("rtpbin", GOOD, "WHIP and WHEP"),
+    need("rtph264pay", GOOD, "WHIP and WHEP"),
+    need("rtpvp8pay", GOOD, "WHEP to peers without H.264"),
+    need("vp9dec", GOOD, "WHIP from peers that send VP9"),
+    need("clocksync", CORE, "files to whip:// outputs"),
     need("ximagesink", X, "the window output under X11"),
 ];
 
@@ -86,14 +97,12 @@ const OTHERS: &[(&str, &str)] = &[
     ("vp9enc", GOOD),
     ("pulsesrc", "gstreamer1.0-pulseaudio"),
     ("pipewiresrc", "gstreamer1.0-pipewire"),
-    ("webrtcbin", BAD),
     ("shmsink", BAD),
     ("shmsrc", BAD),
     ("openh264enc", BAD),
     ("x265enc", BAD),
     ("glimagesink", "gstreamer1.0-gl"),
     ("gtksink", "gstreamer1.0-gtk3"),
-    ("nicesrc", "gstreamer1.0-nice"),
 ];
 
 /// Every element that some input or output of this crate is built from.

@@ -84,6 +84,12 @@ pub enum IoError {
         /// GStreamer's own words.
         detail: String,
     },
+    /// A session description (SDP) that a peer sent.
+    #[error("the session description cannot be used: {detail}")]
+    BadDescription {
+        /// What is wrong with it.
+        detail: String,
+    },
     /// No camera, no display, or a device that does not open.
     #[error("{what} is not available: {detail}")]
     Unavailable {
@@ -190,6 +196,7 @@ impl IoError {
             | Self::EmptyInput { .. }
             | Self::NoVideo { .. }
             | Self::BadFragment { .. }
+            | Self::BadDescription { .. }
             | Self::UnknownExtension { .. }
             | Self::OutputExists { .. }
             | Self::Unwritable { .. } => ErrorKind::Usage,
@@ -256,6 +263,9 @@ impl IoError {
             },
             Self::DiskFull { path } => format!("df -h {}", path.parent().unwrap_or(path).display()),
             Self::EmptyInput { .. } => "give one that has pictures; a recording may have been cut off before it began".into(),
+            Self::BadDescription { .. } => {
+                "send an SDP offer with its addresses in it, of pictures in H.264, VP8 or, to be received here, VP9".into()
+            }
             Self::Write { .. }
             | Self::WrongSize { .. }
             | Self::WindowClosed

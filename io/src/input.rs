@@ -11,7 +11,7 @@ use crate::launch;
 
 /// Schemes whose sources deliver in real time but say so only once connected.
 const LIVE_SCHEMES: &[&str] =
-    &["rtsp", "rtsps", "rtspt", "rtmp", "rtmps", "rtmp2", "srt", "udp", "rtp", "rist", "whep"];
+    &["rtsp", "rtsps", "rtspt", "rtmp", "rtmps", "rtmp2", "srt", "udp", "rtp", "rist", "whep", "wheps"];
 
 /// How a picture is brought to the network's size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

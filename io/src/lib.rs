@@ -26,6 +26,7 @@ mod queue;
 mod retry;
 mod sink;
 mod source;
+mod webrtc;
 
 pub use audio::AudioTrack;
 pub use devices::{Device, DeviceClass, devices};
@@ -38,6 +39,8 @@ pub use queue::{Lossless, LosslessSender, Newest, NewestSender, Received, lossle
 pub use retry::Retry;
 pub use sink::{Outputs, OutputsOptions, SinkOptions, SinkReport, VideoSink, abandon_outputs};
 pub use source::{LiveNext, LiveSource, Next, SourceFrame, SourceInfo, SourceOptions, VideoSource};
+
+pub use webrtc::{Audience, Publisher, Reach, Viewer, webrtc_missing};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

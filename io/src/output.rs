@@ -42,6 +42,9 @@ pub enum Protocol {
     Srt,
     /// H.264 over RTP, to a server that records: `rtsp://`, `rtsps://`.
     Rtsp,
+    /// H.264 over WebRTC, to a server that speaks WHIP: `whip://host:port/path`, `whips://…` over HTTPS; a bearer token goes
+    /// before the host, `whip://TOKEN@host`.
+    Whip,
 }
 
 impl Protocol {
@@ -50,6 +53,7 @@ impl Protocol {
             "rtmp" | "rtmps" => Some(Self::Rtmp),
             "srt" => Some(Self::Srt),
             "rtsp" | "rtsps" | "rtspt" => Some(Self::Rtsp),
+            "whip" | "whips" => Some(Self::Whip),
             _ => None,
         }
     }
@@ -179,6 +183,8 @@ mod tests {
             ("rtmp://host/app/key", Protocol::Rtmp),
             ("srt://:7000?mode=listener", Protocol::Srt),
             ("RTSP://host:8554/live", Protocol::Rtsp),
+            ("whip://host:7860/whip", Protocol::Whip),
+            ("whips://key@host/live", Protocol::Whip),
         ] {
             assert_eq!(Output::parse(address).unwrap(), Output::Network(protocol, address.to_owned()));
         }

@@ -5,9 +5,9 @@ use livediffusion_pipeline::frame::Size;
 
 use crate::error::IoError;
 use crate::input::{Area, Fit, Input, TestSource};
-use crate::output::Output;
+use crate::output::{Output, Protocol};
 use crate::sink::SinkOptions;
-use crate::{devices, launch, sink, source};
+use crate::{devices, launch, sink, source, webrtc};
 
 /// The command that shows what `input` gives, in a window. Of a folder it shows the first picture.
 pub fn source_command(input: &Input, size: Size, fit: Fit) -> Result<String, IoError> {
@@ -17,6 +17,9 @@ pub fn source_command(input: &Input, size: Size, fit: Fit) -> Result<String, IoE
         Input::Images(folder) => {
             let pictures = source::list_images(folder)?;
             by_uri(&uri_of(pictures.first().unwrap_or(folder))?)
+        }
+        Input::Uri(uri) if webrtc::is_whep(uri) => {
+            format!("{} ! decodebin", whip("whepsrc", "whep", uri))
         }
         Input::Uri(uri) => {
             let settings = source::LOW_DELAY.map(|(name, value)| format!(" source::{name}={value}")).concat();
@@ -58,11 +61,22 @@ pub fn sink_command(output: &Output, size: Size, framerate: Option<(u32, u32)>, 
         size.width, size.height
     );
     let mut text = text.replacen("appsrc name=pictures", &pictures, 1);
+    if let Output::Network(Protocol::Whip, address) = output {
+        // `webrtcbin` calls nobody by itself; this element of gst-plugins-rs does.
+        text = text.replace(sink::PEER, &whip("whipsink", "whip", address));
+    }
     if let Output::Pngs(folder) = output {
         let frames = launch::quoted(&folder.join("frame_%06d.png").to_string_lossy());
         text = text.replace("appsink name=files sync=false max-buffers=2", &format!("multifilesink location={frames}"));
     }
     Ok(command(&text))
+}
+
+/// An element that calls a server of WHIP or WHEP.
+fn whip(element: &str, kind: &str, address: &str) -> String {
+    let (http, token) = webrtc::http_of(address).unwrap_or_default();
+    let token = token.map_or(String::new(), |token| format!(" auth-token={}", launch::quoted(&token)));
+    format!("{element} {kind}-endpoint={}{token}", launch::quoted(&http))
 }
 
 fn by_uri(uri: &str) -> String {

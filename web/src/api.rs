@@ -34,7 +34,7 @@ impl Problem {
         Self { status, what: what.into(), hint: hint.map(str::to_owned) }
     }
 
-    fn no_session(id: &str) -> Self {
+    pub(crate) fn no_session(id: &str) -> Self {
         let what = format!("there is no session {id:?}");
         Self::new(StatusCode::NOT_FOUND, what, Some("GET /api/v1/sessions lists those there are"))
     }
@@ -58,7 +58,7 @@ impl IntoResponse for Problem {
     }
 }
 
-type Answer<T> = Result<T, Problem>;
+pub(crate) type Answer<T> = Result<T, Problem>;
 
 pub(crate) async fn schema(State(shared): State<Shared>) -> Json<Value> {
     Json(schema_of(&shared.studio.defaults))
@@ -123,6 +123,8 @@ fn described(session: &Session) -> Value {
     let counts = &session.counts;
     json!({
         "id": session.id,
+        "source": session.source,
+        "viewers": session.audience.len(),
         "size": session.size().to_string(),
         "seconds": (seconds * 10.0).round() / 10.0,
         "fps": (read(&counts.frames_out) as f64 / seconds.max(1.0) * 10.0).round() / 10.0,
@@ -133,7 +135,7 @@ fn described(session: &Session) -> Value {
     })
 }
 
-fn session(shared: &Shared, id: &str) -> Answer<Arc<Session>> {
+pub(crate) fn session(shared: &Shared, id: &str) -> Answer<Arc<Session>> {
     shared.line.session(id).ok_or_else(|| Problem::no_session(id))
 }
 

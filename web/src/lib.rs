@@ -2,7 +2,8 @@
 //!
 //! Each visitor has a session: a stream batch, a seed and parameters of its own, on weights that all share. Frames come and
 //! pictures go over one WebSocket ([`message`]); an engine runs on a thread of its own, which never waits for the network
-//! and of whose frames the newest wins. Nothing here knows ONNX Runtime or GStreamer: [`Studio`] brings what is needed.
+//! and of whose frames the newest wins. Whoever speaks WHIP or WHEP publishes and watches over WebRTC, without the page. Nothing
+//! here knows ONNX Runtime: [`Studio`] brings what is needed.
 
 mod api;
 mod guard;
@@ -19,6 +20,7 @@ mod session;
 mod socket;
 mod studio;
 mod thumbnails;
+mod webrtc;
 
 pub use guard::make_token;
 pub use server::{Address, Server, WebError};

@@ -65,6 +65,11 @@ impl Line {
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
+    /// A place for whoever cannot stand in line, if one is free and nobody waits for it.
+    pub(crate) fn free_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
     /// Puts a session into the list.
     pub(crate) fn list(self: &Arc<Self>, session: &Arc<Session>, place: OwnedSemaphorePermit) -> Listed {
         let mut sessions = lock(&self.sessions);
@@ -125,7 +130,9 @@ mod tests {
         assert_eq!((first.position(), second.position()), (1, 2));
         drop(first);
         assert_eq!((second.position(), line.waiting()), (1, 1));
+        assert!(line.free_place().is_none());
         drop(place);
+        assert!(line.free_place().is_some());
         assert!(line.place().await.is_some());
         let crowd: Vec<_> = std::iter::from_fn(|| line.queue()).take(1000).collect();
         assert_eq!(crowd.len(), MOST_WAITING - 1);

@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) errors: Counter,
     pub(crate) sessions: Gauge,
     pub(crate) waiting: Gauge,
+    pub(crate) viewers: Gauge,
     memory: Gauge<f64, AtomicU64>,
     stages: Family<StageLabel, Histogram, fn() -> Histogram>,
 }
@@ -49,9 +50,10 @@ impl Metrics {
             counter("frames_dropped", "Frames and pictures that a newer one replaced, and unreadable ones");
         let frames_skipped = counter("frames_skipped", "Frames that the similarity filter answered");
         let errors = counter("errors", "Frames that failed in the networks");
-        let (sessions, waiting) = (Gauge::<i64>::default(), Gauge::<i64>::default());
+        let (sessions, waiting, viewers) = (Gauge::<i64>::default(), Gauge::<i64>::default(), Gauge::<i64>::default());
         registry.register("sessions", "Visitors who are painted", sessions.clone());
         registry.register("waiting", "Visitors in line for a session", waiting.clone());
+        registry.register("viewers", "Peers that watch a session over WebRTC", viewers.clone());
         let memory = Gauge::<f64, AtomicU64>::default();
         registry.register_with_unit("memory", "Resident memory of the process", Unit::Bytes, memory.clone());
         let stages =
@@ -66,6 +68,7 @@ impl Metrics {
             errors,
             sessions,
             waiting,
+            viewers,
             memory,
             stages,
         }

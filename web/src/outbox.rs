@@ -28,6 +28,7 @@ struct State {
     picture: Option<(Header, Bytes)>,
     undrawn: usize,
     is_full: bool,
+    is_unread: bool,
 }
 
 #[derive(Default)]
@@ -37,9 +38,22 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// One that nobody reads: of a session without a page. What is put into it is gone.
+    pub(crate) fn unread() -> Self {
+        Self { state: Mutex::new(State { is_unread: true, ..State::default() }), ..Self::default() }
+    }
+
+    /// Whether there is a page that reads it.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.lock().is_unread
+    }
+
     /// Lines up a short message. Too many mean that nobody reads them: the connection ends.
     pub(crate) fn note(&self, note: Note) {
         let mut state = self.lock();
+        if state.is_unread {
+            return;
+        }
         if state.notes.len() == MOST_NOTES {
             state.is_full = true;
         } else {

@@ -14,7 +14,7 @@ use crate::message::{Header, Kind, Reply};
 use crate::metrics::StageTimes;
 use crate::outbox::Note;
 use crate::picture::{Reader, jpeg};
-use crate::session::{Frame, Session};
+use crate::session::{Frame, Pixels, Session};
 
 /// Frames in the stream batch whose headers are remembered: as many as there can be steps times frames in a buffer. A
 /// model that swallows more is broken, and its oldest headers are forgotten.
@@ -26,6 +26,7 @@ pub(crate) fn paint(session: &Arc<Session>, painter: Painter) {
     let size = session.size();
     let mut work = Work {
         session,
+        has_page: session.outbox.is_read(),
         painter,
         size,
         times,
@@ -58,6 +59,7 @@ pub(crate) fn paint(session: &Arc<Session>, painter: Painter) {
 
 struct Work<'a> {
     session: &'a Session,
+    has_page: bool,
     painter: Painter,
     size: Size,
     times: StageTimes,
@@ -75,7 +77,14 @@ impl Work<'_> {
         let Session { clock, counts, metrics, .. } = self.session;
         let started = clock.now();
         let waited = started.saturating_sub(frame.arrived);
-        let rgb = self.reader.read(&frame.encoded, self.size).map_err(|what| (what, None))?;
+        let reader = &mut self.reader;
+        let rgb = match &frame.pixels {
+            Pixels::Encoded(encoded) => reader.read(encoded, self.size),
+            Pixels::Decoded(decoded) => {
+                decoded.with_picture(|view| reader.fit(view, self.size)).unwrap_or_else(|error| Err(error.to_string()))
+            }
+        };
+        let rgb = rgb.map_err(|what| (what, None))?;
         let read = clock.now();
         let id = self.frames;
         self.frames += 1;
@@ -105,15 +114,18 @@ impl Work<'_> {
             let Some((id_out, header)) = self.in_flight.remove(at) else { continue };
             is_own |= id_out == id;
             let begun = clock.now();
-            let encoded = jpeg(picture.rgb, self.size).map_err(|what| (what, None))?;
+            self.session.audience.show(picture.rgb, self.size).map_err(|error| (error.to_string(), error.hint()))?;
+            if self.has_page {
+                let encoded = jpeg(picture.rgb, self.size).map_err(|what| (what, None))?;
+                let header = Header { kind: Kind::Picture, ..header };
+                let message: Bytes = header.message(&encoded);
+                if self.session.outbox.picture(header, message) {
+                    self.session.count_drop();
+                }
+            }
             encoding += clock.now().saturating_sub(begun);
-            let header = Header { kind: Kind::Picture, ..header };
-            let message: Bytes = header.message(&encoded);
             counts.frames_out.fetch_add(1, Ordering::Relaxed);
             metrics.frames_out.inc();
-            if self.session.outbox.picture(header, message) {
-                self.session.count_drop();
-            }
             let mut newest = self.session.newest();
             newest.size = Some(self.size);
             newest.picture.clear();

@@ -6,7 +6,7 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{ImageFormat, ImageReader, Limits};
 use jpeg_encoder::{ColorType, Encoder};
-use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::frame::{PictureView, Size};
 
 use crate::message::Values;
 
@@ -24,9 +24,27 @@ const MOST_BYTES: u64 = 4 * (MOST_SIDE as u64) * (MOST_SIDE as u64);
 pub(crate) struct Reader {
     resizer: Resizer,
     rgb: Vec<u8>,
+    /// A picture of another size without the gaps between its rows.
+    packed: Vec<u8>,
 }
 
 impl Reader {
+    /// A picture that is decoded already, likewise. Its sender was told the size, and knows it unless it changed just now.
+    pub(crate) fn fit(&mut self, view: PictureView<'_>, size: Size) -> Result<&[u8], String> {
+        let row = 3 * view.size.width;
+        let rows = view.rgb.chunks(view.stride).take(view.size.height).map(|line| &line[..row]);
+        let packed = if view.size == size { &mut self.rgb } else { &mut self.packed };
+        packed.clear();
+        rows.for_each(|row| packed.extend_from_slice(row));
+        if view.size != size {
+            let packed = std::mem::take(&mut self.packed);
+            let scaled = self.scale(&packed, (view.size.width as u32, view.size.height as u32), size);
+            self.packed = packed;
+            scaled?;
+        }
+        Ok(&self.rgb)
+    }
+
     /// A JPEG or WebP as interleaved RGB of `size`, scaled and cropped so that it covers it.
     pub(crate) fn read(&mut self, encoded: &[u8], size: Size) -> Result<&[u8], String> {
         let mut reader = ImageReader::new(Cursor::new(encoded)).with_guessed_format().map_err(|e| e.to_string())?;
@@ -38,17 +56,21 @@ impl Reader {
         limits.max_alloc = Some(MOST_BYTES);
         reader.limits(limits);
         let picture = reader.decode().map_err(|error| format!("the frame cannot be read: {error}"))?.into_rgb8();
+        self.scale(picture.as_raw(), picture.dimensions(), size)?;
+        Ok(&self.rgb)
+    }
+
+    /// Scales and crops `rgb` into our own.
+    fn scale(&mut self, rgb: &[u8], (width, height): (u32, u32), size: Size) -> Result<(), String> {
         self.rgb.resize(3 * size.pixels(), 0);
         let fail = |error: &dyn std::fmt::Display| format!("the frame cannot be scaled: {error}");
-        let (width, height) = picture.dimensions();
-        let source = ImageRef::new(width, height, picture.as_raw(), PixelType::U8x3).map_err(|e| fail(&e))?;
+        let source = ImageRef::new(width, height, rgb, PixelType::U8x3).map_err(|e| fail(&e))?;
         let (width, height) = (size.width as u32, size.height as u32);
         let mut target = Image::from_slice_u8(width, height, &mut self.rgb, PixelType::U8x3).map_err(|e| fail(&e))?;
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
             .fit_into_destination(Some((0.5, 0.5)));
-        self.resizer.resize(&source, &mut target, &options).map_err(|e| fail(&e))?;
-        Ok(&self.rgb)
+        self.resizer.resize(&source, &mut target, &options).map_err(|e| fail(&e))
     }
 }
 
@@ -98,6 +120,17 @@ mod tests {
             assert!(pixel[1] > 150 && pixel[0] < 100 && pixel[2] < 100, "{pixel:?}");
         }
         assert_eq!(square.len(), 3 * 256);
+    }
+
+    #[test]
+    fn a_decoded_frame_is_fitted_whatever_its_size_and_stride() {
+        let mut reader = Reader::default();
+        // Two rows of two pixels, with a gap of two bytes after each.
+        let rgb = [10, 10, 10, 20, 20, 20, 0, 0, 30, 30, 30, 40, 40, 40, 0, 0];
+        let view = PictureView { size: Size::new(2, 2), stride: 8, rgb: &rgb };
+        assert_eq!(reader.fit(view, Size::new(2, 2)).unwrap(), [10, 10, 10, 20, 20, 20, 30, 30, 30, 40, 40, 40]);
+        assert_eq!(reader.fit(view, Size::new(1, 1)).unwrap(), [25, 25, 25]);
+        assert_eq!(reader.fit(view, Size::new(4, 4)).unwrap().len(), 48);
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path as UrlPath};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use livediffusion_io::Reach;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
@@ -26,6 +27,7 @@ use crate::guard::{Guard, MOST_BODY, bounds, guard};
 use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::studio::Studio;
+use crate::webrtc::{self, whep, whip};
 use crate::{api, page, socket};
 
 /// Connections at a time. Each costs a few kilobytes; those beyond wait in the system's own queue.
@@ -42,6 +44,8 @@ pub struct Address {
     pub bind: SocketAddr,
     /// What every request must show.
     pub token: Option<String>,
+    /// Where peers over WebRTC learn the address by which this machine is seen: `stun://host:port`.
+    pub stun_server: Option<String>,
     /// Certificate chain and private key, as PEM files, for HTTPS.
     pub tls: Option<(PathBuf, PathBuf)>,
 }
@@ -69,6 +73,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) line: Arc<Line>,
     pub(crate) guard: Guard,
+    pub(crate) reach: Reach,
     pub(crate) ending: Notify,
 }
 
@@ -98,6 +103,7 @@ impl Server {
             line: Line::new(max_sessions, Arc::clone(&metrics)),
             metrics,
             guard: Guard::new(address.token.clone(), address.bind),
+            reach: Reach::bound_to(address.bind.ip(), address.stun_server.clone()),
             ending: Notify::new(),
         });
         Ok(Self { listener, tls, shared })
@@ -179,6 +185,11 @@ fn router(shared: &Shared) -> Router {
         .route("/api/v1/snapshot", get(api::snapshot))
         .route("/api/v1/stats", get(api::stats))
         .route("/api/v1/stream", get(socket::upgrade))
+        .route("/whip", post(whip::publish).options(webrtc::options))
+        .route("/whip/{id}", delete(whip::end).options(webrtc::options))
+        .route("/whep", post(whep::watch_newest).options(webrtc::options))
+        .route("/whep/{id}", post(whep::watch).options(webrtc::options))
+        .route("/whep/{id}/{viewer}", delete(whep::end).options(webrtc::options))
         .fallback(api::not_found)
         .layer(DefaultBodyLimit::max(MOST_BODY))
         .layer(from_fn(bounds))

@@ -6,27 +6,42 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use livediffusion_io::{Audience, SourceFrame};
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::painter::Painter;
-use livediffusion_pipeline::params::{Parameters, spec};
+use livediffusion_pipeline::params::Parameters;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
 use livediffusion_pipeline::{Control, EngineError, Sizes, Tuner};
+use tokio::sync::Notify;
 
 use crate::mailbox::Mailbox;
 use crate::message::{Header, Numbers, Reply, Values};
 use crate::metrics::Metrics;
 use crate::outbox::{Note, Outbox};
-use crate::studio::{Refusal, Studio, shown};
+use crate::studio::{Refusal, SIZE, Studio, shown};
 
-/// Moves the t_index_list; see [`Parameters::set_strength`].
-const STRENGTH: &str = "strength";
-/// The parameter that takes another engine.
-const SIZE: &str = "size";
+/// Who brings a session's frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Source {
+    /// A page, over its WebSocket; it gets the pictures, too.
+    Page,
+    /// A peer over WebRTC.
+    Whip,
+}
+
+/// A frame's pixels as they came.
+pub(crate) enum Pixels {
+    /// JPEG or WebP.
+    Encoded(Bytes),
+    /// Decoded, of about the session's size.
+    Decoded(SourceFrame),
+}
 
 /// A frame as it came.
 pub(crate) struct Frame {
     pub(crate) header: Header,
-    pub(crate) encoded: Bytes,
+    pub(crate) pixels: Pixels,
     /// On the session's clock.
     pub(crate) arrived: Duration,
 }
@@ -69,6 +84,11 @@ pub(crate) struct Counts {
 
 pub(crate) struct Session {
     pub(crate) id: String,
+    pub(crate) source: Source,
+    /// Who watches over WebRTC.
+    pub(crate) audience: Audience,
+    /// Somebody asked for the session's end.
+    pub(crate) ending: Notify,
     pub(crate) studio: Arc<Studio>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: MonotonicClock,
@@ -87,18 +107,22 @@ impl Session {
     /// Makes a session and the thread of its engine.
     pub(crate) fn start(
         id: String,
+        source: Source,
+        parameters: Parameters,
         studio: &Arc<Studio>,
         metrics: &Arc<Metrics>,
     ) -> Result<(Arc<Self>, JoinHandle<()>), EngineError> {
-        let parameters = studio.defaults.clone();
         let (painter, hot) = make(studio, &parameters)?;
         let session = Arc::new(Self {
             id,
+            source,
+            audience: Audience::default(),
+            ending: Notify::new(),
             studio: Arc::clone(studio),
             metrics: Arc::clone(metrics),
             clock: MonotonicClock::start(),
             inbox: Mailbox::new(),
-            outbox: Outbox::default(),
+            outbox: if source == Source::Page { Outbox::default() } else { Outbox::unread() },
             counts: Counts::default(),
             newest: Mutex::default(),
             next: Mailbox::new(),
@@ -119,10 +143,10 @@ impl Session {
     }
 
     /// Takes a frame, in place of one that still waits.
-    pub(crate) fn frame(&self, header: Header, encoded: Bytes) {
+    pub(crate) fn frame(&self, header: Header, pixels: Pixels) {
         self.counts.frames_in.fetch_add(1, Ordering::Relaxed);
         self.metrics.frames_in.inc();
-        let frame = Frame { header, encoded, arrived: self.clock.now() };
+        let frame = Frame { header, pixels, arrived: self.clock.now() };
         if let Some(old) = self.inbox.put(frame) {
             self.drop_frame(old.header);
         }
@@ -159,24 +183,7 @@ impl Session {
     /// when its engine is ready, while the stream goes on.
     pub(crate) fn set(self: &Arc<Self>, values: &Values) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let mut parameters = state.parameters.clone();
-        for (name, text) in values.iter().filter(|(name, _)| *name != STRENGTH) {
-            parameters.set(name, text)?;
-            if spec(name).is_some_and(|spec| !spec.hot && spec.name != SIZE)
-                && !is_same(&state.parameters, &parameters, name)
-            {
-                return Err(Refusal::new(
-                    format!("{name} cannot change while the stream runs"),
-                    "give it to livediffusion webcam when it starts",
-                ));
-            }
-        }
-        if let Some(text) = values.get(STRENGTH) {
-            let strength = text.trim().parse().ok().filter(|strength: &f64| (0.0..=1.0).contains(strength));
-            let refusal = || Refusal::new(format!("strength {text:?} is not a number"), "a number from 0 to 1");
-            parameters.set_strength(strength.ok_or_else(refusal)?);
-        }
-        self.studio.facts.check(&parameters)?;
+        let parameters = self.studio.changed(&state.parameters, values)?;
         let is_resized = self.studio.size_of(&parameters) != self.studio.size_of(&state.parameters);
         for (name, text) in values.iter().filter(|(name, _)| *name != SIZE) {
             state.hot.tuner.handle().set(name, text).map_err(|what| Refusal { what, hint: None })?;
@@ -197,9 +204,7 @@ impl Session {
 
     /// Takes a preset.
     pub(crate) fn take_preset(self: &Arc<Self>, name: &str) -> Result<(), Refusal> {
-        let preset = self.studio.preset(name);
-        let refusal = || Refusal::new(format!("there is no preset {name:?}"), "GET /api/v1/presets lists them");
-        self.set(&preset.ok_or_else(refusal)?.values())
+        self.set(&self.studio.preset_values(name)?)
     }
 
     /// Makes an engine for the parameters' size beside the one that runs.
@@ -303,10 +308,6 @@ pub(crate) struct Marks {
     engine_ns: u64,
     wait_ns: u64,
     steps: u64,
-}
-
-fn is_same(old: &Parameters, new: &Parameters, name: &str) -> bool {
-    spec(name).is_some_and(|spec| (spec.show)(old) == (spec.show)(new))
 }
 
 /// A stream and what changes its settings.

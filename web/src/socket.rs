@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use crate::message::{HEADER, Header, MOST_PAYLOAD, MOST_TEXT, Reply, Request};
 use crate::outbox::Note;
 use crate::server::{Shared, random_id};
-use crate::session::{Marks, Session};
+use crate::session::{Marks, Pixels, Session, Source};
 use crate::studio::Refusal;
 use crate::thumbnails;
 
@@ -78,7 +78,8 @@ async fn painted(shared: &Shared, sink: &mut Sink, stream: &mut Stream) -> Resul
     drop(ticket);
     let id = random_id().map_err(|_| "the system has no randomness")?;
     let (studio, metrics) = (Arc::clone(&shared.studio), Arc::clone(&shared.metrics));
-    let made = tokio::task::spawn_blocking(move || Session::start(id, &studio, &metrics)).await;
+    let start = move || Session::start(id, Source::Page, studio.defaults.clone(), &studio, &metrics);
+    let made = tokio::task::spawn_blocking(start).await;
     let (session, thread) = match made {
         Ok(Ok(made)) => made,
         Ok(Err(error)) => {
@@ -160,7 +161,7 @@ async fn receive(session: &Arc<Session>, stream: &mut Stream) -> Result<(), &'st
         };
         match message {
             Message::Binary(bytes) => match Header::frame(&bytes) {
-                Ok((header, payload)) => session.frame(header, payload),
+                Ok((header, payload)) => session.frame(header, Pixels::Encoded(payload)),
                 Err(error) => session.complain(error.to_string(), None),
             },
             Message::Text(text) => {

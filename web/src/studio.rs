@@ -4,10 +4,15 @@ use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::SharedText;
 use livediffusion_pipeline::painter::Painter;
-use livediffusion_pipeline::params::{PARAMETERS, Parameters, ParseError};
+use livediffusion_pipeline::params::{PARAMETERS, ParameterSpec as Spec, Parameters, ParseError, spec};
 use livediffusion_pipeline::{Control, EngineError, Prompts};
 
 use crate::message::Values;
+
+/// Moves the t_index_list; see [`Parameters::set_strength`].
+const STRENGTH: &str = "strength";
+/// The parameter that takes another engine.
+pub(crate) const SIZE: &str = "size";
 
 /// Makes a stream at a size, under the settings of a control, on weights that all streams share.
 pub type MakePainter = Box<dyn Fn(Size, Control) -> Result<Painter, EngineError> + Send + Sync>;
@@ -65,7 +70,35 @@ impl Studio {
         parameters.size.unwrap_or(self.size)
     }
 
-    pub(crate) fn preset(&self, name: &str) -> Option<&Preset> {
+    /// `old` with other values: of all of them or, if one may not be, of none.
+    pub(crate) fn changed(&self, old: &Parameters, values: &Values) -> Result<Parameters, Refusal> {
+        let mut parameters = old.clone();
+        for (name, text) in values.iter().filter(|(name, _)| *name != STRENGTH) {
+            parameters.set(name, text)?;
+            let is_same = |spec: &Spec| (spec.show)(old) == (spec.show)(&parameters);
+            if spec(name).is_some_and(|spec| !spec.hot && spec.name != SIZE && !is_same(spec)) {
+                return Err(Refusal::new(
+                    format!("{name} cannot change while the stream runs"),
+                    "give it to livediffusion webcam when it starts",
+                ));
+            }
+        }
+        if let Some(text) = values.get(STRENGTH) {
+            let strength = text.trim().parse().ok().filter(|strength: &f64| (0.0..=1.0).contains(strength));
+            let refusal = || Refusal::new(format!("strength {text:?} is not a number"), "a number from 0 to 1");
+            parameters.set_strength(strength.ok_or_else(refusal)?);
+        }
+        self.facts.check(&parameters)?;
+        Ok(parameters)
+    }
+
+    /// The values of a preset.
+    pub(crate) fn preset_values(&self, name: &str) -> Result<Values, Refusal> {
+        let refusal = || Refusal::new(format!("there is no preset {name:?}"), "GET /api/v1/presets lists them");
+        self.preset(name).map(Preset::values).ok_or_else(refusal)
+    }
+
+    fn preset(&self, name: &str) -> Option<&Preset> {
         self.presets.iter().find(|preset| preset.name == name)
     }
 }

@@ -17,3 +17,4 @@ mod streams;
 mod support;
 mod survival;
 mod webcam;
+mod whip;

@@ -20,6 +20,7 @@ fn what_cannot_be_served_is_refused_with_a_hint() {
     run(["webcam", "--bind", &address]).refused(USAGE, &[&address, "hint:--bind"]);
     run(["webcam", "--bind", "nonsense"]).refused(USAGE, &["nonsense"]);
     run(["webcam", "--token", "short"]).refused(USAGE, &["8 to 256"]);
+    run(["webcam", "--stun-server", "example.org"]).refused(USAGE, &["stun://host:3478"]);
     run(["webcam", "--max-sessions", "0"]).refused(USAGE, &["1..=64"]);
     run(["webcam", "--tls-cert", "/nosuch.pem"]).refused(USAGE, &["--tls-key"]);
     let tls = ["webcam", "--bind", "127.0.0.1:0", "--tls-cert", "/nosuch.pem", "--tls-key", "/nosuch.key"];
@@ -61,12 +62,26 @@ fn beyond_this_machine_a_token_is_made_printed_once_and_needed() {
 /// The page in Chromium, with a clip for a camera; screenshots land in out/web.
 #[test]
 fn the_page_does_what_people_expect_of_it() {
+    in_the_browser("page.test.mjs");
+}
+
+/// Chromium publishes its fake camera by WHIP and plays what comes back by WHEP.
+#[test]
+fn a_browser_publishes_and_plays_over_webrtc() {
+    if let Some(element) = livediffusion_io::webrtc_missing() {
+        let package = livediffusion_io::package_of(element).unwrap_or("?");
+        println!("skipped: no element {element} (apt install {package})");
+        return;
+    }
+    in_the_browser("webrtc.test.mjs");
+}
+
+fn in_the_browser(test: &str) {
     if !has_runtime() {
         return;
     }
-    let test = project().join("web/tests/browser/page.test.mjs");
     let node = Command::new("node")
-        .arg(test)
+        .arg(project().join("web/tests/browser").join(test))
         .arg(env!("CARGO_BIN_EXE_livediffusion"))
         .arg(project().canonicalize().unwrap())
         .arg(project().join("out/web"))

@@ -18,12 +18,14 @@ use gst::prelude::*;
 use livediffusion_pipeline::frame::{FrameMeta, Size};
 
 pub(crate) use feeder::Feeder;
+pub(crate) use network::{PEER, live_kilobits};
 pub(crate) use open::describe;
 
 use crate::audio::{AudioTrack, Pump};
 use crate::error::IoError;
 use crate::monitor::Monitor;
 use crate::output::Output;
+use crate::webrtc::Call;
 use crate::{launch, lock};
 
 /// What is wanted of an output.
@@ -110,6 +112,8 @@ pub struct VideoSink {
     start: Start,
     /// When a live stream last was told to begin anew.
     last_key_ns: Option<u64>,
+    /// The server that it goes to over WebRTC.
+    call: Option<Call>,
 }
 
 impl VideoSink {
@@ -122,6 +126,9 @@ impl VideoSink {
     pub fn push(&mut self, meta: FrameMeta, rgb: &[u8]) -> Result<(), IoError> {
         if rgb.len() != self.size.pixels() * 3 {
             return Err(IoError::WrongSize { expected: self.size, got: rgb.len() });
+        }
+        if let Some(call) = &self.call {
+            call.check()?;
         }
         let pts_ns = meta.pts_ns.unwrap_or(self.frames * self.frame_ns);
         // A frame that does not say how long it is shown is shown as long as the one before.
@@ -182,7 +189,10 @@ impl VideoSink {
             pump.finish();
         }
         self.feeder.end();
-        self.feeder.wait_for_end(|| self.target.len())?;
+        // What a peer has seen is not known, and its end is told by hanging up.
+        if self.call.is_none() {
+            self.feeder.wait_for_end(|| self.target.len())?;
+        }
         self.shut_down();
         let path = match std::mem::replace(&mut self.target, Target::Nothing) {
             Target::File(file) => Some(file.finish()?),
@@ -201,6 +211,7 @@ impl VideoSink {
     }
 
     fn shut_down(&mut self) {
+        self.call = None;
         // The pipeline first: the pump may be waiting for room in it.
         if let Err(error) = self.pipeline.set_state(gst::State::Null) {
             tracing::debug!(output = self.monitor.what(), "stopping: {error}");

@@ -9,6 +9,7 @@ use crate::audio::AudioTrack;
 use crate::error::IoError;
 use crate::launch;
 use crate::output::Protocol;
+use crate::webrtc::{self, Codec};
 
 /// Seconds between key frames: a viewer who joins waits this long at most, and an HLS segment begins at each.
 pub(super) const KEY_FRAME_SECONDS: u64 = 2;
@@ -19,6 +20,9 @@ const MUXER_PATIENCE_NS: u64 = 500_000_000;
 
 /// Segments in the playlist of a live stream: three more than players want, for those that are slow.
 const SEGMENTS: u32 = 6;
+
+/// Where a stream goes over WebRTC.
+pub(crate) const PEER: &str = "webrtcbin name=peer";
 
 /// What a stream is made of.
 #[derive(Clone, Copy)]
@@ -46,6 +50,7 @@ pub(super) fn stream(protocol: Protocol, address: &str, made: Made<'_>) -> Resul
             let sink = format!("srtsink uri={to} auto-reconnect=false wait-for-connection=false");
             ("mpegtsmux", format!("{muxer} ! {sink} sync={sync} async=false"))
         }
+        Protocol::Whip => return Ok(whip(made)),
         // TCP: one connection through any firewall, whose end is noticed.
         Protocol::Rtsp => {
             ("rtspclientsink", format!("rtspclientsink name=muxer location={to} protocols=tcp latency=0"))
@@ -54,6 +59,17 @@ pub(super) fn stream(protocol: Protocol, address: &str, made: Made<'_>) -> Resul
     let sound = made.audio.map(|track| sound(track, muxer)).transpose()?;
     let sound = sound.map_or_else(String::new, |sound| format!(" {sound} ! muxer."));
     Ok(format!("{} ! muxer. {tail}{sound}", pictures(made)))
+}
+
+/// The pipeline that sends to whom its `webrtcbin` is told of.
+fn whip(made: Made<'_>) -> String {
+    // Nothing behind it keeps a file's pace.
+    let pace = if made.live { "" } else { "! clocksync " };
+    format!(
+        "appsrc name=pictures ! queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 {pace}! videoconvert ! {} ! {} ! {PEER}",
+        webrtc::encoder(Codec::H264, live_kilobits(made.size, frames_a_second(made.framerate))),
+        webrtc::payloader(Codec::H264, webrtc::PAYLOAD),
+    )
 }
 
 /// The pipeline that keeps a folder of segments with the playlist `path`.
@@ -85,10 +101,8 @@ pub(super) fn camera(device: &Path, live: bool) -> String {
 
 /// From pictures to H.264 that is sent as soon as it is made.
 fn pictures(Made { size, framerate, .. }: Made<'_>) -> String {
-    let (n, d) = framerate.filter(|(n, d)| *n > 0 && *d > 0).unwrap_or((30, 1));
-    let fps = (u64::from(n) / u64::from(d)).clamp(1, 240);
-    // A tenth of a bit a pixel is what streaming services ask for.
-    let kilobits = (size.pixels() as u64 * fps / 10_000).clamp(400, 20_000);
+    let fps = frames_a_second(framerate);
+    let kilobits = live_kilobits(size, fps);
     format!(
         "appsrc name=pictures ! queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 ! videoconvert \
          ! video/x-raw,format=I420 ! x264enc tune=zerolatency speed-preset=superfast bitrate={kilobits} \
@@ -96,6 +110,16 @@ fn pictures(Made { size, framerate, .. }: Made<'_>) -> String {
         KEY_FRAME_SECONDS * fps,
         encode::BEFORE_MUXER
     )
+}
+
+fn frames_a_second(framerate: Option<(u32, u32)>) -> u64 {
+    let (n, d) = framerate.filter(|(n, d)| *n > 0 && *d > 0).unwrap_or((30, 1));
+    (u64::from(n) / u64::from(d)).clamp(1, 240)
+}
+
+/// Kilobits a second of a live stream: a tenth of a bit a pixel is what streaming services ask for.
+pub(crate) fn live_kilobits(size: Size, fps: u64) -> u64 {
+    (size.pixels() as u64 * fps / 10_000).clamp(400, 20_000)
 }
 
 /// The sound as it is where the muxer takes it, else as AAC, which all of them do.

@@ -15,7 +15,8 @@ use crate::audio::{AudioTrack, Pump};
 use crate::error::IoError;
 use crate::launch;
 use crate::monitor::{Monitor, Side};
-use crate::output::{Container, Output};
+use crate::output::{Container, Output, Protocol};
+use crate::webrtc::Call;
 
 /// Pictures that wait for the output. More would only make a slow output show itself later.
 const PICTURES: u64 = 3;
@@ -65,12 +66,21 @@ pub(super) fn open(output: &Output, mut options: SinkOptions) -> Result<VideoSin
         }
     };
     monitor.watch(&pipeline);
-    start(pipeline, target, monitor, &options, audio)
+    let call = match output {
+        Output::Network(Protocol::Whip, address) => {
+            Some(Call::to_send(launch::named(&pipeline, "peer")?, address, &monitor)?)
+        }
+        _ => None,
+    };
+    start(pipeline, target, monitor, &options, audio, call)
 }
 
 /// Whether the output can carry sound.
 const fn takes_sound(output: &Output) -> bool {
-    matches!(output, Output::File(..) | Output::Network(..) | Output::Hls(_))
+    match output {
+        Output::Network(protocol, _) => !matches!(protocol, Protocol::Whip),
+        _ => matches!(output, Output::File(..) | Output::Hls(_)),
+    }
 }
 
 /// The pipeline as `gst-launch-1.0` takes it, from its `appsrc`s named `pictures` and, with sound, `sound`. Only of a
@@ -119,6 +129,7 @@ fn start(
     monitor: Arc<Monitor>,
     options: &SinkOptions,
     audio: Option<AudioTrack>,
+    call: Option<Call>,
 ) -> Result<VideoSink, IoError> {
     let what = monitor.what();
     let failed = |e: &dyn std::fmt::Display| launch::failed(&what, e);
@@ -180,10 +191,14 @@ fn start(
         shift_ns,
         start,
         last_key_ns: None,
+        call,
     };
     if sink.pipeline.set_state(gst::State::Playing).is_err() {
         sink.monitor.check()?;
         return Err(failed(&"it does not start"));
+    }
+    if let Some(call) = &sink.call {
+        call.place()?;
     }
     Ok(sink)
 }

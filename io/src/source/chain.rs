@@ -32,7 +32,7 @@ impl Chain {
     pub(crate) fn describe(size: Size, fit: Fit) -> String {
         let (width, height) = (size.width, size.height);
         let crop = match fit {
-            Fit::Cover => format!("! aspectratiocrop aspect-ratio={width}/{height}"),
+            Fit::Cover => format!("! aspectratiocrop name=crop aspect-ratio={width}/{height}"),
             Fit::Contain | Fit::Stretch => String::new(),
         };
         let borders = fit == Fit::Contain;
@@ -44,8 +44,22 @@ impl Chain {
             "queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 \
              ! videoconvert ! videoflip name=upright video-direction=auto {crop} \
              ! videoscale method=bilinear2 add-borders={borders} ! videoconvert ! video/x-raw,format=ARGB64 ! videoconvert \
-             ! video/x-raw,format=RGB,width={width},height={height},pixel-aspect-ratio=1/1"
+             ! capsfilter name=fitted caps=video/x-raw,format=RGB,width={width},height={height},pixel-aspect-ratio=1/1"
         )
+    }
+
+    /// Gives pictures of another size from now on, covered as [`Fit::Cover`] does. Those on their way keep the old one.
+    pub(crate) fn resize(&self, size: Size) {
+        let (width, height) = (size.width as i32, size.height as i32);
+        if let Some(crop) = self.bin.by_name("crop") {
+            crop.set_property("aspect-ratio", gst::Fraction::new(width, height));
+        }
+        if let Some(fitted) = self.bin.by_name("fitted") {
+            let caps = gst::Caps::builder("video/x-raw").field("format", "RGB").field("width", width);
+            let square = gst::Fraction::new(1, 1);
+            let caps = caps.field("height", height).field("pixel-aspect-ratio", square).build();
+            fitted.set_property("caps", &caps);
+        }
     }
 
     /// The pad that takes raw video.

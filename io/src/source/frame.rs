@@ -31,7 +31,7 @@ impl SourceFrame {
         self.meta = meta;
     }
 
-    /// Lends the picture to `look`: RGB of the size that the source was opened for. Rows may have gaps between them.
+    /// Lends the picture to `look`: RGB of the size that its source was opened for. Rows may have gaps between them.
     pub fn with_picture<R>(&self, look: impl FnOnce(PictureView<'_>) -> R) -> Result<R, IoError> {
         let what = "a picture";
         let buffer = self.sample.buffer().ok_or_else(|| launch::failed(what, &"no memory"))?;

@@ -9,6 +9,7 @@ use super::chain::Chain;
 use crate::error::IoError;
 use crate::input::{Area, Input, TestSource};
 use crate::monitor::Monitor;
+use crate::webrtc::Call;
 use crate::{devices, launch, lock};
 
 /// The sound of an input: where its packets come out, and their format.
@@ -101,6 +102,21 @@ pub(crate) fn attach(
         }
     }
     Ok(sound)
+}
+
+/// Adds to `pipeline` what receives pictures from the WHEP server at `address` for `chain`.
+pub(crate) fn call(
+    address: &str,
+    pipeline: &gst::Pipeline,
+    chain: &Chain,
+    monitor: &Arc<Monitor>,
+) -> Result<Call, IoError> {
+    let peer = launch::element("webrtcbin")?;
+    add(pipeline, &peer)?;
+    // Nothing is waited for: the server is called once the pipeline runs.
+    chain.pictures.set_property("async", false);
+    let entry = chain.entry().ok_or_else(|| launch::failed("input", &"no entry"))?;
+    Call::to_receive(peer, address, monitor, pipeline, &entry)
 }
 
 /// A picture that does not decode must not end the stream: decoders that count errors are told to go on, and what they

@@ -15,6 +15,7 @@ use std::time::Duration;
 use gst::prelude::*;
 use livediffusion_pipeline::frame::{FrameMeta, Size};
 
+pub(crate) use chain::Chain;
 pub use frame::SourceFrame;
 pub(crate) use head::LOW_DELAY;
 pub(crate) use images::list as list_images;
@@ -25,6 +26,7 @@ use crate::error::IoError;
 use crate::input::{Fit, Input};
 use crate::monitor::Monitor;
 use crate::queue::{Lossless, Newest, Received};
+use crate::webrtc::Call;
 
 /// How long a running input may be silent: network streams stall for some seconds without being lost.
 const STALL: Duration = Duration::from_secs(30);
@@ -131,6 +133,8 @@ pub struct VideoSource {
     /// Whether there is nothing more to give, for any reason.
     done: bool,
     closed: Arc<AtomicBool>,
+    /// The server that it comes from over WebRTC.
+    call: Option<Call>,
 }
 
 impl VideoSource {
@@ -209,6 +213,7 @@ impl VideoSource {
     pub fn stop(&mut self) {
         self.dropped = self.dropped();
         self.done = true;
+        self.call = None;
         self.closed.store(true, Ordering::Release);
         // First the queue: a producer that waits for room in it is let go.
         self.queue = None;
@@ -255,6 +260,9 @@ impl VideoSource {
             }
             left -= slice;
             self.idle += slice;
+            if let Some(Err(error)) = self.call.as_ref().map(Call::check) {
+                self.monitor.fail(error);
+            }
             if self.monitor.failed() && self.idle >= AFTER_ERROR {
                 self.done = true;
                 self.monitor.check()?;
@@ -280,7 +288,7 @@ impl Drop for VideoSource {
 
 /// From decoded video to pictures, as `gst-launch-1.0` takes it.
 pub(crate) fn describe_chain(size: Size, fit: Fit) -> String {
-    chain::Chain::describe(size, fit)
+    Chain::describe(size, fit)
 }
 
 /// When a sample is shown, counted from the start of the stream: edit lists, seeks and streams that start late are

@@ -13,7 +13,7 @@ use crate::error::IoError;
 use crate::input::Input;
 use crate::monitor::{Monitor, Side};
 use crate::queue::{LosslessSender, NewestSender, Received, lossless, newest};
-use crate::{launch, lock};
+use crate::{launch, lock, webrtc};
 
 /// How long an input may take to give its first picture.
 const FIRST_PICTURE: Duration = Duration::from_secs(10);
@@ -72,6 +72,7 @@ fn source(
         ended: Arc::default(),
         done: false,
         closed: Arc::default(),
+        call: None,
     })
 }
 
@@ -99,7 +100,14 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
     monitor.watch(&pipeline);
     let chain = Chain::new(options.size, options.fit)?;
     pipeline.add(&chain.bin).map_err(|e| launch::failed(&what, &e))?;
-    let sound = head::attach(input, &pipeline, &chain, &monitor, options.keep_audio)?;
+    let call = match input {
+        Input::Uri(address) if webrtc::is_whep(address) => Some(head::call(address, &pipeline, &chain, &monitor)?),
+        _ => None,
+    };
+    let sound = match &call {
+        Some(_) => Arc::default(),
+        None => head::attach(input, &pipeline, &chain, &monitor, options.keep_audio)?,
+    };
 
     let paused = pipeline.set_state(gst::State::Paused);
     let real_time = matches!(paused, Ok(gst::StateChangeSuccess::NoPreroll)) || input.is_live_stream();
@@ -121,6 +129,10 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
     if paused.and_then(|_| pipeline.set_state(gst::State::Playing)).is_err() {
         monitor.check()?;
         return Err(IoError::Failed { what, detail: "it does not start".into() });
+    }
+    if let Some(call) = call {
+        call.place()?;
+        source.call = Some(call);
     }
     wait_for_first(&mut source)?;
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails, in its helpers too")]
 
+mod caller;
 mod errors;
 mod fit;
 mod in_step;
@@ -12,3 +13,4 @@ mod pictures;
 mod reconnect;
 mod round_trip;
 mod support;
+mod webrtc;

@@ -13,7 +13,7 @@ use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{DenoiseBatch, TextEncoder as _};
 
 use crate::made_up::{F16, f16_pack, write};
-use crate::support::{assert_close, constant, load, noise, on, row, runtime, with_int, with_ints};
+use crate::support::{assert_close, constant, load, noise, on, row, runtime};
 
 const PICTURE: [&str; 4] = ["batch", "3", "h", "w"];
 
@@ -22,7 +22,7 @@ fn unet(extra: Vec<NodeProto>, width: &str) -> Vec<u8> {
     // ReduceMean keeps the two sides, as ones.
     let mut nodes = vec![
         constant("last", &[3]),
-        with_ints(NodeProto::new("ReduceMean", &["prompt_kv"], &["mean"]), "axes", &[1, 2]),
+        NodeProto::new("ReduceMean", &["prompt_kv"], &["mean"]).with_ints("axes", &[1, 2]),
         NodeProto::new("Unsqueeze", &["mean", "last"], &["mean4"]),
         NodeProto::new("Add", &["sample", "mean4"], &["out_sample"]),
     ];
@@ -45,7 +45,7 @@ fn projection() -> Vec<u8> {
         vec![
             node("Neg", &["encoder_hidden_states"], &["negative"]),
             node("Add", &["encoder_hidden_states", "encoder_hidden_states"], &["double"]),
-            with_int(node("Concat", &["encoder_hidden_states", "negative", "double"], &["prompt_kv"]), "axis", 2),
+            node("Concat", &["encoder_hidden_states", "negative", "double"], &["prompt_kv"]).with_int("axis", 2),
         ],
         vec![ValueInfoProto::tensor("encoder_hidden_states", F16, &["batch", "77", "2"])],
         vec![ValueInfoProto::tensor("prompt_kv", F16, &["batch", "77", "6"])],
@@ -107,7 +107,7 @@ fn a_prompt_kv_that_is_missing_or_does_not_fit_is_named() {
     // Another text encoder's width.
     let wide = ["batch", "77", "3"].as_slice();
     let model = ModelProto::bytes(
-        vec![with_int(NodeProto::new("Concat", &["x", "x"], &["y"]), "axis", 2)],
+        vec![NodeProto::new("Concat", &["x", "x"], &["y"]).with_int("axis", 2)],
         vec![ValueInfoProto::tensor("x", F16, wide)],
         vec![ValueInfoProto::tensor("y", F16, &["batch", "77", "6"])],
     );

@@ -9,11 +9,11 @@ use serde_json::json;
 
 use crate::support::{Heard, PATIENCE, Running, Visitor, grey};
 
-fn descriptors() -> usize {
+pub(crate) fn descriptors() -> usize {
     std::fs::read_dir(Path::new("/proc/self/fd")).map_or(0, Iterator::count)
 }
 
-fn resident_mb() -> f64 {
+pub(crate) fn resident_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches("kB").trim().parse::<f64>().unwrap() / 1024.0
@@ -186,7 +186,8 @@ async fn half_open_sockets_hold_nothing_up() {
 #[test]
 fn beyond_this_machine_a_token_is_needed() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let address = livediffusion_web::Address { bind: "0.0.0.0:0".parse().unwrap(), token: None, tls: None };
+    let address =
+        livediffusion_web::Address { bind: "0.0.0.0:0".parse().unwrap(), token: None, stun_server: None, tls: None };
     let error = runtime.block_on(livediffusion_web::Server::bind(&address, crate::support::studio(), 1)).err().unwrap();
     assert!(error.to_string().contains("token"), "{error}");
 }

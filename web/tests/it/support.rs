@@ -101,7 +101,7 @@ impl Running {
     pub(crate) fn start_at(bind: SocketAddr, max_sessions: usize, token: Option<&str>) -> Self {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
-        let address = Address { bind, token: token.map(str::to_owned), tls: None };
+        let address = Address { bind, token: token.map(str::to_owned), stun_server: None, tls: None };
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -112,6 +112,11 @@ impl Running {
             });
         });
         Self { address: told.recv().unwrap(), stop, thread: Some(thread) }
+    }
+
+    /// One that runs elsewhere.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self { address, stop: Arc::default(), thread: None }
     }
 
     /// A JSON answer, and its status.
@@ -127,19 +132,30 @@ impl Running {
         body: Option<&str>,
         headers: &[(&str, &str)],
     ) -> (u16, Vec<u8>) {
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+        let mut all = vec![("content-type", "application/json")];
+        all.extend(headers);
+        let mut answer = self.send(method, path, body, &all);
+        (answer.status().as_u16(), answer.body_mut().read_to_vec().unwrap())
+    }
+
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+        headers: &[(&str, &str)],
+    ) -> ureq::http::Response<ureq::Body> {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).allow_non_standard_methods(true);
+        let agent: ureq::Agent = config.timeout_global(Some(PATIENCE)).proxy(None).build().into();
         let mut request = ureq::http::Request::builder().method(method).uri(format!("http://{}{path}", self.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.header("content-type", "application/json");
-        let mut answer = match body {
+        match body {
             Some(body) => agent.run(request.body(body.to_owned()).unwrap()),
             None => agent.run(request.body(()).unwrap()),
         }
-        .unwrap();
-        (answer.status().as_u16(), answer.body_mut().read_to_vec().unwrap())
+        .unwrap()
     }
 }
 

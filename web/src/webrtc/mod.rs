@@ -1,0 +1,75 @@
+//! WHIP and WHEP: peers publish and watch over WebRTC, without the page.
+//!
+//! A peer posts its offer and gets the answer; all addresses are in them, so that nothing comes after (no trickle ICE: PATCH is
+//! refused). Who publishes has a session like a page's, on a place like a page's, until he ends it, falls silent, or vanishes.
+
+pub(crate) mod whep;
+pub(crate) mod whip;
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, LINK, LOCATION, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use livediffusion_io::{ErrorKind, IoError};
+
+use crate::api::{Answer, Problem};
+use crate::server::Shared;
+
+/// The type of session descriptions.
+const SDP: &str = "application/sdp";
+
+/// How often it is looked whether a peer is still there.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Seconds after which somebody who found no place may ask again.
+const AGAIN: u32 = 5;
+
+/// What may be posted, and where peers learn the address by which they are seen.
+pub(crate) async fn options(State(shared): State<Shared>) -> Response {
+    let accept = [(HeaderName::from_static("accept-post"), SDP), (ALLOW, "POST, DELETE, OPTIONS")];
+    (StatusCode::NO_CONTENT, accept, ice_server(&shared)).into_response()
+}
+
+/// The STUN server as RFC 9725 tells of it.
+fn ice_server(shared: &Shared) -> HeaderMap {
+    let stun = shared.reach.stun_server.as_ref().and_then(|stun| stun.strip_prefix("stun://"));
+    let value = stun.and_then(|host| HeaderValue::try_from(format!("<stun:{host}>; rel=\"ice-server\"")).ok());
+    value.into_iter().map(|value| (LINK, value)).collect()
+}
+
+/// The body as text, if it is what it must be.
+fn offer(headers: &HeaderMap, body: &Bytes) -> Answer<String> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(SDP) {
+        let what = format!("an offer is {SDP}, not {kind:?}");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what, None));
+    }
+    let text = std::str::from_utf8(body).map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "it is no text", None))?;
+    Ok(text.to_owned())
+}
+
+/// The answer to an offer. Whoever showed the token in the address needs it in the next one, too.
+fn created(shared: &Shared, path: &str, token: Option<&str>, answer: String) -> Response {
+    let location = token.map_or_else(|| path.to_owned(), |token| format!("{path}?token={token}"));
+    (StatusCode::CREATED, [(CONTENT_TYPE, SDP), (LOCATION, &location)], ice_server(shared), answer).into_response()
+}
+
+/// No place is free.
+fn busy(what: String) -> Response {
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, what, Some("ask again when somebody has gone"));
+    (([(RETRY_AFTER, HeaderValue::from(AGAIN))]), problem).into_response()
+}
+
+impl From<IoError> for Problem {
+    fn from(error: IoError) -> Self {
+        let status = match error.kind() {
+            ErrorKind::Usage => StatusCode::BAD_REQUEST,
+            ErrorKind::Missing => StatusCode::NOT_IMPLEMENTED,
+            ErrorKind::Runtime => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string(), error.hint().as_deref())
+    }
+}
