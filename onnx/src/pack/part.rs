@@ -104,7 +104,7 @@ fn read(name: PartName, folder: &Path) -> Result<Part, OnnxError> {
         [only] => only.clone(),
         _ => {
             return Err(OnnxError::invalid(format!("{} has no model.onnx", folder.display()))
-                .hint("export the pack to ONNX; PyTorch weights alone cannot be run"));
+                .hint("PyTorch weights alone cannot be run: tools/export/export.sh makes a pack of them"));
         }
     };
     let int8 = Some(folder.join(INT8)).filter(|int8| int8.is_file() && *int8 != file);

@@ -1,6 +1,7 @@
 """From a diffusers folder or a checkpoint in one file to a pipeline in memory, in f32."""
 
 import json
+import pathlib
 
 import diffusers
 import torch
@@ -71,7 +72,7 @@ def of_file(options):
     file, config = options.model, options.config
     pipeline_class = StableDiffusionXLPipeline if is_sdxl(file) else StableDiffusionPipeline
     # Without a folder, diffusers asks the hub for the configs of the architecture that it recognises.
-    extra = {"config": config, "local_files_only": True} if config else {}
+    extra = {"config": config, "local_files_only": pathlib.Path(config).is_dir()} if config else {}
     return loaded(file, lambda: pipeline_class.from_single_file(
         str(file), dtype=torch.float32, **extra, **unused(pipeline_class)))
 

@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 def parser():
     made = Parser(
         prog="export.sh",
-        description=__doc__ and "Makes a model pack of a Stable Diffusion model in PyTorch.",
+        description="Makes a model pack of a Stable Diffusion model in PyTorch. docs/export.md has more.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,7 +1,7 @@
 """From the options to a pack."""
 
 import gc
-import shutil
+import pathlib
 import sys
 import tempfile
 import time
@@ -19,16 +19,14 @@ def make(options):
     if options.threads:
         torch.set_num_threads(options.threads)
     out = options.out.resolve()
-    work = tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".part", dir=out.parent)
     try:
-        folder = out.parent / work / "pack"
-        folder.mkdir()
-        write(options, folder)
-        put_in_place(folder, out, out.parent / work)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", suffix=".part", dir=out.parent) as work:
+            folder = pathlib.Path(work, "pack")
+            folder.mkdir()
+            write(options, folder)
+            put_in_place(folder, out, pathlib.Path(work))
     except OSError as error:
         raise Failure(f"{error.filename or out}: {error.strerror or error}", "is there room, and may you write there?", FAILED) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def write(options, folder):
@@ -74,7 +72,6 @@ def put_in_place(folder, out, work):
     if out.exists():
         out.rename(work / "old")
     folder.rename(out)
-    out.chmod(0o755)
 
 
 def dtype_name(dtype):

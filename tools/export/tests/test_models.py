@@ -123,6 +123,15 @@ def test_refusals_are_a_line_and_a_hint_and_leave_nothing(model, tmp_path, capsy
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_folder_that_cannot_be_written_is_named(model, tmp_path, monkeypatch, capsys):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    assert export(model("sd15"), tmp_path / "pack") == 1
+    assert f"error: {tmp_path}: Permission denied" in capsys.readouterr().err
+
+
 def test_a_failure_half_way_leaves_the_old_pack(model, tmp_path, monkeypatch, capsys):
     out = tmp_path / "pack"
     assert export(model("sd15"), out) == 0
