@@ -368,6 +368,8 @@ fn an_output_publishes_and_an_input_watches() {
             }
         };
         println!("{error}");
-        assert!(error.to_string().contains(&address), "{error}");
+        // The address without its token, which is nobody's business.
+        let shown = address.replace("wrong@", "");
+        assert!(error.to_string().contains(&shown) && !error.to_string().contains("wrong"), "{error}");
     }
 }
