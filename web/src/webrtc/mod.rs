@@ -35,7 +35,11 @@ pub(crate) async fn options(State(shared): State<Shared>) -> Response {
 
 /// The STUN server as RFC 9725 tells of it.
 fn ice_server(shared: &Shared) -> HeaderMap {
-    let stun = shared.reach.stun_server.as_ref().and_then(|stun| stun.strip_prefix("stun://"));
+    link_to(shared.reach.stun_server.as_deref())
+}
+
+fn link_to(stun_server: Option<&str>) -> HeaderMap {
+    let stun = stun_server.and_then(|stun| stun.strip_prefix("stun://"));
     let value = stun.and_then(|host| HeaderValue::try_from(format!("<stun:{host}>; rel=\"ice-server\"")).ok());
     value.into_iter().map(|value| (LINK, value)).collect()
 }
@@ -71,5 +75,31 @@ impl From<IoError> for Problem {
             ErrorKind::Runtime => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string(), error.hint().as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stun_server_is_told_as_a_link() {
+        assert!(link_to(None).is_empty());
+        let headers = link_to(Some("stun://stun.example.org:3478"));
+        assert_eq!(headers[LINK], "<stun:stun.example.org:3478>; rel=\"ice-server\"");
+    }
+
+    #[test]
+    fn only_session_descriptions_are_offers() {
+        let read = |kind: &'static str| {
+            let headers = [(CONTENT_TYPE, HeaderValue::from_static(kind))].into_iter().collect();
+            offer(&headers, &Bytes::from_static(b"v=0")).map_err(|problem| problem.status)
+        };
+        assert_eq!(
+            (read("application/sdp"), read("Application/SDP; charset=utf-8")),
+            (Ok("v=0".into()), Ok("v=0".into()))
+        );
+        assert_eq!(read("application/json"), Err(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        assert!(offer(&HeaderMap::new(), &Bytes::new()).is_err());
     }
 }

@@ -210,6 +210,11 @@ impl Peer {
         Self(child)
     }
 
+    /// Makes it silent, with its sockets open.
+    fn pause(&self) {
+        assert!(Command::new("kill").args(["-STOP", &self.0.id().to_string()]).status().unwrap().success());
+    }
+
     fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -244,6 +249,11 @@ fn whoever_vanishes_is_missed_and_leaves_nothing() {
     until(&server, "a viewer", |sessions| sessions.iter().any(|session| session["viewers"] == 1));
     std::thread::park_timeout(Duration::from_secs(1));
     let begun = MonotonicClock::start();
+    // One that takes nothing any more holds nothing up.
+    viewer.pause();
+    let painted = |sessions: &[Value]| sessions.iter().filter_map(|session| session["frames_out"].as_u64()).max();
+    let before = painted(&sessions(&server));
+    until(&server, "frames go on", |sessions| painted(sessions) > before.map(|frames| frames + 50));
     viewer.kill();
     until(&server, "no viewer", |sessions| sessions.iter().all(|session| session["viewers"] == 0));
     println!("the viewer was missed after {:?}", begun.now());
@@ -368,6 +378,8 @@ fn an_output_publishes_and_an_input_watches() {
             }
         };
         println!("{error}");
-        assert!(error.to_string().contains(&address), "{error}");
+        // The address without its token, which is nobody's business.
+        let shown = address.replace("wrong@", "");
+        assert!(error.to_string().contains(&shown) && !error.to_string().contains("wrong"), "{error}");
     }
 }
