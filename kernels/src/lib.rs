@@ -4,12 +4,18 @@
 //! compiler vectorises its inner loop: no branch inside it that depends on data, and slices cut to one length before it.
 
 mod advance;
+mod blend;
+mod half;
 mod picture;
+mod resample;
 mod similarity;
 
 pub use advance::{Guidance, History, MAX_HISTORY, StepCoefficients, admit, advance};
+pub use blend::blend;
+pub use half::{f16, f16_to_f32, f32_to_f16};
 pub use picture::{chw_to_rgb8, rgb8_to_chw};
-pub use similarity::{DotProducts, dot_products};
+pub use resample::{Crop, Filter, Normalise, Picture, PixelFormat, YuvMatrix, picture_to_chw};
+pub use similarity::{DotProducts, dot_products, dot_products_sampled};
 
 /// Whether every value is finite. One pass; used to keep a broken picture from reaching the sink.
 pub fn all_finite(values: &[f32]) -> bool {
