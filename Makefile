@@ -25,6 +25,7 @@ webcam: build ## serve a page on which you see yourself repainted: http://127.0.
 
 test: setup ## run all tests
 	@tools/setup/browser.sh
+	@tools/setup/nvrtc.sh || echo "without NVRTC the CUDA kernels are not compiled in this run"
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked --quiet cargo-nextest --version 0.9.143
 	@$(CARGO) nextest run --workspace --locked --no-fail-fast
 

@@ -1,10 +1,15 @@
-//! The few element-wise kernels between the networks, on the CPU.
+//! The few element-wise kernels between the networks, on the CPU and (not yet run on one) on a GPU.
 //!
 //! Each function works on plain slices in the layout that the networks use (NCHW, f32) and is written so that the
 //! compiler vectorises its inner loop: no branch inside it that depends on data, and slices cut to one length before it.
+//!
+//! Beside each lies its CUDA twin (`.cu`), which [`gpu`] calls and [`cuda`] compiles and launches. Tests compile the same source for
+//! the host and compare the two.
 
 mod advance;
 mod blend;
+pub mod cuda;
+pub mod gpu;
 mod half;
 mod picture;
 mod resample;
