@@ -11,6 +11,7 @@ mod driver;
 mod find;
 mod memory;
 mod nvrtc;
+mod overlap;
 mod stream;
 
 pub use cache::ImageCache;
@@ -20,4 +21,5 @@ pub use driver::Driver;
 pub use find::NvrtcSearch;
 pub(crate) use memory::{DeviceMemory, PinnedMemory};
 pub use nvrtc::Nvrtc;
+pub use overlap::Overlap;
 pub use stream::{Event, Stream};

@@ -8,6 +8,7 @@ mod arguments;
 pub mod calls;
 mod error;
 mod launch;
+pub mod schedule;
 mod source;
 mod tensor;
 
