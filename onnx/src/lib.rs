@@ -29,7 +29,8 @@ pub use self::matmul::Matmul;
 pub use self::networks::{LoadedPack, SharedNetworks, load_networks, load_networks_on};
 pub use self::pack::{Pack, PartName, Preset};
 pub use self::provider::{
-    Chosen, Precision, Provider, ProviderChoice, SessionSettings, choose_provider, probe_provider,
+    Chosen, Extent, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings, UserStream,
+    choose_provider, probe_provider,
 };
 pub use self::runtime::{Runtime, user_cache};
 pub use self::timestep::Timesteps;

@@ -84,7 +84,7 @@ pub fn load_networks_on(
     let int8 = if chosen.precision == Precision::Int8 { Some(pack.int8()?) } else { None };
     let pack = int8.as_ref().unwrap_or(pack);
     let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
-    let on_device = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
+    let on_device = chosen.provider.is_on_device(settings.openvino);
     let lanes = if on_device { 1 } else { settings.lanes.clamp(1, threads) };
     let bytes = pack.frame_bytes();
     // One prompt is encoded at a time, on all threads.

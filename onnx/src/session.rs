@@ -18,7 +18,7 @@ use ort::value::{DynTensor, TensorElementType};
 
 use crate::error::{OnnxError, run_error};
 use crate::graph::{DType, Dim, TensorInfo};
-use crate::provider::{Chosen, SessionSettings, builder};
+use crate::provider::{Builder, Chosen, Prepared, Provider, SessionSettings, builder};
 use crate::runtime::Runtime;
 
 /// Shapes kept per network. A stream needs one or two (a guidance change, a flush); each further one costs its tensors.
@@ -78,8 +78,23 @@ impl Network {
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
         let (Model::File(path) | Model::Edited(path, _)) = *model;
+        let mut prepared = None;
+        if chosen.provider == Provider::TensorRt {
+            let read;
+            let graph = match model {
+                Model::File(path) => {
+                    read = std::fs::read(path).map_err(|e| OnnxError::failed(format!("{}: {e}", path.display())))?;
+                    &read[..]
+                }
+                Model::Edited(_, bytes) => bytes,
+            };
+            let folder = path.parent().unwrap_or(path);
+            prepared = Some(Prepared::new(runtime, label, (graph, folder), inputs, chosen, settings));
+        }
         let build = || -> ort::Result<Session> {
-            let mut builder = builder(runtime, chosen.provider, chosen.precision, settings)?;
+            let engines = prepared.as_ref().map(|prepared| prepared.options.clone()).unwrap_or_default();
+            let of = Builder::new(chosen.provider, chosen.precision, settings).engines(engines);
+            let mut builder = builder(runtime, &of)?;
             match model {
                 Model::File(path) => builder.commit_from_file(path),
                 Model::Edited(path, bytes) => {
@@ -95,6 +110,9 @@ impl Network {
             let ModelError { what, hint } = run_error(label, &format!("loading {}", path.display()), &e);
             OnnxError { hint, ..OnnxError::failed(what) }
         })?;
+        if let Some(prepared) = &mut prepared {
+            prepared.done();
+        }
         let ports =
             |infos: &[&TensorInfo]| infos.iter().map(|&info| Port::new(info)).collect::<Result<Arc<[Port]>, _>>();
         let (inputs, outputs) = (ports(inputs)?, ports(outputs)?);
