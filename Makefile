@@ -4,15 +4,18 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup build demo webcam test bench peers report lint clean
+.PHONY: help setup setup-cuda build demo webcam test bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 setup: ## install the Debian packages and the ONNX Runtime library
 	@tools/setup/packages.sh
 	@tools/setup/ort.sh
+
+setup-cuda: ## fetch ONNX Runtime for NVIDIA cards and CUDA into the user's cache (2 GB): CUDA=12 or CUDA=13
+	@tools/setup/cuda.sh $(or $(CUDA),12)
 
 build: setup ## build the binary
 	@$(CARGO) build --release --locked --quiet

@@ -9,6 +9,7 @@ use tracing::subscriber::NoSubscriber;
 
 use crate::cpu::physical_cores;
 use crate::error::OnnxError;
+use crate::memory;
 use crate::pack::{Pack, PartName};
 use crate::provider::{Chosen, Precision, Provider, SessionSettings, choose_provider};
 use crate::runtime::Runtime;
@@ -83,6 +84,7 @@ pub fn load_networks_on(
 ) -> Result<LoadedPack, OnnxError> {
     let int8 = if chosen.precision == Precision::Int8 { Some(pack.int8()?) } else { None };
     let pack = int8.as_ref().unwrap_or(pack);
+    memory::check(pack, (chosen.provider, chosen.precision), settings)?;
     let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
     let on_device = chosen.provider.is_on_device(settings.openvino);
     let lanes = if on_device { 1 } else { settings.lanes.clamp(1, threads) };

@@ -11,6 +11,7 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 
 use crate::error::OnnxError;
+use crate::preload::preload;
 use crate::provider::{Provider, webgpu_library};
 
 /// Flavours of the library in the cache, the one to prefer first.
@@ -50,7 +51,13 @@ impl Runtime {
         }
         let candidate = find(explicit, |name| std::env::var_os(name))?;
         let runtime = match candidate {
-            Some(path) => Self::open(&path)?,
+            Some(path) => {
+                // What `make setup-cuda` puts beside a library for GPUs.
+                for (file, reason) in path.parent().map(|folder| preload(&folder.join("cuda"))).unwrap_or_default() {
+                    tracing::warn!("{} cannot be loaded: {reason}", file.display());
+                }
+                Self::open(&path)?
+            }
             None => Self::open_system(&|name| std::env::var_os(name))?,
         };
         tracing::debug!(path = %runtime.path.display(), version = runtime.version, "ONNX Runtime loaded");

@@ -39,10 +39,11 @@ pub(crate) enum Model<'a> {
 /// shared with other networks; the tensors are this one's own.
 pub(crate) struct Network {
     label: &'static str,
-    session: Arc<Session>,
     inputs: Arc<[Port]>,
     outputs: Arc<[Port]>,
+    /// Before the session: fields are dropped in this order, and what a device holds for a session goes before it.
     shapes: Vec<Tensors>,
+    session: Arc<Session>,
     calls: u64,
 }
 

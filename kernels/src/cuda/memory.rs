@@ -26,6 +26,8 @@ impl DeviceMemory {
         let memory = Self { context: Arc::clone(context), address };
         // SAFETY: the memory was made just now, of that many bytes.
         unsafe { result::memset_d8_sync(address, 0, bytes) }.map_err(|e| error("clearing memory", e))?;
+        // In spite of its name it may return early, and streams of their own do not wait for it.
+        context.synchronize().map_err(|e| error("clearing memory", e))?;
         Ok(memory)
     }
 

@@ -8,11 +8,16 @@ use livediffusion_kernels::gpu::Kernel;
 /// Turing to Blackwell.
 const CAPABILITIES: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
 
-fn nvrtc() -> Option<Nvrtc> {
+/// Where tools/setup/nvrtc.sh puts it.
+pub(crate) fn cache() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = set("LIVEDIFFUSION_CACHE")
+    set("LIVEDIFFUSION_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("livediffusion")))
-        .or_else(|| set("HOME").map(|folder| folder.join(".cache/livediffusion")));
+        .or_else(|| set("HOME").map(|folder| folder.join(".cache/livediffusion")))
+}
+
+fn nvrtc() -> Option<Nvrtc> {
+    let cache = cache();
     let found = NvrtcSearch { cache: cache.as_deref(), ..NvrtcSearch::default() }.load();
     found.inspect_err(|error| eprintln!("skipped: {error} ({})", error.hint.as_deref().unwrap_or_default())).ok()
 }

@@ -33,7 +33,8 @@ fn precision(
     bf16: bool,
 ) -> Result<(Precision, &'static str), OnnxError> {
     let on_cpu = !provider.is_on_device(settings.openvino);
-    let refused = |what: &str, hint: &str| Err(OnnxError::invalid(format!("the {provider} provider {what}")).hint(hint));
+    let refused =
+        |what: &str, hint: &str| Err(OnnxError::invalid(format!("the {provider} provider {what}")).hint(hint));
     match (provider, settings.precision) {
         (_, Precision::Int8) => Ok((Precision::Int8, "")),
         (Provider::OpenVino, Precision::Bf16) if on_cpu => Ok((Precision::Bf16, "")),
@@ -90,8 +91,7 @@ fn probe(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> R
         vec![ValueInfoProto::tensor("y", 1, &shape)],
     );
     // The smallest that tells: no engine is kept for it, and no stream of the caller's is used.
-    let settings =
-        SessionSettings { threads: Some(1), openvino: settings.openvino, ..SessionSettings::default() };
+    let settings = SessionSettings { threads: Some(1), openvino: settings.openvino, ..SessionSettings::default() };
     let build = || -> ort::Result<Session> {
         let mut builder = builder(runtime, &Builder::new(provider, Precision::F32, &settings))?;
         if provider.is_on_device(OpenVinoDevice::Cpu) {
@@ -121,11 +121,15 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
         Provider::Cuda | Provider::TensorRt => {
             format!("this library is of flavour {flavour}: give a CUDA build with --ort-lib, or --provider auto")
         }
-        Provider::WebGpu => "put the plug-in of `pip download onnxruntime-ep-webgpu` into the cache's ep/ folder, beside an \
+        Provider::WebGpu => {
+            "put the plug-in of `pip download onnxruntime-ep-webgpu` into the cache's ep/ folder, beside an \
                              ONNX Runtime of 1.32 or newer"
-            .to_owned(),
+                .to_owned()
+        }
         Provider::TensorRtRtx | Provider::CoreMl | Provider::DirectMl | Provider::MiGraphX => {
-            format!("this library is of flavour {flavour}: give a build with {provider} by --ort-lib, or --provider auto")
+            format!(
+                "this library is of flavour {flavour}: give a build with {provider} by --ort-lib, or --provider auto"
+            )
         }
     };
     OnnxError::missing(what).hint(hint)

@@ -19,9 +19,7 @@ pub use self::choose::{choose_provider, probe_provider};
 pub(crate) use self::plugin::webgpu_library;
 pub use self::profile::Extent;
 pub(crate) use self::register::{Builder, builder};
-pub use self::settings::{
-    Chosen, GpuSettings, OpenVinoDevice, Precision, ProviderChoice, SessionSettings, UserStream,
-};
+pub use self::settings::{Chosen, GpuSettings, OpenVinoDevice, Precision, ProviderChoice, SessionSettings, UserStream};
 pub(crate) use self::tensorrt::Prepared;
 
 /// An ONNX Runtime execution provider.

@@ -97,7 +97,9 @@ pub(crate) fn openvino(device: OpenVinoDevice, precision: Precision, (threads, l
             r#"{{"CPU":{{"INFERENCE_PRECISION_HINT":"{hint}","NUM_STREAMS":"{lanes}","INFERENCE_NUM_THREADS":"{threads}","ENABLE_CPU_PINNING":"NO"}}}}"#
         ),
         OpenVinoDevice::Gpu => {
-            format!(r#"{{"GPU":{{"INFERENCE_PRECISION_HINT":"{hint}","NUM_STREAMS":"1","PERFORMANCE_HINT":"LATENCY"}}}}"#)
+            format!(
+                r#"{{"GPU":{{"INFERENCE_PRECISION_HINT":"{hint}","NUM_STREAMS":"1","PERFORMANCE_HINT":"LATENCY"}}}}"#
+            )
         }
         OpenVinoDevice::Npu => r#"{"NPU":{"PERFORMANCE_HINT":"LATENCY"}}"#.to_owned(),
     };

@@ -48,7 +48,9 @@ pub(crate) fn register_webgpu(
     let devices: Vec<_> = environment.devices().filter(|device| device.ep().is_ok_and(|ep| ep == WEBGPU)).collect();
     if devices.is_empty() {
         let library = library.display();
-        return Err(ort::Error::new(format!("{library} finds no GPU (it needs a driver for Vulkan, Metal or Direct3D 12)")));
+        return Err(ort::Error::new(format!(
+            "{library} finds no GPU (it needs a driver for Vulkan, Metal or Direct3D 12)"
+        )));
     }
     let options: Vec<(String, String)> =
         options.iter().map(|(name, value)| (format!("{WEBGPU}.{name}"), value.clone())).collect();

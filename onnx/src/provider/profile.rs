@@ -4,6 +4,8 @@
 //! would take minutes in the middle of a stream. So it spans one row to the most that the session ever calls with, and pictures
 //! from 256 pixels a side, to which adaptive quality may shrink them, to the session's size.
 
+use std::fmt::Write as _;
+
 use crate::graph::{Dim, TensorInfo};
 
 /// What calls of a session are like, at most.
@@ -13,8 +15,10 @@ pub struct Extent {
     pub width: usize,
     /// Height of the pictures.
     pub height: usize,
-    /// Rows of the U-Net: steps × frame buffer, and twice that with full guidance.
+    /// Rows of the U-Net in a usual call: steps × frame buffer, and those of the negative prompt.
     pub rows: usize,
+    /// Rows that a call may come to have while the session runs, as steps and guidance change.
+    pub most_rows: usize,
     /// Tokens of a prompt.
     pub tokens: usize,
     /// Pixels of a side for each of a latent.
@@ -71,10 +75,9 @@ pub(crate) fn profile(inputs: &[&TensorInfo], extent: &Extent) -> Option<[String
             }
         }
         for (text, shape) in texts.iter_mut().zip(shapes) {
-            if !text.is_empty() {
-                text.push(',');
-            }
-            *text += &format!("{}:{}", input.name, shape.join("x"));
+            let comma = if text.is_empty() { "" } else { "," };
+            // Writing to a string does not fail.
+            let _ = write!(text, "{comma}{}:{}", input.name, shape.join("x"));
         }
     }
     (!texts[0].is_empty()).then_some(texts)
@@ -82,7 +85,7 @@ pub(crate) fn profile(inputs: &[&TensorInfo], extent: &Extent) -> Option<[String
 
 /// Smallest, usual and largest length of a dynamic side.
 fn range(kind: Kind, axis: usize, extent: &Extent) -> Option<[usize; 3]> {
-    let rows = [1, extent.rows.max(1), extent.rows.max(1)];
+    let rows = [1, extent.rows.max(1), extent.most_rows.max(extent.rows).max(1)];
     let side = |pixels: usize, unit: usize| {
         let (smallest, largest) = (pixels.min(SMALLEST) / unit, pixels / unit);
         [smallest, largest, largest]
@@ -109,7 +112,7 @@ mod tests {
         TensorInfo { name: name.into(), dtype: DType::F16, dims: Some(dims.iter().map(dim).collect()) }
     }
 
-    const EXTENT: Extent = Extent { width: 768, height: 512, rows: 4, tokens: 77, factor: 8 };
+    const EXTENT: Extent = Extent { width: 768, height: 512, rows: 2, most_rows: 4, tokens: 77, factor: 8 };
 
     #[test]
     fn every_dynamic_input_of_a_unet_is_named() {
@@ -121,7 +124,7 @@ mod tests {
             shapes,
             [
                 "sample:1x4x32x32,timestep:1,encoder_hidden_states:1x77x1024",
-                "sample:4x4x64x96,timestep:4,encoder_hidden_states:4x77x1024",
+                "sample:2x4x64x96,timestep:2,encoder_hidden_states:2x77x1024",
                 "sample:4x4x64x96,timestep:4,encoder_hidden_states:4x77x1024",
             ]
         );
@@ -130,7 +133,7 @@ mod tests {
     #[test]
     fn a_picture_is_in_pixels_and_small_ones_are_not_made_larger() {
         let picture = input("sample", &[None, Some(3), None, None]);
-        let small = Extent { width: 128, height: 256, rows: 1, ..EXTENT };
+        let small = Extent { width: 128, height: 256, rows: 1, most_rows: 1, ..EXTENT };
         let shapes = profile(&[&picture], &small).unwrap();
         assert_eq!(shapes, ["sample:1x3x256x128"; 3]);
     }
