@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup build demo webcam test test-export bench peers report lint clean
+.PHONY: help setup setup-cuda build demo webcam test test-export bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -13,6 +13,9 @@ help: ## list these targets
 setup: ## install the Debian packages and the ONNX Runtime library
 	@tools/setup/packages.sh
 	@tools/setup/ort.sh
+
+setup-cuda: ## fetch ONNX Runtime for NVIDIA cards and CUDA into the user's cache (2 GB): CUDA=12 or CUDA=13
+	@tools/setup/cuda.sh $(or $(CUDA),12)
 
 build: setup ## build the binary
 	@$(CARGO) build --release --locked --quiet
@@ -25,6 +28,7 @@ webcam: build ## serve a page on which you see yourself repainted: http://127.0.
 
 test: setup ## run all tests
 	@tools/setup/browser.sh
+	@tools/setup/nvrtc.sh || echo "without NVRTC the CUDA kernels are not compiled in this run"
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked --quiet cargo-nextest --version 0.9.143
 	@$(CARGO) nextest run --workspace --locked --no-fail-fast
 

@@ -6,6 +6,7 @@
 pub mod bare;
 pub mod frames;
 pub mod machine;
+pub mod nvml;
 pub mod overhead;
 pub mod paper;
 pub mod plot;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use livediffusion_io::{Fit, Retry};
-use livediffusion_onnx::{Precision, ProviderChoice};
+use livediffusion_onnx::{OpenVinoDevice, Precision, ProviderChoice};
 use tracing_subscriber::EnvFilter;
 
 use crate::bench::args::BenchArgs;
@@ -63,13 +63,13 @@ pub(crate) struct ModelArgs {
     #[arg(short, long, value_name = "DIR", help_heading = "Model")]
     pub(crate) model: Option<PathBuf>,
 
-    /// What executes the networks: auto (the fastest by a few frames on each at the first start), cpu, openvino, cuda or
-    /// tensorrt
+    /// What executes the networks: auto (the fastest by a few frames on each at the first start), cpu, openvino, cuda,
+    /// tensorrt, tensorrt-rtx, coreml, directml, migraphx or webgpu
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) provider: Option<ProviderChoice>,
 
     /// Arithmetic of the networks: auto (bf16 where that is faster and the pictures stay the same to the eye), f32,
-    /// bf16, or int8 where the model has it
+    /// bf16, f16 (by TensorRT, MIGraphX and OpenVINO's GPU), or int8 where the model has it
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) precision: Option<Precision>,
 
@@ -85,6 +85,18 @@ pub(crate) struct ModelArgs {
     /// The ONNX Runtime library, or the folder that holds it [default: found as `doctor` shows]
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub(crate) ort_lib: Option<PathBuf>,
+
+    /// What OpenVINO runs on: cpu, gpu or npu [default: cpu]
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub(crate) openvino_device: Option<OpenVinoDevice>,
+
+    /// Number of the card, for providers that use one [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    pub(crate) gpu: Option<u32>,
+
+    /// Multiply f32 matrices in TF32 on NVIDIA cards since Ampere: faster, with 10 bits of mantissa
+    #[arg(long, help_heading = "Model")]
+    pub(crate) tf32: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -297,6 +309,10 @@ pub(crate) struct DoctorArgs {
     /// Measure providers and precisions for the model now, also where that was done before or the model is over 1 GB
     #[arg(long)]
     pub(crate) calibrate: bool,
+
+    /// Folder with NVRTC, which compiles the CUDA kernels [default: the cache, pip's folders, CUDA_HOME, the system]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cuda_lib_dir: Option<PathBuf>,
 
     /// Print the checks as one JSON object on stdout
     #[arg(long)]

@@ -24,6 +24,9 @@ struct Options {
     threads: Option<u16>,
     lanes: Option<u8>,
     ort_lib: Option<PathBuf>,
+    openvino_device: Option<String>,
+    gpu: Option<u32>,
+    tf32: Option<bool>,
     fit: Option<String>,
     control: Option<String>,
     retry: Option<toml::Value>,
@@ -39,7 +42,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-const OPTIONS: [&str; 15] = [
+const OPTIONS: [&str; 18] = [
     "input",
     "output",
     "record",
@@ -50,6 +53,9 @@ const OPTIONS: [&str; 15] = [
     "threads",
     "lanes",
     "ort-lib",
+    "openvino-device",
+    "gpu",
+    "tf32",
     "fit",
     "control",
     "retry",
@@ -139,12 +145,17 @@ impl ConfigFile {
 
     /// Of these, what says which model runs on what, and the preset.
     pub(crate) fn complete_model(&self, args: &mut ModelArgs, parameters: &mut ParameterArgs) -> Outcome<()> {
-        let Options { model, preset, provider, precision, threads, lanes, ort_lib, .. } = &self.options;
+        let Options { model, preset, provider, precision, threads, lanes, ort_lib, openvino_device, gpu, tf32, .. } =
+            &self.options;
         fill(&mut args.model, model.as_ref());
         fill(&mut parameters.preset, preset.as_ref());
         fill(&mut args.threads, threads.as_ref());
         fill(&mut args.lanes, lanes.as_ref());
         fill(&mut args.ort_lib, ort_lib.as_ref());
+        fill(&mut args.gpu, gpu.as_ref());
+        args.tf32 |= tf32.unwrap_or(false);
+        let device = self.parse("openvino-device", openvino_device.as_deref())?;
+        fill(&mut args.openvino_device, device.as_ref());
         fill(&mut args.provider, self.parse("provider", provider.as_deref())?.as_ref());
         fill(&mut args.precision, self.parse("precision", precision.as_deref())?.as_ref());
         Ok(())
@@ -232,6 +243,12 @@ pub(crate) fn session_settings(model: &ModelArgs, lanes: usize) -> livediffusion
         precision: model.precision.unwrap_or_default(),
         threads: model.threads.map(usize::from),
         lanes,
+        openvino: model.openvino_device.unwrap_or_default(),
+        gpu: livediffusion_onnx::GpuSettings {
+            device: model.gpu.unwrap_or(0),
+            tf32: model.tf32,
+            ..livediffusion_onnx::GpuSettings::default()
+        },
         ..livediffusion_onnx::SessionSettings::default()
     }
 }

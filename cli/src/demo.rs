@@ -37,7 +37,7 @@ const PROMPTS: [&str; 8] = [
 const COLUMNS: usize = 6;
 
 pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
-    let open = OpenPack::open(&args.model)?;
+    let mut open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack, &ConfigFile::default(), &ParameterArgs::default())?;
     let size = open.size(&parameters);
     let input = Input::parse(&args.input)?;
@@ -47,6 +47,7 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
     })?;
 
     let lanes = config::lanes(&args.model, &open.pack, &parameters, false);
+    open.expect(&parameters, size);
     let mut session = Session::load(&args.model, open, lanes)?;
     let settings = prompts(&mut session, &parameters, size)?;
     let (provider, precision) = (session.loaded.provider, session.loaded.precision);

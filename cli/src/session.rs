@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use livediffusion_onnx::{
-    Chosen, LoadedPack, Pack, Runtime, SharedNetworks, choose_provider, load_networks_on, probe_provider,
+    Chosen, Extent, LoadedPack, Pack, Runtime, SessionSettings, SharedNetworks, choose_provider, load_networks_on,
+    probe_provider,
 };
 use livediffusion_pipeline::adaptive::Adaptive;
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::lanes::Lanes;
 use livediffusion_pipeline::painter::Painter;
-use livediffusion_pipeline::params::Parameters;
+use livediffusion_pipeline::params::{CfgType, Parameters};
 use livediffusion_pipeline::resizable::Resizable;
 use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::stats::MonotonicClock;
@@ -29,6 +30,8 @@ pub(crate) struct OpenPack {
     pub(crate) folder: PathBuf,
     pub(crate) pack: Pack,
     pub(crate) facts: ModelFacts,
+    /// What calls will be like, for providers that compile for it.
+    extent: Option<Extent>,
 }
 
 impl OpenPack {
@@ -36,14 +39,36 @@ impl OpenPack {
         let folder = locate::pack(model.model.as_deref())?;
         let pack = Pack::open(&folder)?;
         let facts = facts(&pack)?;
-        Ok(Self { folder, pack, facts })
+        Ok(Self { folder, pack, facts, extent: None })
     }
 
     /// The size to work at: the parameters', else the pack's own.
     pub(crate) fn size(&self, parameters: &Parameters) -> Size {
         parameters.size.unwrap_or_else(|| default_size(&self.pack))
     }
+
+    /// Says what the session will be used for, so that what is compiled for it fits.
+    pub(crate) fn expect(&mut self, parameters: &Parameters, size: Size) {
+        let (steps, frames) = (parameters.t_index.len().max(1), parameters.frame_buffer.max(1));
+        let negative = match parameters.cfg {
+            CfgType::Full => steps * frames,
+            CfgType::Initialize => frames,
+            CfgType::None | CfgType::SelfNegative => 0,
+        };
+        self.extent = Some(Extent {
+            width: size.width,
+            height: size.height,
+            rows: steps * frames + negative,
+            // Steps and guidance can be changed while it runs.
+            most_rows: 2 * steps.max(MOST_STEPS) * frames,
+            tokens: self.pack.prompt_length,
+            factor: self.pack.vae_factor,
+        });
+    }
 }
+
+/// Steps up to which a running session can be changed on a provider that compiles for its calls.
+const MOST_STEPS: usize = 4;
 
 /// The size that a pack's U-Net was trained at (`sample_size`), in pixels; Stable Diffusion's where it does not say.
 fn default_size(pack: &Pack) -> Size {
@@ -150,7 +175,8 @@ impl Session {
             Some(calibration) => calibration.decide(&runtime, &open, chosen),
             None => chosen,
         };
-        let loaded = load_networks_on(&runtime, &open.pack, chosen, &config::session_settings(model, lanes))?;
+        let settings = SessionSettings { extent: open.extent, ..config::session_settings(model, lanes) };
+        let loaded = load_networks_on(&runtime, &open.pack, chosen, &settings)?;
         tracing::info!(
             library = %runtime.path().display(),
             version = runtime.version(),

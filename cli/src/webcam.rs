@@ -20,7 +20,7 @@ pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
     let mut model = args.model.clone();
     let mut flags = args.parameters.clone();
     file.complete_model(&mut model, &mut flags)?;
-    let open = OpenPack::open(&model)?;
+    let mut open = OpenPack::open(&model)?;
     let parameters = config::parameters(&open.pack, &file, &flags)?;
     let size = open.size(&parameters);
     open.facts.latent_shape(size)?;
@@ -39,6 +39,7 @@ pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
     };
     let tls = args.tls_cert.clone().zip(args.tls_key.clone());
     let address = Address { bind: args.bind, token: token.clone(), stun_server: args.stun_server.clone(), tls };
+    open.expect(&parameters, size);
     let session = Session::load(&model, open, model.lanes.map_or(1, usize::from))?;
     let studio = studio(session, parameters, size);
 

@@ -18,6 +18,7 @@ pub const MAX_HISTORY: usize = 3;
 ///
 /// After the last step `next` is the clean latent that is decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C)] // as advance.cu reads it
 pub struct StepCoefficients {
     /// A = √ᾱ at this step.
     pub alpha: f32,

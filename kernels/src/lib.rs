@@ -1,15 +1,26 @@
-//! The few element-wise kernels between the networks, on the CPU.
+//! The few element-wise kernels between the networks, on the CPU and (not yet run on one) on a GPU.
 //!
 //! Each function works on plain slices in the layout that the networks use (NCHW, f32) and is written so that the
 //! compiler vectorises its inner loop: no branch inside it that depends on data, and slices cut to one length before it.
+//!
+//! Beside each lies its CUDA twin (`.cu`), which [`gpu`] calls and [`cuda`] compiles and launches. Tests compile the same source for
+//! the host and compare the two.
 
 mod advance;
+mod blend;
+pub mod cuda;
+pub mod gpu;
+mod half;
 mod picture;
+mod resample;
 mod similarity;
 
 pub use advance::{Guidance, History, MAX_HISTORY, StepCoefficients, admit, advance};
+pub use blend::blend;
+pub use half::{f16, f16_to_f32, f32_to_f16};
 pub use picture::{chw_to_rgb8, rgb8_to_chw};
-pub use similarity::{DotProducts, dot_products};
+pub use resample::{Crop, Filter, Normalise, Picture, PixelFormat, YuvMatrix, picture_to_chw};
+pub use similarity::{DotProducts, dot_products, dot_products_sampled};
 
 /// Whether every value is finite. One pass; used to keep a broken picture from reaching the sink.
 pub fn all_finite(values: &[f32]) -> bool {

@@ -2,6 +2,8 @@
 
 use livediffusion_pipeline::model::ModelError;
 
+use crate::memory::LESS_MEMORY;
+
 /// What sort of thing went wrong; a command line turns it into its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -56,13 +58,43 @@ pub(crate) fn run_error<R>(network: &str, doing: &str, error: &ort::Error<R>) ->
     let text = error.message();
     let lower = text.to_lowercase();
     let what = format!("{network}: {doing}: {}", text.trim());
-    // The words of ONNX Runtime's arenas, of CUDA and of the C++ library for "no memory left".
-    if ["out of memory", "failed to allocate", "bad_alloc", "bad alloc", "available memory"]
-        .iter()
-        .any(|w| lower.contains(w))
-    {
-        ModelError::new(what).with_hint("the memory is full: try a smaller size, fewer steps, or close other programs")
-    } else {
-        ModelError::new(what)
+    let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    // The words of ONNX Runtime's arenas, of CUDA and its libraries, and of the C++ library for "no memory left".
+    let full = ["out of memory", "out_of_memory", "failed to allocate", "bad_alloc", "bad alloc", "available memory"];
+    let full_on_card = ["alloc_failed", "cudaerrormemoryallocation", "outofmemory", "cuda failure 2:"];
+    if !says(&full) && !says(&full_on_card) {
+        return ModelError::new(what);
+    }
+    if says(&full_on_card) || says(&["cuda", "cudnn", "cublas", "tensorrt", "gpu"]) {
+        return ModelError::new(what).with_hint(format!("the card's memory is full: {LESS_MEMORY}"));
+    }
+    ModelError::new(what).with_hint("the memory is full: try a smaller size, fewer steps, or close other programs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_memory_is_told_from_other_errors_and_the_card_s_from_the_machine_s() {
+        let hint = |text: &str| run_error("U-Net", "running", &ort::Error::new(text)).hint;
+        let card = [
+            "CUDA failure 2: out of memory ; GPU=0 ; hostname=x ; file=cuda_allocator.cc ; expr=cudaMalloc((void**)&p, size);",
+            "bfc_arena.cc:376 Available memory of 1048576 is smaller than requested bytes of 33554432 (Cuda)",
+            "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+            "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED",
+            "TensorRT EP failed to create engine: OutOfMemory (no further information)",
+        ];
+        for text in card {
+            let hint = hint(text).unwrap_or_default();
+            assert!(
+                hint.contains("card's memory") && hint.contains("--size") && hint.contains("TAESD"),
+                "{text}: {hint}"
+            );
+        }
+        let machine = hint("bfc_arena.cc:342 Failed to allocate memory for requested buffer of size 33554432");
+        assert!(machine.unwrap().starts_with("the memory is full"));
+        assert_eq!(hint("CUDA failure 700: an illegal memory access was encountered"), None);
+        assert_eq!(hint("Got invalid dimensions for input: sample"), None);
     }
 }

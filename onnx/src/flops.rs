@@ -14,7 +14,7 @@ use crate::error::OnnxError;
 use crate::graph::proto::{NodeProto, ValueInfoProto};
 use crate::graph::{Change, Dim, Graph, Part as GraphPart, TensorInfo, rewrite};
 use crate::pack::{Pack, Part, PartName};
-use crate::provider::{Precision, Provider, SessionSettings, builder};
+use crate::provider::{Builder, Precision, Provider, SessionSettings, builder};
 use crate::runtime::Runtime;
 use crate::session::element;
 
@@ -130,9 +130,10 @@ fn ask_shapes(
     call: &CallShape,
 ) -> ort::Result<HashMap<String, Vec<usize>>> {
     let folder = part.file.parent().unwrap_or(&part.file).to_string_lossy();
-    let mut session: Session = builder(runtime, Provider::Cpu, Precision::F32, &SessionSettings::default())?
-        .with_config_entry("session.model_external_initializers_file_folder_path", folder)?
-        .commit_from_memory(model)?;
+    let mut session: Session =
+        builder(runtime, &Builder::new(Provider::Cpu, Precision::F32, &SessionSettings::default()))?
+            .with_config_entry("session.model_external_initializers_file_folder_path", folder)?
+            .commit_from_memory(model)?;
     let mut inputs: Vec<(String, SessionInputValue<'_>)> = Vec::new();
     for input in &part.inputs {
         let dims =

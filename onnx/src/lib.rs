@@ -10,9 +10,11 @@ mod error;
 mod flops;
 pub mod graph;
 mod matmul;
+mod memory;
 mod names;
 mod networks;
 pub mod pack;
+mod preload;
 mod provider;
 mod runtime;
 mod session;
@@ -26,10 +28,12 @@ pub use self::cpu::{has_bf16, physical_cores};
 pub use self::error::{ErrorKind, OnnxError};
 pub use self::flops::{CallShape, Flops, count_flops};
 pub use self::matmul::Matmul;
+pub use self::memory::MemoryNeed;
 pub use self::networks::{LoadedPack, SharedNetworks, load_networks, load_networks_on};
 pub use self::pack::{Pack, PartName, Preset};
 pub use self::provider::{
-    Chosen, Precision, Provider, ProviderChoice, SessionSettings, choose_provider, probe_provider,
+    Chosen, Extent, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings, UserStream,
+    choose_provider, probe_provider,
 };
 pub use self::runtime::{Runtime, user_cache};
 pub use self::timestep::Timesteps;

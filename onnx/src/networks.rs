@@ -9,6 +9,7 @@ use tracing::subscriber::NoSubscriber;
 
 use crate::cpu::physical_cores;
 use crate::error::OnnxError;
+use crate::memory;
 use crate::pack::{Pack, PartName};
 use crate::provider::{Chosen, Precision, Provider, ProviderChoice, SessionSettings, choose_provider};
 use crate::runtime::Runtime;
@@ -84,8 +85,9 @@ pub fn load_networks_on(
     let chosen = able(pack, chosen, settings)?;
     let int8 = if chosen.precision == Precision::Int8 { Some(pack.int8()?) } else { None };
     let pack = int8.as_ref().unwrap_or(pack);
+    memory::check(pack, (chosen.provider, chosen.precision), settings)?;
     let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
-    let on_device = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
+    let on_device = chosen.provider.is_on_device(settings.openvino);
     let lanes = if on_device { 1 } else { settings.lanes.clamp(1, threads) };
     let bytes = pack.frame_bytes();
     // One prompt is encoded at a time, on all threads.

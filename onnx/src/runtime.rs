@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
-use ort::ep::ExecutionProvider as _;
 use ort::logging::LogLevel;
 
 use crate::error::OnnxError;
-use crate::provider::Provider;
+use crate::preload::preload;
+use crate::provider::{Provider, webgpu_library};
 
 /// Flavours of the library in the cache, the one to prefer first.
 const FLAVOURS: [&str; 3] = ["openvino", "cuda", "cpu"];
@@ -51,7 +51,13 @@ impl Runtime {
         }
         let candidate = find(explicit, |name| std::env::var_os(name))?;
         let runtime = match candidate {
-            Some(path) => Self::open(&path)?,
+            Some(path) => {
+                // What `make setup-cuda` puts beside a library for GPUs.
+                for (file, reason) in path.parent().map(|folder| preload(&folder.join("cuda"))).unwrap_or_default() {
+                    tracing::warn!("{} cannot be loaded: {reason}", file.display());
+                }
+                Self::open(&path)?
+            }
             None => Self::open_system(&|name| std::env::var_os(name))?,
         };
         tracing::debug!(path = %runtime.path.display(), version = runtime.version, "ONNX Runtime loaded");
@@ -81,16 +87,13 @@ impl Runtime {
         }
     }
 
-    /// Providers that the library was compiled with. That does not mean that they work here: a CUDA library lists CUDA
+    /// Providers that the library was compiled with, or that lie beside it as plug-ins. That does not mean that they work here: a CUDA library lists CUDA
     /// on a machine without a GPU. [`probe_provider`](crate::probe_provider) tells.
     pub fn compiled_providers(&self) -> Vec<Provider> {
-        let has = |provider: &Provider| match provider {
-            Provider::Cpu => Ok(true),
-            Provider::OpenVino => ort::ep::OpenVINO::is_available(),
-            Provider::Cuda => ort::ep::CUDA::is_available(),
-            Provider::TensorRt => ort::ep::TensorRT::is_available(),
+        let has = |provider: &Provider| {
+            provider.is_compiled() || (*provider == Provider::WebGpu && webgpu_library().is_some())
         };
-        Provider::ALL.into_iter().filter(|p| has(p).unwrap_or(false)).collect()
+        Provider::ALL.into_iter().filter(has).collect()
     }
 
     pub(crate) fn environment(&self) -> &Environment {

@@ -18,7 +18,7 @@ use ort::value::{DynTensor, TensorElementType};
 
 use crate::error::{OnnxError, run_error};
 use crate::graph::{DType, Dim, Graph, TensorInfo, fold_upsampling};
-use crate::provider::{Chosen, Provider, SessionSettings, builder};
+use crate::provider::{Builder, Chosen, OpenVinoDevice, Prepared, Provider, SessionSettings, builder};
 use crate::runtime::Runtime;
 
 /// Shapes kept per network. A stream needs one or two (a guidance change, a flush); each further one costs its tensors.
@@ -43,10 +43,11 @@ pub(crate) enum Model<'a> {
 /// shared with other networks; the tensors are this one's own.
 pub(crate) struct Network {
     label: &'static str,
-    session: Arc<Session>,
     inputs: Arc<[Port]>,
     outputs: Arc<[Port]>,
+    /// Before the session: fields are dropped in this order, and what a device holds for a session goes before it.
     shapes: Vec<Tensors>,
+    session: Arc<Session>,
     calls: u64,
 }
 
@@ -81,14 +82,29 @@ impl Network {
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
-        let folded = fold(model, chosen.provider);
+        let folded = fold(model, chosen.provider, settings);
         let model = &match (&folded, *model) {
             (Some(bytes), Model::File(path) | Model::Edited(path, _)) => Model::Edited(path, bytes),
             (None, model) => model,
         };
         let (Model::File(path) | Model::Edited(path, _)) = *model;
+        let mut prepared = None;
+        if chosen.provider == Provider::TensorRt {
+            let read;
+            let graph = match model {
+                Model::File(path) => {
+                    read = std::fs::read(path).map_err(|e| OnnxError::failed(format!("{}: {e}", path.display())))?;
+                    &read[..]
+                }
+                Model::Edited(_, bytes) => bytes,
+            };
+            let folder = path.parent().unwrap_or(path);
+            prepared = Some(Prepared::new(runtime, label, (graph, folder), inputs, chosen, settings));
+        }
         let build = || -> ort::Result<Session> {
-            let mut builder = builder(runtime, chosen.provider, chosen.precision, settings)?;
+            let engines = prepared.as_ref().map(|prepared| prepared.options.clone()).unwrap_or_default();
+            let of = Builder::new(chosen.provider, chosen.precision, settings).engines(engines);
+            let mut builder = builder(runtime, &of)?;
             match model {
                 Model::File(path) => builder.commit_from_file(path),
                 Model::Edited(path, bytes) => {
@@ -104,6 +120,9 @@ impl Network {
             let ModelError { what, hint } = run_error(label, &format!("loading {}", path.display()), &e);
             OnnxError { hint, ..OnnxError::failed(what) }
         })?;
+        if let Some(prepared) = &mut prepared {
+            prepared.done();
+        }
         let ports =
             |infos: &[&TensorInfo]| infos.iter().map(|&info| Port::new(info)).collect::<Result<Arc<[Port]>, _>>();
         let (inputs, outputs) = (ports(inputs)?, ports(outputs)?);
@@ -248,8 +267,10 @@ impl Port {
 }
 
 /// The model with its upsampling folded into convolutions, where that is known to be faster: on a CPU.
-fn fold(model: &Model<'_>, provider: Provider) -> Option<Vec<u8>> {
-    if !matches!(provider, Provider::Cpu | Provider::OpenVino) {
+fn fold(model: &Model<'_>, provider: Provider, settings: &SessionSettings) -> Option<Vec<u8>> {
+    let is_cpu =
+        provider == Provider::Cpu || provider == Provider::OpenVino && settings.openvino == OpenVinoDevice::Cpu;
+    if !is_cpu {
         return None;
     }
     let folded = match *model {

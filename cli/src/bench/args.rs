@@ -48,6 +48,8 @@ pub(crate) enum BenchCommand {
     Scaling(ScalingArgs),
     /// The same model in Python, side by side: StreamDiffusion on torch, and its loop on OpenVINO
     Compare(CompareArgs),
+    /// A card's frames per second over providers, steps and guidance, stage by stage, with its memory and energy
+    Gpu(GpuArgs),
     /// Draw recorded measurements as SVG
     Plot(PlotArgs),
     /// Write recorded measurements into the README
@@ -174,6 +176,24 @@ pub(crate) struct ThroughputArgs {
     /// Frames that enter together, each in turn; more than one without guidance and in img2img and txt2img alike
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 12], value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) frame_buffers: Vec<u8>,
+
+    #[command(flatten)]
+    pub(crate) setup: SetupArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GpuArgs {
+    /// Denoising steps, each in turn
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4], value_parser = clap::value_parser!(u8).range(1..=50))]
+    pub(crate) steps: Vec<u8>,
+
+    /// Guidance, each in turn [default: none,self,initialize,full]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = cfg)]
+    pub(crate) cfg: Vec<CfgType>,
+
+    /// Providers, each in turn [default: --provider, else cuda,tensorrt]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) providers: Vec<ProviderChoice>,
 
     #[command(flatten)]
     pub(crate) setup: SetupArgs,

@@ -6,6 +6,7 @@ pub(crate) mod clips;
 mod compare;
 mod context;
 mod findings;
+mod gpu;
 mod latency;
 mod overhead;
 mod plot;
@@ -37,6 +38,7 @@ pub(crate) fn command(args: &BenchArgs) -> Outcome<()> {
         BenchCommand::Roofline(args) => roofline::command(args),
         BenchCommand::Scaling(args) => scaling::command(args),
         BenchCommand::Compare(args) => compare::command(args),
+        BenchCommand::Gpu(args) => gpu::command(args),
         BenchCommand::Plot(args) => plot::command(args),
         BenchCommand::Report(args) => report::command(args),
     }

@@ -37,10 +37,11 @@ impl Setup {
     }
 
     pub(crate) fn load_sized(model: &ModelArgs, size: Option<Size>, lanes: usize) -> Outcome<Self> {
-        let open = OpenPack::open(model)?;
+        let mut open = OpenPack::open(model)?;
         let parameters = config::parameters(&open.pack, &ConfigFile::default(), &ParameterArgs::default())?;
         let size = size.unwrap_or_else(|| open.size(&parameters));
         open.facts.latent_shape(size)?;
+        open.expect(&parameters, size);
         let session = Session::load(model, open, lanes)?;
         let context = context(&session, model, size)?;
         Ok(Self { session, size, parameters, context, clock: MonotonicClock::start() })

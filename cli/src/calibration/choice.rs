@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use livediffusion_onnx::{Chosen, Precision, Provider, ProviderChoice, SessionSettings};
+use livediffusion_onnx::{Chosen, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings};
 
 /// Mean absolute difference of the pictures, in 8-bit levels, up to which a faster arithmetic counts. At 1, bf16 would be
 /// refused for networks whose pictures nobody can tell from those of f32; at 4, flat areas begin to show it.
@@ -63,7 +63,8 @@ pub(super) fn candidates(
     ];
     let for_gpus = settings.provider == ProviderChoice::Auto && compiled.contains(&Provider::Cuda);
     // Who asks for 8 bits wants them whatever they look like, and only f32 could tell what that is.
-    if for_gpus || settings.precision == Precision::Int8 {
+    let elsewhere = settings.openvino != OpenVinoDevice::Cpu;
+    if for_gpus || elsewhere || settings.precision == Precision::Int8 {
         return Vec::new();
     }
     let open = |&(provider, precision): &(Provider, Precision)| {
@@ -76,6 +77,8 @@ pub(super) fn candidates(
             Precision::Bf16 => bf16,
             Precision::Int8 => int8,
             Precision::F32 | Precision::Auto => true,
+            // On no CPU.
+            Precision::F16 => false,
         };
         asked && precise && there && compiled.contains(&provider)
     };

@@ -50,7 +50,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     for output in &outputs {
         refuse_same_folder(input.as_ref(), output)?;
     }
-    let open = OpenPack::open(&args.model)?;
+    let mut open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack, &file, &args.parameters)?;
     let size = open.size(&parameters);
     open.facts.latent_shape(size)?;
@@ -77,6 +77,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let backend = backend.map_err(|_| Failure::new(RUNNING, "loading ONNX Runtime panicked"))??;
     let live = source.as_ref().is_some_and(|source| source.info().live);
     let lanes = config::lanes(&args.model, &open.pack, &parameters, live);
+    open.expect(&parameters, size);
     let mut session = Session::load_on(backend, &args.model, open, lanes)?;
     let settings = session.settings(parameters, size)?;
     let (provider, precision) = (session.loaded.provider.to_string(), session.loaded.precision.to_string());

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 pub(crate) use self::check::vae_ports;
 pub use self::check::{PromptKvPorts, TextPorts, UnetPorts};
-pub(crate) use self::config::read_json;
 use self::config::{number, side_factor};
+pub(crate) use self::config::{of_part, read_json};
 pub use self::part::{Part, PartName};
 pub use self::toml_file::Preset;
 use crate::error::OnnxError;
@@ -103,8 +103,8 @@ impl Pack {
         let vae_kind = encoder.map(|part| check::vae_encoder(part, unet.channels)).transpose()?;
         check::vae_decoder(decoder, unet.channels)?;
 
-        let unet_config = config::of_part(unet_part)?;
-        let decoder_config = config::of_part(decoder)?;
+        let unet_config = of_part(unet_part)?;
+        let decoder_config = of_part(decoder)?;
         let is_kl = vae_kind == Some(VaeKind::Kl) || decoder_config["_class_name"] == "AutoencoderKL";
         let scheduler = dir.join("scheduler/scheduler_config.json");
         let scheduler_json = if scheduler.is_file() { read_json(&scheduler)? } else { Value::Null };

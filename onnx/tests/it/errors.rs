@@ -4,7 +4,7 @@ use std::path::Path;
 
 use livediffusion_onnx::graph::proto::ValueInfoProto;
 use livediffusion_onnx::graph::{Change, Part, rewrite};
-use livediffusion_onnx::{ErrorKind, Pack, Precision, Provider, ProviderChoice, SessionSettings};
+use livediffusion_onnx::{ErrorKind, OpenVinoDevice, Pack, Precision, Provider, ProviderChoice, SessionSettings};
 use livediffusion_onnx::{Runtime, choose_provider, load_networks, probe_provider};
 use livediffusion_pipeline::frame::{LatentShape, Size};
 
@@ -114,7 +114,7 @@ fn pack_toml_is_read() {
 fn a_provider_that_is_not_there_is_an_error_with_a_hint() {
     let Some(runtime) = runtime() else { return };
     let compiled = runtime.compiled_providers();
-    for provider in [Provider::Cuda, Provider::TensorRt] {
+    for provider in Provider::ALL {
         if compiled.contains(&provider) {
             continue;
         }
@@ -127,6 +127,26 @@ fn a_provider_that_is_not_there_is_an_error_with_a_hint() {
     probe_provider(&runtime, Provider::Cpu).unwrap();
     let settings = SessionSettings { precision: Precision::Bf16, ..on(Provider::Cpu) };
     assert_eq!(choose_provider(&runtime, &settings).unwrap_err().kind, ErrorKind::Invalid);
+}
+
+#[test]
+fn a_device_that_openvino_does_not_find_is_an_error_with_a_hint() {
+    let Some(runtime) = runtime() else { return };
+    if !runtime.compiled_providers().contains(&Provider::OpenVino) {
+        eprintln!("skipped: this library has no OpenVINO");
+        return;
+    }
+    for openvino in [OpenVinoDevice::Gpu, OpenVinoDevice::Npu] {
+        let settings = SessionSettings { openvino, ..on(Provider::OpenVino) };
+        match choose_provider(&runtime, &settings) {
+            // A machine that has one.
+            Ok(chosen) => assert_eq!(chosen.provider, Provider::OpenVino),
+            Err(error) => {
+                assert_eq!(error.kind, ErrorKind::Missing, "{error}");
+                assert!(error.hint.unwrap().contains(&openvino.to_string()), "{}", error.what);
+            }
+        }
+    }
 }
 
 #[test]
@@ -143,13 +163,18 @@ fn auto_says_what_it_chose() {
 
 #[test]
 fn choices_read_and_print_the_same() {
-    for text in ["auto", "cpu", "openvino", "cuda", "tensorrt"] {
+    let others = ["tensorrt-rtx", "coreml", "directml", "migraphx", "webgpu"];
+    for text in ["auto", "cpu", "openvino", "cuda", "tensorrt"].into_iter().chain(others) {
         assert_eq!(text.parse::<ProviderChoice>().unwrap().to_string(), text);
     }
     assert!("gpu".parse::<ProviderChoice>().unwrap_err().hint.unwrap().contains("cuda"));
-    for text in ["auto", "f32", "bf16"] {
+    for text in ["auto", "f32", "bf16", "f16", "int8"] {
         assert_eq!(text.parse::<Precision>().unwrap().to_string(), text);
     }
+    for text in ["cpu", "gpu", "npu"] {
+        assert_eq!(text.parse::<OpenVinoDevice>().unwrap().to_string(), text);
+    }
+    assert!("tpu".parse::<OpenVinoDevice>().unwrap_err().hint.is_some());
 }
 
 #[test]

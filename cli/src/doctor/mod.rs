@@ -1,5 +1,7 @@
 //! `livediffusion doctor`: what this machine has, and the command that mends what it lacks.
 
+mod cuda;
+
 use std::path::Path;
 
 use livediffusion_io::{element_available, gstreamer_version, required_elements};
@@ -40,7 +42,7 @@ pub(crate) fn command(args: &DoctorArgs) -> Outcome<()> {
     gstreamer(&mut checks);
     cameras(&mut checks);
     checks.push(model);
-    gpu(&mut checks);
+    cuda::checks(args.cuda_lib_dir.as_deref(), &mut checks);
     disk(&mut checks);
 
     if args.json {
@@ -101,7 +103,10 @@ fn onnx_runtime(args: &DoctorArgs, open: Option<&OpenPack>, checks: &mut Vec<Che
     };
     let found = format!("{} ({}) {}", runtime.version(), runtime.flavour(), runtime.path().display());
     checks.push(Check::new("ONNX Runtime", Verdict::Good, found));
-    for provider in Provider::ALL {
+    let compiled = runtime.compiled_providers();
+    let usual = [Provider::Cpu, Provider::OpenVino, Provider::Cuda, Provider::TensorRt];
+    // Others are of interest where the library has them.
+    for provider in Provider::ALL.into_iter().filter(|p| usual.contains(p) || compiled.contains(p)) {
         let name = format!("provider {provider}");
         checks.push(match probe_provider(&runtime, provider) {
             Ok(()) => Check::new(name, Verdict::Good, "registers and runs"),
@@ -218,19 +223,6 @@ fn model(args: &DoctorArgs) -> (Option<OpenPack>, Check) {
             (None, Check::new("model pack", Verdict::Bad, failure.message()).fix(fix))
         }
     }
-}
-
-/// The NVIDIA driver as the kernel tells it: no library is needed to ask.
-fn gpu(checks: &mut Vec<Check>) {
-    let version = std::fs::read_to_string("/proc/driver/nvidia/version");
-    let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
-    checks.push(match version {
-        Ok(version) => {
-            let line = version.lines().next().unwrap_or_default().trim().to_owned();
-            Check::new("NVIDIA driver", Verdict::Good, format!("{gpus} GPU: {line}"))
-        }
-        Err(_) => Check::new("NVIDIA driver", Verdict::Absent, "not loaded; the CPU is used"),
-    });
 }
 
 fn disk(checks: &mut Vec<Check>) {

@@ -1,0 +1,125 @@
+//! `livediffusion bench gpu`: a card's frames, stage by stage, with its memory and energy.
+
+use livediffusion_bench::frames::{Source, Subject};
+use livediffusion_bench::nvml::GpuMeter;
+use livediffusion_bench::record::Figure;
+use livediffusion_bench::summary::{Spread, Times};
+use livediffusion_onnx::{Provider, ProviderChoice};
+use livediffusion_pipeline::params::CfgType;
+use livediffusion_pipeline::stats::Stage;
+use serde_json::{Value, json};
+
+use super::args::{GpuArgs, SetupArgs};
+use super::clips::patterns;
+use super::findings::{Findings, Section};
+use super::setup::{Setup, cfg_name};
+use crate::args::ModelArgs;
+use crate::failure::Outcome;
+use crate::run::report::{milliseconds, round};
+
+/// The stages that are networks.
+const NETWORKS: [(Stage, &str); 3] =
+    [(Stage::Encode, "encode"), (Stage::Denoise, "denoise"), (Stage::Decode, "decode")];
+
+pub(crate) fn command(args: &GpuArgs) -> Outcome<()> {
+    let providers = match (&args.providers[..], args.setup.model.provider) {
+        ([], Some(asked)) => vec![asked],
+        ([], None) => [Provider::Cuda, Provider::TensorRt].map(ProviderChoice::Fixed).to_vec(),
+        (given, _) => given.to_vec(),
+    };
+    let cfgs = match &args.cfg[..] {
+        [] => vec![CfgType::None, CfgType::SelfNegative, CfgType::Initialize, CfgType::Full],
+        given => given.to_vec(),
+    };
+    let meter = GpuMeter::open(args.setup.model.gpu.unwrap_or(0));
+    let mut sections = Vec::new();
+    for provider in providers {
+        let model = ModelArgs { provider: Some(provider), ..args.setup.model.clone() };
+        let before = used(&meter);
+        let mut setup = Setup::load_sized(&model, args.setup.size, 1)?;
+        let (mut figures, mut list) = (Vec::new(), Vec::new());
+        for steps in args.steps.iter().copied().map(usize::from) {
+            for cfg in &cfgs {
+                list.push(case(&mut setup, &args.setup, (steps, *cfg), &meter, &mut figures)?);
+            }
+        }
+        // The session's: engines and arenas grow until the largest case has run.
+        figures.push(match (before, used(&meter)) {
+            (Ok(before), Ok(after)) => {
+                let megabytes = after.saturating_sub(before) as f64 / 1e6;
+                Figure::value("", "memory of the card", "MB", megabytes).note("all that was taken since the start")
+            }
+            (Err(why), _) | (_, Err(why)) => {
+                Figure::absent("", "memory of the card", "MB", &format!("not measured: {why}"))
+            }
+        });
+        sections.push(Section { context: setup.context, figures, body: json!({ "cases": list }) });
+    }
+    Findings(sections).hand_out("gpu", &args.setup.output)
+}
+
+fn used(meter: &Result<GpuMeter, String>) -> Result<u64, String> {
+    meter.as_ref().map_err(Clone::clone)?.used_bytes()
+}
+
+fn joules(meter: &Result<GpuMeter, String>) -> Result<f64, String> {
+    meter.as_ref().map_err(Clone::clone)?.joules()
+}
+
+/// One number of steps with one guidance.
+fn case(
+    setup: &mut Setup,
+    args: &SetupArgs,
+    (steps, cfg): (usize, CfgType),
+    meter: &Result<GpuMeter, String>,
+    figures: &mut Vec<Figure>,
+) -> Outcome<Value> {
+    let mut subject = setup.subject(steps, cfg)?;
+    let pictures = patterns(setup.size);
+    let source = Source::Pictures(&pictures);
+    let (clock, frames) = (setup.clock, usize::from(args.frames));
+    // A stream batch that is not full is quicker, and the first calls build what later ones find.
+    subject.run(source, steps + 1, &clock)?;
+    let name = format!("N={steps} {}", cfg_name(cfg));
+    let (mut fps, mut times) = (Vec::new(), Vec::new());
+    let (before, energy) = (spent(&subject), joules(meter));
+    for _ in 0..args.rounds {
+        let run = subject.run(source, frames, &clock)?;
+        fps.push(run.fps());
+        times.extend(run.intervals);
+    }
+    let (after, energy) = (spent(&subject), joules(meter).and_then(|now| Ok(now - energy?)));
+    let count = times.len().max(1) as f64;
+    let (fps, times) = (Spread::of(&fps), Times::of(&times));
+    figures.push(Figure::spread(&name, "speed", "fps", Some(fps), usize::from(args.rounds)));
+    figures.push(Figure::times(&name, "picture to picture", times));
+    let mut inside = 0.0;
+    for (index, (_, stage)) in NETWORKS.iter().enumerate() {
+        let ms = after[index] - before[index];
+        inside += ms;
+        figures.push(Figure::value(&name, stage, "ms", ms / count));
+    }
+    let whole = after[NETWORKS.len()] - before[NETWORKS.len()];
+    let outside = 1.0 - inside / whole;
+    figures.push(Figure::value(&name, "outside the networks", "ratio", outside).note("of the engine's time"));
+    figures.push(match &energy {
+        Ok(joules) => Figure::value(&name, "energy of a picture", "J", joules / count),
+        Err(why) => Figure::absent(&name, "energy of a picture", "J", &format!("not measured: {why}")),
+    });
+    Ok(json!({
+        "steps": steps,
+        "cfg": cfg_name(cfg),
+        "fps": round(fps.median),
+        "ms_p50": times.map(|times| round(times.p50)),
+        "ms_p99": times.map(|times| round(times.p99)),
+        "outside_networks": round(outside),
+        "joules": energy.ok().map(|joules| round(joules / count)),
+    }))
+}
+
+/// Milliseconds in each network so far, and in the engine.
+fn spent(subject: &Subject) -> [f64; NETWORKS.len() + 1] {
+    let stats = subject.painter().stats();
+    let of = |stage| milliseconds(stats.total(stage));
+    [of(NETWORKS[0].0), of(NETWORKS[1].0), of(NETWORKS[2].0), of(Stage::Step)]
+}

@@ -1,0 +1,84 @@
+//! What there is for NVIDIA cards: the driver, the cards, and the compiler of the kernels.
+
+use std::path::Path;
+
+use livediffusion_kernels::cuda::{Card, Driver, Image, ImageCache, Nvrtc, NvrtcSearch, Target};
+use livediffusion_kernels::gpu::GpuError;
+use livediffusion_onnx::user_cache;
+
+use super::{Check, Verdict};
+
+pub(super) fn checks(cuda_lib_dir: Option<&Path>, checks: &mut Vec<Check>) {
+    checks.push(kernel_module());
+    let driver = Driver::find();
+    let devices = driver.as_ref().map_or(0, |driver| driver.devices());
+    if let Err(error) = &driver {
+        checks.push(absent("CUDA", error));
+    }
+    let cache = user_cache();
+    let version = driver.as_ref().ok().map(|driver| driver.version());
+    let nvrtc = NvrtcSearch { explicit: cuda_lib_dir, cache: cache.as_deref(), driver: version }.load();
+    checks.push(match &nvrtc {
+        Ok(nvrtc) => Check::new("NVRTC", Verdict::Good, about(nvrtc)),
+        Err(error) => absent("NVRTC", error),
+    });
+    for number in 0..devices {
+        checks.push(card(number).unwrap_or_else(|error| absent(&format!("CUDA card {number}"), &error)));
+        if let Ok(nvrtc) = &nvrtc {
+            let loaded = kernels(number, nvrtc);
+            checks.push(loaded.unwrap_or_else(|error| absent("CUDA kernels", &error)));
+        }
+    }
+}
+
+/// The driver as the kernel tells it: no library is needed to ask.
+fn kernel_module() -> Check {
+    let version = std::fs::read_to_string("/proc/driver/nvidia/version");
+    let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
+    match version {
+        Ok(version) => {
+            let line = version.lines().next().unwrap_or_default().trim().to_owned();
+            Check::new("NVIDIA driver", Verdict::Good, format!("{gpus} GPU: {line}"))
+        }
+        Err(_) => Check::new("NVIDIA driver", Verdict::Absent, "not loaded; the CPU is used"),
+    }
+}
+
+fn card(number: usize) -> Result<Check, GpuError> {
+    let card = Card::open(number)?;
+    let ((major, minor), (free, all)) = (card.capability()?, card.memory()?);
+    let version = card.driver().version();
+    let found = format!(
+        "{}, compute capability {major}.{minor}, {} of {} MB free, CUDA {}.{}",
+        card.name()?,
+        free / 1_000_000,
+        all / 1_000_000,
+        version / 1000,
+        version % 1000 / 10
+    );
+    Ok(Check::new(format!("CUDA card {number}"), Verdict::Good, found))
+}
+
+fn about(nvrtc: &Nvrtc) -> String {
+    let (major, minor) = nvrtc.version();
+    let known = nvrtc.architectures();
+    let range = match (known.first(), known.last()) {
+        (Some(first), Some(last)) => format!(", for sm_{first} to sm_{last}"),
+        _ => String::new(),
+    };
+    format!("{major}.{minor}{range} {}", nvrtc.path().display())
+}
+
+/// Compiles the kernels, or takes them from the cache, and loads them.
+fn kernels(number: usize, nvrtc: &Nvrtc) -> Result<Check, GpuError> {
+    let card = Card::open(number)?;
+    let target = Target::for_card(card.capability()?, nvrtc)?;
+    let cache = user_cache().map(|cache| ImageCache::new(cache.join("kernels")));
+    let version = card.driver().version();
+    card.with_kernels(Image::cached(cache.as_ref(), nvrtc, target, version)?)?;
+    Ok(Check::new("CUDA kernels", Verdict::Good, format!("compiled for card {number} ({target:?}) and loaded")))
+}
+
+fn absent(name: &str, error: &GpuError) -> Check {
+    Check::new(name, Verdict::Absent, error.to_string()).fix(error.hint.clone())
+}

@@ -1,0 +1,134 @@
+//! Where NVRTC lies.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::cuda::nvrtc::Nvrtc;
+use crate::gpu::GpuError;
+
+/// Names tried with the system's loader. The last is a link that only development packages have.
+const SYSTEM_NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
+
+/// Where to look for NVRTC.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NvrtcSearch<'a> {
+    /// A folder that the user named; nowhere else is looked then.
+    pub explicit: Option<&'a Path>,
+    /// The program's cache, in whose `cuda/` setup scripts put libraries.
+    pub cache: Option<&'a Path>,
+    /// The driver's CUDA version: a library of a newer major version makes code that it cannot load.
+    pub driver: Option<i32>,
+}
+
+impl NvrtcSearch<'_> {
+    /// Loads the first that works, in this order: the named folder; the cache; pip's folders in the active virtual environment;
+    /// the toolkit that `CUDA_HOME` or `CUDA_PATH` names, or in /usr/local/cuda; the system's loader. Of several in the cache or in
+    /// pip's folders, the newest that the driver can load.
+    pub fn load(&self) -> Result<Nvrtc, GpuError> {
+        let mut refused = Vec::new();
+        for path in self.candidates(|name| std::env::var_os(name)) {
+            match Nvrtc::load(&path) {
+                Ok(nvrtc) if self.driver.is_none_or(|driver| nvrtc.version().0 as i32 <= driver / 1000) => {
+                    return Ok(nvrtc);
+                }
+                Ok(nvrtc) => refused.push(format!("{} is newer than the driver", nvrtc.path().display())),
+                Err(error) if self.explicit.is_some() => return Err(error),
+                Err(error) if path.is_absolute() => refused.push(error.what),
+                Err(_) => {}
+            }
+        }
+        let place = self.explicit.map_or_else(
+            || "the cache, pip's folders, CUDA_HOME and the system".to_owned(),
+            |folder| folder.display().to_string(),
+        );
+        let why = if refused.is_empty() { String::new() } else { format!(" ({})", refused.join("; ")) };
+        Err(GpuError::missing(
+            format!("there is no NVRTC in {place}{why}"),
+            "tools/setup/nvrtc.sh fetches it; or name its folder by --cuda-lib-dir",
+        ))
+    }
+
+    fn candidates(&self, env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+        if let Some(folder) = self.explicit {
+            return libraries_in([folder.to_owned()]);
+        }
+        let set = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let mut found = Vec::new();
+        if let Some(cache) = self.cache {
+            found.extend(libraries_in(children(&cache.join("cuda"))));
+        }
+        if let Some(environment) = set("VIRTUAL_ENV") {
+            let sites =
+                children(&environment.join("lib")).into_iter().map(|python| python.join("site-packages/nvidia"));
+            let folders = sites.flat_map(|site| [site.join("cu13/lib"), site.join("cuda_nvrtc/lib")]);
+            found.extend(libraries_in(folders));
+        }
+        let toolkits = [set("CUDA_HOME"), set("CUDA_PATH"), Some(PathBuf::from("/usr/local/cuda"))];
+        found.extend(toolkits.into_iter().flatten().flat_map(|toolkit| libraries_in([toolkit.join("lib64")])));
+        found.extend(SYSTEM_NAMES.map(PathBuf::from));
+        found
+    }
+}
+
+/// Files named as NVRTC, the newest first.
+fn libraries_in(folders: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = folders
+        .into_iter()
+        .flat_map(|folder| children(&folder))
+        .filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libnvrtc.so")))
+        .collect();
+    files.sort_by_key(|file| std::cmp::Reverse(numbers(file)));
+    files
+}
+
+fn children(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).collect()
+}
+
+/// Versions in the name, so that 13 comes after 9.
+fn numbers(path: &Path) -> Vec<u64> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::GpuErrorKind;
+
+    fn touch(path: &Path) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"").unwrap();
+    }
+
+    #[test]
+    fn the_cache_comes_before_pip_and_the_newest_first() {
+        let root = tempfile::tempdir().unwrap();
+        let (cache, venv) = (root.path().join("cache"), root.path().join("venv"));
+        let in_cache = ["nvrtc-12.9/libnvrtc.so.12", "nvrtc-13.0/libnvrtc.so.13", "nvrtc-9/libnvrtc.so.9"];
+        for name in in_cache {
+            touch(&cache.join("cuda").join(name));
+        }
+        touch(&cache.join("cuda/nvrtc-12.9/libnvrtc-builtins.so.12.9"));
+        let pip = venv.join("lib/python3.11/site-packages/nvidia/cuda_nvrtc/lib/libnvrtc.so.12");
+        touch(&pip);
+        let search = NvrtcSearch { cache: Some(&cache), ..NvrtcSearch::default() };
+        let found = search.candidates(|name| (name == "VIRTUAL_ENV").then(|| venv.clone().into()));
+        let in_cache = [in_cache[1], in_cache[0], in_cache[2]].map(|name| cache.join("cuda").join(name));
+        assert_eq!(found[..3], in_cache);
+        assert_eq!(found[3], pip);
+        assert!(found.ends_with(&SYSTEM_NAMES.map(PathBuf::from)));
+    }
+
+    #[test]
+    fn a_named_folder_is_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let search = NvrtcSearch { explicit: Some(folder.path()), ..NvrtcSearch::default() };
+        assert!(search.candidates(|_| None).is_empty());
+        let error = search.load().unwrap_err();
+        assert_eq!(error.kind, GpuErrorKind::Missing);
+        assert!(error.what.contains(&folder.path().display().to_string()) && error.hint.is_some());
+        touch(&folder.path().join("libnvrtc.so.12"));
+        assert!(search.load().unwrap_err().what.contains("libnvrtc.so.12"));
+    }
+}

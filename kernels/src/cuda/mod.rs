@@ -1,0 +1,25 @@
+//! A CUDA card: its driver, memory, streams and events, and NVRTC, which compiles the kernels.
+//!
+//! Both libraries are loaded at run time, so that the same binary runs where there are none. `cudarc` panics where the driver's
+//! library is missing: [`Driver::find`] and [`Card::open`] look for it before anything else is called, and everything else here
+//! needs what they give.
+
+mod cache;
+mod compile;
+mod device;
+mod driver;
+mod find;
+mod memory;
+mod nvrtc;
+mod overlap;
+mod stream;
+
+pub use cache::ImageCache;
+pub use compile::{Image, Target, compile};
+pub use device::{Card, Cuda};
+pub use driver::Driver;
+pub use find::NvrtcSearch;
+pub(crate) use memory::{DeviceMemory, PinnedMemory};
+pub use nvrtc::Nvrtc;
+pub use overlap::Overlap;
+pub use stream::{Event, Stream};

@@ -1,0 +1,228 @@
+//! Upload of the next frame, work on this one and download of the last, at once on three streams.
+//!
+//! Frames take turns in a few sets of buffers. A set is worked on when it is uploaded, and downloaded when it is worked on: events
+//! say so from stream to stream, and the host waits for finished pictures alone. With u, c, d for upload, work and download, h
+//! for what the host does between a picture and the next frame, all of u, d, h ≤ c, and n sets, work on the next frame begins
+//! when work on this one ends as soon as u + d + h ≤ (n − 1) · c.
+
+/// What is put into which stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The frame to the card.
+    Upload,
+    /// Everything between.
+    Work,
+    /// The picture from the card.
+    Download,
+}
+
+/// Three streams of a card, an event for each stage of each set of buffers, and a way to wait. All but `finish` return at once.
+pub trait Streams {
+    /// Why something was not done.
+    type Error;
+
+    /// What is put into the stream of `stream` from now on waits until that stage of a set, as put there last, is done. At once
+    /// where it never was put.
+    fn wait(&mut self, stream: Stage, until: (Stage, usize)) -> Result<(), Self::Error>;
+
+    /// Puts a stage of a set into its stream, and its event behind it.
+    fn put(&mut self, stage: Stage, set: usize) -> Result<(), Self::Error>;
+
+    /// Makes the caller wait until a stage of a set, as put there last, is done.
+    fn finish(&mut self, stage: Stage, set: usize) -> Result<(), Self::Error>;
+}
+
+/// Which set is whose turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    sets: usize,
+    submitted: u64,
+    collected: u64,
+}
+
+impl Schedule {
+    /// Over `sets` sets of buffers: 1 overlaps nothing, 2 are enough where copies are short, 3 leave room for the host.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn new(sets: usize) -> Self {
+        assert!(sets > 0, "a schedule without buffers");
+        Self { sets, submitted: 0, collected: 0 }
+    }
+
+    /// Frames on their way.
+    pub fn in_flight(&self) -> usize {
+        (self.submitted - self.collected) as usize
+    }
+
+    /// The set that the next frame is to be written into; `None` while all are on their way.
+    pub fn vacant(&self) -> Option<usize> {
+        (self.in_flight() < self.sets).then(|| self.set_of(self.submitted))
+    }
+
+    /// Sends the frame in the [`vacant`](Self::vacant) set on its way, or gives false if there is none.
+    pub fn submit<S: Streams>(&mut self, streams: &mut S) -> Result<bool, S::Error> {
+        let Some(set) = self.vacant() else {
+            return Ok(false);
+        };
+        // Nobody else uses the set: its last picture was collected.
+        streams.put(Stage::Upload, set)?;
+        streams.wait(Stage::Work, (Stage::Upload, set))?;
+        streams.put(Stage::Work, set)?;
+        streams.wait(Stage::Download, (Stage::Work, set))?;
+        streams.put(Stage::Download, set)?;
+        self.submitted += 1;
+        Ok(true)
+    }
+
+    /// Waits for the oldest picture on its way and gives its set, which is vacant with the next call; `None` if there is none.
+    pub fn collect<S: Streams>(&mut self, streams: &mut S) -> Result<Option<usize>, S::Error> {
+        if self.in_flight() == 0 {
+            return Ok(None);
+        }
+        let set = self.set_of(self.collected);
+        streams.finish(Stage::Download, set)?;
+        self.collected += 1;
+        Ok(Some(set))
+    }
+
+    fn set_of(&self, frame: u64) -> usize {
+        (frame % self.sets as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A card whose time passes as told: each stream is free at some time, each event has one, and so has the host.
+    struct Clock {
+        now: u64,
+        lasts: [u64; 3],
+        free: [u64; 3],
+        /// When the stage of each set, as put last, is done.
+        done: Vec<[u64; 3]>,
+        /// Begin and end of each stage of each set, as they happened.
+        spans: Vec<(Stage, usize, u64, u64)>,
+    }
+
+    impl Clock {
+        fn new(sets: usize, lasts: [u64; 3]) -> Self {
+            Self { now: 0, lasts, free: [0; 3], done: vec![[0; 3]; sets], spans: Vec::new() }
+        }
+
+        fn of(&self, stage: Stage) -> Vec<(usize, u64, u64)> {
+            let all = self.spans.iter().filter(|span| span.0 == stage);
+            all.map(|&(_, set, from, to)| (set, from, to)).collect()
+        }
+
+        /// Idle times of the card between the work on one frame and on the next.
+        fn gaps(&self) -> Vec<u64> {
+            self.of(Stage::Work).windows(2).map(|pair| pair[1].1 - pair[0].2).collect()
+        }
+    }
+
+    impl Streams for Clock {
+        type Error = Infallible;
+
+        fn wait(&mut self, stream: Stage, (stage, set): (Stage, usize)) -> Result<(), Infallible> {
+            let free = &mut self.free[stream as usize];
+            *free = (*free).max(self.done[set][stage as usize]);
+            Ok(())
+        }
+
+        fn put(&mut self, stage: Stage, set: usize) -> Result<(), Infallible> {
+            let from = self.free[stage as usize].max(self.now);
+            let to = from + self.lasts[stage as usize];
+            self.free[stage as usize] = to;
+            self.done[set][stage as usize] = to;
+            self.spans.push((stage, set, from, to));
+            Ok(())
+        }
+
+        fn finish(&mut self, stage: Stage, set: usize) -> Result<(), Infallible> {
+            self.now = self.now.max(self.done[set][stage as usize]);
+            Ok(())
+        }
+    }
+
+    /// A file's frames: as many on their way as there are sets, and `host` passes between a picture and the next frame.
+    fn run(sets: usize, lasts: [u64; 3], host: u64, frames: usize) -> Clock {
+        let (mut clock, mut schedule) = (Clock::new(sets, lasts), Schedule::new(sets));
+        let mut next_out = 0;
+        for _ in 0..frames {
+            if schedule.vacant().is_none() {
+                let Ok(set) = schedule.collect(&mut clock);
+                assert_eq!(set, Some(next_out % sets), "pictures come out in the order of their frames");
+                next_out += 1;
+                clock.now += host;
+            }
+            assert_eq!(schedule.submit(&mut clock), Ok(true));
+        }
+        while let Ok(Some(_)) = schedule.collect(&mut clock) {
+            next_out += 1;
+        }
+        assert_eq!((next_out, schedule.in_flight()), (frames, 0));
+        clock
+    }
+
+    #[test]
+    fn in_steady_state_the_work_has_no_gap() {
+        // In µs: 512x512 over PCIe 4 takes 30 each way, a frame 8 ms; the host encodes for 5 ms.
+        let clock = run(3, [30, 8_000, 30], 5_000, 50);
+        assert!(clock.gaps().iter().all(|gap| *gap == 0), "{:?}", clock.gaps());
+        // One set overlaps nothing: each frame waits for both copies and the host.
+        assert!(run(1, [30, 8_000, 30], 5_000, 50).gaps().iter().all(|gap| *gap == 5_060));
+        // Two sets leave no room for a slow host.
+        assert!(run(2, [3_000, 8_000, 3_000], 5_000, 50).gaps().iter().skip(2).any(|gap| *gap > 0));
+    }
+
+    #[test]
+    fn nothing_is_taken_while_all_buffers_are_on_their_way() {
+        let (mut clock, mut schedule) = (Clock::new(2, [1, 1, 1]), Schedule::new(2));
+        assert_eq!(schedule.collect(&mut clock), Ok(None));
+        assert_eq!(schedule.submit(&mut clock), Ok(true));
+        assert_eq!((schedule.vacant(), schedule.in_flight()), (Some(1), 1));
+        assert_eq!(schedule.submit(&mut clock), Ok(true));
+        assert_eq!((schedule.vacant(), schedule.submit(&mut clock)), (None, Ok(false)));
+        assert_eq!(schedule.collect(&mut clock), Ok(Some(0)));
+        assert_eq!(schedule.vacant(), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_no_gap_when_the_others_fit_into_the_sets(
+            (sets, work) in (2usize..6, 1u64..1000),
+            (up, down, host) in (0.0f64..1.0, 0.0f64..1.0, 0.0f64..1.0),
+        ) {
+            let part = |share: f64| (share * work as f64) as u64;
+            let (up, down, host) = (part(up), part(down), part(host));
+            let clock = run(sets, [up, work, down], host, 60);
+            if up + down + host <= (sets as u64 - 1) * work {
+                prop_assert!(clock.gaps().iter().skip(sets).all(|gap| *gap == 0), "{:?}", clock.gaps());
+            }
+        }
+
+        #[test]
+        fn no_buffer_is_written_while_it_is_read(
+            sets in 1usize..5,
+            lasts in [1u64..500, 1u64..500, 1u64..500],
+            host in 0u64..500,
+        ) {
+            let clock = run(sets, lasts, host, 40);
+            let (up, work, down) = (clock.of(Stage::Upload), clock.of(Stage::Work), clock.of(Stage::Download));
+            for i in 0..40 {
+                prop_assert!(up[i].2 <= work[i].1 && work[i].2 <= down[i].1, "frame {i} overtakes itself");
+                prop_assert_eq!((up[i].0, work[i].0, down[i].0), (i % sets, i % sets, i % sets));
+                if i >= sets {
+                    prop_assert!(work[i - sets].2 <= up[i].1, "frame {i} is uploaded over one that is read");
+                    prop_assert!(down[i - sets].2 <= work[i].1, "frame {i} is painted over one that is read");
+                }
+            }
+        }
+    }
+}

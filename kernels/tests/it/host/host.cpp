@@ -1,0 +1,29 @@
+// The kernels behind one entry point. `kernels.cu` is the text that NVRTC gets.
+#include "shim.h"
+#include "kernels.cu"
+
+#define KERNEL(kernel, cooperates)                                                  \
+    if (std::strcmp(name, #kernel) == 0) {                                          \
+        shim::launch(kernel, cooperates, blocks, rows, threads, arguments);         \
+        return 0;                                                                   \
+    }
+
+extern "C" int livediffusion_launch(const char* name, unsigned blocks, unsigned rows, unsigned threads, void** arguments) {
+    KERNEL(rgb8_to_chw_f32, false)
+    KERNEL(rgb8_to_chw_f16, false)
+    KERNEL(rgba8_to_chw_f32, false)
+    KERNEL(rgba8_to_chw_f16, false)
+    KERNEL(nv12_to_chw_f32, false)
+    KERNEL(nv12_to_chw_f16, false)
+    KERNEL(chw_to_rgb8_f32, false)
+    KERNEL(chw_to_rgb8_f16, false)
+    KERNEL(f16_to_f32, false)
+    KERNEL(f32_to_f16, false)
+    KERNEL(blend_f32, false)
+    KERNEL(admit_f32, false)
+    KERNEL(admit_f16, false)
+    KERNEL(advance_f32, false)
+    KERNEL(advance_f16, false)
+    KERNEL(similarity_f32, true)
+    return 1;
+}

@@ -1,0 +1,91 @@
+//! The kernels through the compiler that a machine with a GPU uses. It needs neither a driver nor a card.
+
+use std::path::PathBuf;
+
+use livediffusion_kernels::cuda::{Image, ImageCache, Nvrtc, NvrtcSearch, Target, compile};
+use livediffusion_kernels::gpu::Kernel;
+
+/// Turing to Blackwell.
+const CAPABILITIES: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
+
+/// Where tools/setup/nvrtc.sh puts it.
+pub(crate) fn cache() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    set("LIVEDIFFUSION_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("livediffusion")))
+        .or_else(|| set("HOME").map(|folder| folder.join(".cache/livediffusion")))
+}
+
+fn nvrtc() -> Option<Nvrtc> {
+    let cache = cache();
+    let found = NvrtcSearch { cache: cache.as_deref(), ..NvrtcSearch::default() }.load();
+    found.inspect_err(|error| eprintln!("skipped: {error} ({})", error.hint.as_deref().unwrap_or_default())).ok()
+}
+
+/// The lines of each kernel in PTX.
+fn body(ptx: &str, kernel: Kernel) -> &str {
+    let entry = format!(".entry {}(", kernel.name());
+    let from = ptx.find(&entry).unwrap_or_else(|| panic!("no {entry}"));
+    let rest = &ptx[from + entry.len()..];
+    &rest[..rest.find(".entry ").unwrap_or(rest.len())]
+}
+
+#[test]
+fn every_kernel_compiles_for_every_card_since_turing() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let mut compiled = 0;
+    for capability in CAPABILITIES {
+        if !nvrtc.architectures().contains(&capability) {
+            eprintln!("skipped: NVRTC {:?} does not know sm_{capability}", nvrtc.version());
+            continue;
+        }
+        let image = compile(&nvrtc, Target::Ptx(capability)).unwrap();
+        let ptx = std::str::from_utf8(image.bytes()).unwrap();
+        assert!(ptx.contains(&format!(".target sm_{capability}")), "sm_{capability}");
+        for kernel in Kernel::ALL {
+            let body = body(ptx, *kernel);
+            // An array that does not fit into registers goes through memory: the kernels are written so that none does.
+            assert!(!body.contains(".local"), "{} for sm_{capability} has arrays in memory", kernel.name());
+            assert!(!body.contains("fma.rn.f32"), "{}: a fused multiply-add is not what the CPU does", kernel.name());
+        }
+        compiled += 1;
+    }
+    assert!(compiled > 0, "NVRTC {:?} knows none of them", nvrtc.version());
+    println!("PTX for {compiled} of {} by NVRTC {:?}", CAPABILITIES.len(), nvrtc.version());
+}
+
+#[test]
+fn what_lies_side_by_side_is_read_and_written_16_bytes_at_a_time() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let image = compile(&nvrtc, Target::Ptx(80)).unwrap();
+    let ptx = std::str::from_utf8(image.bytes()).unwrap();
+    for kernel in Kernel::ALL.iter().copied().filter(|kernel| *kernel != Kernel::Similarity) {
+        let body = body(ptx, kernel);
+        let wide = |access: &str| {
+            body.lines().any(|line| line.contains(access) && (line.contains(".v4.f32") || line.contains(".v4.u32")))
+        };
+        let reads_bytes =
+            kernel.name().contains("8_to_chw") || kernel == Kernel::Nv12ToF32 || kernel == Kernel::Nv12ToF16;
+        assert!(reads_bytes || wide("ld.global"), "{}", kernel.name());
+        let writes_bytes = matches!(kernel, Kernel::F32ToRgb8 | Kernel::F16ToRgb8);
+        assert!(writes_bytes || wide("st.global"), "{}", kernel.name());
+    }
+}
+
+#[test]
+fn compiled_kernels_are_kept_for_each_target_and_driver() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let capability = *nvrtc.architectures().last().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = ImageCache::new(folder.path());
+    let files = || std::fs::read_dir(folder.path()).unwrap().count();
+    let first = Image::cached(Some(&cache), &nvrtc, Target::Cubin(capability), 12_040).unwrap();
+    // Machine code is an ELF file.
+    assert!(first.bytes().starts_with(b"\x7fELF"));
+    assert_eq!(files(), 1);
+    let again = Image::cached(Some(&cache), &nvrtc, Target::Cubin(capability), 12_040).unwrap();
+    assert_eq!((again.bytes(), files()), (first.bytes(), 1));
+    Image::cached(Some(&cache), &nvrtc, Target::Cubin(capability), 12_080).unwrap();
+    Image::cached(Some(&cache), &nvrtc, Target::Ptx(capability), 12_080).unwrap();
+    assert_eq!(files(), 3);
+}

@@ -1,0 +1,67 @@
+//! Libraries that a provider needs and would not find by itself: pip's wheels of ONNX Runtime for GPUs say nothing of where CUDA
+//! and cuDNN lie, but a library that is loaded already is found by its name.
+
+use std::path::{Path, PathBuf};
+
+/// Loads all libraries of a folder for good, and gives those that would not load, with the loader's reason. They depend on each
+/// other in an order that nobody tells: whatever fails is tried again as long as another one succeeded.
+pub(crate) fn preload(folder: &Path) -> Vec<(PathBuf, String)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let mut waiting: Vec<PathBuf> = entries.filter(|path| is_library(path)).collect();
+    waiting.sort();
+    loop {
+        let before = waiting.len();
+        let mut refused = Vec::new();
+        for path in waiting {
+            if let Err(reason) = load(&path) {
+                refused.push((path, reason));
+            }
+        }
+        if refused.len() == before || refused.is_empty() {
+            return refused;
+        }
+        waiting = refused.into_iter().map(|(path, _)| path).collect();
+    }
+}
+
+fn is_library(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.is_file() && name.starts_with("lib") && name.contains(".so")
+}
+
+#[cfg(unix)]
+#[allow(unsafe_code, reason = "loading a library runs its initialisers")]
+fn load(path: &Path) -> Result<(), String> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    // SAFETY: these are the libraries that a setup script or the user put there for ONNX Runtime to load.
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
+    let library =
+        library.map_err(|e| std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string))?;
+    // It stays loaded.
+    let _ = library.into_raw();
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn load(_: &Path) -> Result<(), String> {
+    Err("libraries are preloaded on Unix alone".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_load_is_named_and_nothing_else_is_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(preload(folder.path()).is_empty());
+        assert!(preload(Path::new("/nowhere")).is_empty());
+        for name in ["libbroken.so.1", "readme.txt", "libnot.a"] {
+            std::fs::write(folder.path().join(name), b"no library").unwrap();
+        }
+        let refused = preload(folder.path());
+        let names: Vec<_> = refused.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["libbroken.so.1"]);
+        assert!(!refused[0].1.is_empty());
+    }
+}

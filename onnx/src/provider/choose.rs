@@ -1,0 +1,161 @@
+//! Deciding on a provider, by rule.
+
+use ort::session::Session;
+
+use crate::cpu;
+use crate::error::OnnxError;
+use crate::graph::proto::{ModelProto, NodeProto, ValueInfoProto};
+use crate::provider::register::{Builder, builder};
+use crate::provider::{Chosen, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings};
+use crate::runtime::Runtime;
+
+/// Decides on provider and precision by rule: `auto` is the first of cuda, openvino and cpu that really registers, in bf16
+/// where the CPU has it. What is measured on a machine is a better word where there is one; [`load_networks_on`] takes it.
+///
+/// [`load_networks_on`]: crate::load_networks_on
+pub fn choose_provider(runtime: &Runtime, settings: &SessionSettings) -> Result<Chosen, OnnxError> {
+    let (provider, mut why) = match settings.provider {
+        ProviderChoice::Fixed(provider) => {
+            probe(runtime, provider, settings)?;
+            (provider, "asked for".to_owned())
+        }
+        ProviderChoice::Auto => choose_automatically(runtime, settings),
+    };
+    let (precision, reason) = precision(provider, settings, cpu::has_bf16())?;
+    why += reason;
+    Ok(Chosen { provider, precision, why })
+}
+
+/// The arithmetic, and what to say about it.
+fn precision(
+    provider: Provider,
+    settings: &SessionSettings,
+    bf16: bool,
+) -> Result<(Precision, &'static str), OnnxError> {
+    let on_cpu = !provider.is_on_device(settings.openvino);
+    let refused =
+        |what: &str, hint: &str| Err(OnnxError::invalid(format!("the {provider} provider {what}")).hint(hint));
+    match (provider, settings.precision) {
+        (_, Precision::Int8) => Ok((Precision::Int8, "")),
+        (Provider::OpenVino, Precision::Bf16) if on_cpu => Ok((Precision::Bf16, "")),
+        (_, Precision::Bf16) => {
+            refused("has no bf16 arithmetic for f32 networks", "--precision auto, or --provider openvino")
+        }
+        (Provider::OpenVino, Precision::F16) if !on_cpu => Ok((Precision::F16, "")),
+        (Provider::TensorRt | Provider::MiGraphX, Precision::F16) => Ok((Precision::F16, "")),
+        (_, Precision::F16) => refused(
+            "does not convert networks to f16",
+            "--precision auto, --provider tensorrt, or a model that was exported in f16",
+        ),
+        (Provider::OpenVino, Precision::Auto) if on_cpu && bf16 => {
+            Ok((Precision::Bf16, "; bf16: this CPU has it in hardware"))
+        }
+        (Provider::OpenVino, Precision::Auto) if on_cpu => Ok((Precision::F32, "; f32: this CPU has no bf16")),
+        (Provider::OpenVino, Precision::Auto) if settings.openvino == OpenVinoDevice::Npu => {
+            Ok((Precision::F16, "; f16: an NPU has no f32"))
+        }
+        (_, Precision::F32 | Precision::Auto) => Ok((Precision::F32, "")),
+    }
+}
+
+fn choose_automatically(runtime: &Runtime, settings: &SessionSettings) -> (Provider, String) {
+    let compiled = runtime.compiled_providers();
+    let mut refused = Vec::new();
+    for provider in [Provider::Cuda, Provider::OpenVino] {
+        if !compiled.contains(&provider) {
+            continue;
+        }
+        match probe(runtime, provider, settings) {
+            Ok(()) => return (provider, "auto: the fastest that works here".to_owned()),
+            Err(error) => refused.push(error.what),
+        }
+    }
+    let why = if refused.is_empty() {
+        format!("auto: this ONNX Runtime ({}) has no other", runtime.flavour())
+    } else {
+        format!("auto: {}", refused.join("; "))
+    };
+    (Provider::Cpu, why)
+}
+
+/// Whether the provider really works here: registers it for a tiny graph and loads that.
+pub fn probe_provider(runtime: &Runtime, provider: Provider) -> Result<(), OnnxError> {
+    probe(runtime, provider, &SessionSettings::default())
+}
+
+fn probe(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> Result<(), OnnxError> {
+    let shape = ["1", "8"];
+    let model = ModelProto::bytes(
+        vec![NodeProto::new("Mul", &["x", "x"], &["square"]), NodeProto::new("Add", &["square", "x"], &["y"])],
+        vec![ValueInfoProto::tensor("x", 1, &shape)],
+        vec![ValueInfoProto::tensor("y", 1, &shape)],
+    );
+    // The smallest that tells: no engine is kept for it, and no stream of the caller's is used.
+    let settings = SessionSettings { threads: Some(1), openvino: settings.openvino, ..SessionSettings::default() };
+    let build = || -> ort::Result<Session> {
+        let mut builder = builder(runtime, &Builder::new(provider, Precision::F32, &settings))?;
+        if provider.is_on_device(OpenVinoDevice::Cpu) {
+            // Not for real networks: their shape arithmetic belongs on the CPU.
+            builder = builder.with_disable_cpu_fallback()?;
+        }
+        builder.commit_from_memory(&model)
+    };
+    build().map(drop).map_err(|e| refusal(runtime, provider, &settings, &e))
+}
+
+fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, error: &ort::Error) -> OnnxError {
+    let flavour = runtime.flavour();
+    let what = format!("the {provider} provider does not work with {}: {}", runtime.path().display(), error.message());
+    let compiled = runtime.compiled_providers().contains(&provider);
+    let hint = match provider {
+        Provider::Cpu => "the library is damaged: remove its folder, then `make setup` fetches it anew".to_owned(),
+        Provider::OpenVino if compiled && settings.openvino != OpenVinoDevice::Cpu => format!(
+            "OpenVINO needs its plug-in and a driver for the {}: `pip install onnxruntime-openvino` has the plug-in, \
+             --openvino-device cpu needs neither",
+            settings.openvino
+        ),
+        _ if compiled => format!("this library has {provider}, but something that it needs is missing: see `doctor`"),
+        Provider::OpenVino => {
+            format!("this library is of flavour {flavour}: `make setup` fetches the OpenVINO one")
+        }
+        Provider::Cuda | Provider::TensorRt => {
+            format!("this library is of flavour {flavour}: give a CUDA build with --ort-lib, or --provider auto")
+        }
+        Provider::WebGpu => {
+            "put the plug-in of `pip download onnxruntime-ep-webgpu` into the cache's ep/ folder, beside an \
+                             ONNX Runtime of 1.32 or newer"
+                .to_owned()
+        }
+        Provider::TensorRtRtx | Provider::CoreMl | Provider::DirectMl | Provider::MiGraphX => {
+            format!(
+                "this library is of flavour {flavour}: give a build with {provider} by --ort-lib, or --provider auto"
+            )
+        }
+    };
+    OnnxError::missing(what).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_precision_is_what_the_provider_can_do() {
+        let ask = |provider, openvino, wanted, bf16| {
+            let settings = SessionSettings { precision: wanted, openvino, ..SessionSettings::default() };
+            precision(provider, &settings, bf16).map(|(precision, _)| precision).ok()
+        };
+        let (cpu, gpu, npu) = (OpenVinoDevice::Cpu, OpenVinoDevice::Gpu, OpenVinoDevice::Npu);
+        assert_eq!(ask(Provider::OpenVino, cpu, Precision::Auto, true), Some(Precision::Bf16));
+        assert_eq!(ask(Provider::OpenVino, cpu, Precision::Auto, false), Some(Precision::F32));
+        // What the CPU has says nothing about other devices.
+        assert_eq!(ask(Provider::OpenVino, gpu, Precision::Auto, true), Some(Precision::F32));
+        assert_eq!(ask(Provider::OpenVino, npu, Precision::Auto, true), Some(Precision::F16));
+        assert_eq!(ask(Provider::OpenVino, gpu, Precision::Bf16, true), None);
+        assert_eq!(ask(Provider::OpenVino, cpu, Precision::F16, true), None);
+        assert_eq!(ask(Provider::TensorRt, cpu, Precision::F16, false), Some(Precision::F16));
+        assert_eq!(ask(Provider::Cuda, cpu, Precision::F16, false), None);
+        assert_eq!(ask(Provider::Cuda, cpu, Precision::Auto, true), Some(Precision::F32));
+        assert_eq!(ask(Provider::Cpu, cpu, Precision::Int8, true), Some(Precision::Int8));
+    }
+}

@@ -1,0 +1,102 @@
+//! Which execution provider runs the networks, in which precision, and with which options.
+//!
+//! A provider that was asked for and does not register is an error, never a silent fall-back to the CPU.
+
+mod choose;
+mod engines;
+mod options;
+mod plugin;
+mod profile;
+mod register;
+mod settings;
+mod tensorrt;
+
+use std::fmt;
+
+use ort::ep::{self, ExecutionProvider as _};
+
+pub use self::choose::{choose_provider, probe_provider};
+pub(crate) use self::plugin::webgpu_library;
+pub use self::profile::Extent;
+pub(crate) use self::register::{Builder, builder};
+pub use self::settings::{Chosen, GpuSettings, OpenVinoDevice, Precision, ProviderChoice, SessionSettings, UserStream};
+pub(crate) use self::tensorrt::Prepared;
+
+/// An ONNX Runtime execution provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// ONNX Runtime's own kernels; in every library.
+    Cpu,
+    /// Intel's OpenVINO on the CPU (of any x86-64 make), and on Intel's GPUs and NPUs.
+    OpenVino,
+    /// CUDA and cuDNN.
+    Cuda,
+    /// TensorRT, with CUDA for what it does not take.
+    TensorRt,
+    /// TensorRT for RTX, which compiles on the user's machine in seconds.
+    TensorRtRtx,
+    /// Apple's CoreML.
+    CoreMl,
+    /// DirectML, on any GPU under Windows.
+    DirectMl,
+    /// AMD's MIGraphX, on ROCm. ONNX Runtime's older ROCm provider ended with its version 1.22.
+    MiGraphX,
+    /// WebGPU, on any GPU by Vulkan, Metal or Direct3D 12; built in, or from a plug-in library.
+    WebGpu,
+}
+
+impl Provider {
+    /// Every provider.
+    pub const ALL: [Self; 9] = [
+        Self::Cpu,
+        Self::OpenVino,
+        Self::Cuda,
+        Self::TensorRt,
+        Self::TensorRtRtx,
+        Self::CoreMl,
+        Self::DirectMl,
+        Self::MiGraphX,
+        Self::WebGpu,
+    ];
+
+    /// Whether the library was built with it.
+    pub(crate) fn is_compiled(self) -> bool {
+        let has = match self {
+            Self::Cpu => Ok(true),
+            Self::OpenVino => ep::OpenVINO::is_available(),
+            Self::Cuda => ep::CUDA::is_available(),
+            Self::TensorRt => ep::TensorRT::is_available(),
+            Self::TensorRtRtx => ep::NVRTX::is_available(),
+            Self::CoreMl => ep::CoreML::is_available(),
+            Self::DirectMl => ep::DirectML::is_available(),
+            Self::MiGraphX => ep::MIGraphX::is_available(),
+            Self::WebGpu => ep::WebGPU::is_available(),
+        };
+        has.unwrap_or(false)
+    }
+
+    /// Whether everything runs on another device than the CPU, where several calls at once only wait for each other.
+    pub(crate) fn is_on_device(self, openvino: OpenVinoDevice) -> bool {
+        match self {
+            Self::Cpu => false,
+            Self::OpenVino => openvino != OpenVinoDevice::Cpu,
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::OpenVino => "openvino",
+            Self::Cuda => "cuda",
+            Self::TensorRt => "tensorrt",
+            Self::TensorRtRtx => "tensorrt-rtx",
+            Self::CoreMl => "coreml",
+            Self::DirectMl => "directml",
+            Self::MiGraphX => "migraphx",
+            Self::WebGpu => "webgpu",
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! The options of each provider, as ONNX Runtime names them. Pure, so that what is set is tested without any of the devices.
+
+use crate::provider::settings::{GpuSettings, OpenVinoDevice, Precision};
+
+/// Names and values.
+pub(crate) type Options = Vec<(&'static str, String)>;
+
+fn switch(on: bool) -> String {
+    u8::from(on).to_string()
+}
+
+fn stream(gpu: &GpuSettings, options: &mut Options) {
+    if let Some(stream) = gpu.stream {
+        options.push(("has_user_compute_stream", switch(true)));
+        options.push(("user_compute_stream", stream.address()));
+    }
+}
+
+/// CUDA. Tensor cores want channels last; an arena that doubles itself would take memory from the other networks.
+pub(crate) fn cuda(gpu: &GpuSettings) -> Options {
+    let search = if gpu.quick_start { "HEURISTIC" } else { "EXHAUSTIVE" };
+    let mut options = vec![
+        ("device_id", gpu.device.to_string()),
+        ("arena_extend_strategy", "kSameAsRequested".to_owned()),
+        ("cudnn_conv_algo_search", search.to_owned()),
+        ("cudnn_conv_use_max_workspace", switch(true)),
+        ("prefer_nhwc", switch(true)),
+        ("use_tf32", switch(gpu.tf32)),
+    ];
+    stream(gpu, &mut options);
+    options
+}
+
+/// What TensorRT keeps, and for which calls it builds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EngineOptions {
+    /// Folder of the engines of one key; `None` keeps none.
+    pub(crate) engines: Option<String>,
+    /// Folder of what was learned about the card's kernels.
+    pub(crate) timings: Option<String>,
+    /// Smallest, usual and largest shapes of the dynamic inputs.
+    pub(crate) profile: Option<[String; 3]>,
+}
+
+/// TensorRT. Layer normalisation stays in f32: in f16 the sums of squares of a wide layer overflow.
+pub(crate) fn tensorrt(gpu: &GpuSettings, precision: Precision, engines: &EngineOptions) -> Options {
+    let mut options = vec![
+        ("device_id", gpu.device.to_string()),
+        ("trt_fp16_enable", switch(precision == Precision::F16)),
+        ("trt_layer_norm_fp32_fallback", switch(precision == Precision::F16)),
+    ];
+    if let Some(folder) = &engines.engines {
+        options.push(("trt_engine_cache_enable", switch(true)));
+        options.push(("trt_engine_cache_path", folder.clone()));
+        options.push(("trt_engine_cache_prefix", "livediffusion".to_owned()));
+    }
+    if let Some(folder) = &engines.timings {
+        options.push(("trt_timing_cache_enable", switch(true)));
+        options.push(("trt_timing_cache_path", folder.clone()));
+    }
+    let names = ["trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes"];
+    options.extend(profile(names, engines));
+    stream(gpu, &mut options);
+    options
+}
+
+/// TensorRT for RTX: it takes the graph's precision, and compiles in seconds.
+pub(crate) fn tensorrt_rtx(gpu: &GpuSettings, engines: &EngineOptions) -> Options {
+    let mut options = vec![("device_id", gpu.device.to_string())];
+    if let Some(folder) = &engines.engines {
+        options.push(("nv_runtime_cache_path", folder.clone()));
+    }
+    let names = ["nv_profile_min_shapes", "nv_profile_opt_shapes", "nv_profile_max_shapes"];
+    options.extend(profile(names, engines));
+    stream(gpu, &mut options);
+    options
+}
+
+fn profile(names: [&'static str; 3], engines: &EngineOptions) -> Options {
+    engines.profile.iter().flat_map(|shapes| names.into_iter().zip(shapes.iter().cloned())).collect()
+}
+
+/// OpenVINO, with `threads` and `lanes` for a CPU.
+///
+/// The provider's own `precision` option refuses bf16 on a CPU; OpenVINO's properties take it. One stream is one
+/// request at a time on all threads; as many streams as lanes, no more, share the threads among requests that come.
+/// Pinned threads of two networks that run at once would sit on the same cores: two lanes were half as fast with it.
+pub(crate) fn openvino(device: OpenVinoDevice, precision: Precision, (threads, lanes): (usize, usize)) -> Options {
+    let name = device.name();
+    let hint = match precision {
+        Precision::Bf16 => "bf16",
+        Precision::F16 => "f16",
+        _ => "f32",
+    };
+    let properties = match device {
+        OpenVinoDevice::Cpu => format!(
+            r#"{{"CPU":{{"INFERENCE_PRECISION_HINT":"{hint}","NUM_STREAMS":"{lanes}","INFERENCE_NUM_THREADS":"{threads}","ENABLE_CPU_PINNING":"NO"}}}}"#
+        ),
+        OpenVinoDevice::Gpu => {
+            format!(
+                r#"{{"GPU":{{"INFERENCE_PRECISION_HINT":"{hint}","NUM_STREAMS":"1","PERFORMANCE_HINT":"LATENCY"}}}}"#
+            )
+        }
+        OpenVinoDevice::Npu => r#"{"NPU":{"PERFORMANCE_HINT":"LATENCY"}}"#.to_owned(),
+    };
+    let streams = if device == OpenVinoDevice::Cpu { lanes.min(usize::from(u8::MAX)) } else { 1 };
+    vec![("device_type", name.to_owned()), ("num_streams", streams.to_string()), ("load_config", properties)]
+}
+
+/// CoreML: any of the machine's units, and programs, which take more operators than its older networks.
+pub(crate) fn coreml(cache: Option<&str>) -> Options {
+    let mut options = vec![("ModelFormat", "MLProgram".to_owned()), ("MLComputeUnits", "ALL".to_owned())];
+    options.extend(cache.map(|folder| ("ModelCacheDirectory", folder.to_owned())));
+    options
+}
+
+/// WebGPU, built in or as a plug-in. The graph's shapes change with the stream batch, so that nothing is captured.
+pub(crate) fn webgpu() -> Options {
+    vec![("preferredLayout", "NHWC".to_owned())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::settings::UserStream;
+
+    fn value<'a>(options: &'a Options, name: &str) -> Option<&'a str> {
+        let mut all = options.iter().filter(|(key, _)| *key == name);
+        let found = all.next().map(|(_, value)| value.as_str());
+        assert!(all.next().is_none(), "{name} twice");
+        found
+    }
+
+    #[test]
+    fn cuda_takes_channels_last_and_only_the_memory_that_it_needs() {
+        let options = cuda(&GpuSettings::default());
+        assert_eq!(value(&options, "arena_extend_strategy"), Some("kSameAsRequested"));
+        assert_eq!(value(&options, "prefer_nhwc"), Some("1"));
+        assert_eq!(value(&options, "cudnn_conv_algo_search"), Some("EXHAUSTIVE"));
+        assert_eq!((value(&options, "use_tf32"), value(&options, "device_id")), (Some("0"), Some("0")));
+        assert_eq!(value(&options, "has_user_compute_stream"), None);
+        #[allow(unsafe_code, reason = "no session is made with it")]
+        // SAFETY: the handle is only printed.
+        let stream = unsafe { UserStream::new(std::ptr::without_provenance_mut(0x1000)) };
+        let options = cuda(&GpuSettings { device: 2, tf32: true, quick_start: true, stream: Some(stream) });
+        assert_eq!(value(&options, "cudnn_conv_algo_search"), Some("HEURISTIC"));
+        assert_eq!((value(&options, "use_tf32"), value(&options, "device_id")), (Some("1"), Some("2")));
+        assert_eq!(value(&options, "has_user_compute_stream"), Some("1"));
+        assert_eq!(value(&options, "user_compute_stream"), Some("4096"));
+    }
+
+    #[test]
+    fn tensorrt_keeps_engines_and_builds_for_the_profile() {
+        let engines = EngineOptions {
+            engines: Some("/e".into()),
+            timings: Some("/t".into()),
+            profile: Some(["x:1x4".into(), "x:2x4".into(), "x:3x4".into()]),
+        };
+        let options = tensorrt(&GpuSettings::default(), Precision::F16, &engines);
+        assert_eq!(value(&options, "trt_fp16_enable"), Some("1"));
+        assert_eq!(value(&options, "trt_layer_norm_fp32_fallback"), Some("1"));
+        assert_eq!(value(&options, "trt_engine_cache_enable"), Some("1"));
+        assert_eq!(value(&options, "trt_engine_cache_path"), Some("/e"));
+        assert_eq!(value(&options, "trt_timing_cache_enable"), Some("1"));
+        assert_eq!(value(&options, "trt_timing_cache_path"), Some("/t"));
+        assert_eq!(value(&options, "trt_profile_min_shapes"), Some("x:1x4"));
+        assert_eq!(value(&options, "trt_profile_opt_shapes"), Some("x:2x4"));
+        assert_eq!(value(&options, "trt_profile_max_shapes"), Some("x:3x4"));
+        let options = tensorrt(&GpuSettings::default(), Precision::F32, &EngineOptions::default());
+        assert_eq!(value(&options, "trt_fp16_enable"), Some("0"));
+        assert_eq!(value(&options, "trt_engine_cache_enable"), None);
+        assert_eq!(value(&tensorrt_rtx(&GpuSettings::default(), &engines), "nv_profile_max_shapes"), Some("x:3x4"));
+    }
+
+    #[test]
+    fn openvino_names_the_device_and_only_a_cpu_gets_threads() {
+        let options = openvino(OpenVinoDevice::Cpu, Precision::Bf16, (6, 2));
+        assert_eq!(value(&options, "device_type"), Some("CPU"));
+        assert_eq!(value(&options, "num_streams"), Some("2"));
+        assert_eq!(
+            value(&options, "load_config"),
+            Some(
+                r#"{"CPU":{"INFERENCE_PRECISION_HINT":"bf16","NUM_STREAMS":"2","INFERENCE_NUM_THREADS":"6","ENABLE_CPU_PINNING":"NO"}}"#
+            )
+        );
+        for (device, precision) in [(OpenVinoDevice::Gpu, Precision::F16), (OpenVinoDevice::Npu, Precision::F16)] {
+            let options = openvino(device, precision, (6, 2));
+            let config: serde_json::Value = serde_json::from_str(value(&options, "load_config").unwrap()).unwrap();
+            assert_eq!(value(&options, "device_type"), Some(device.name()));
+            assert!(config[device.name()].is_object() && config[device.name()]["INFERENCE_NUM_THREADS"].is_null());
+        }
+    }
+
+    #[test]
+    fn the_others_say_where_they_keep_what_they_compile() {
+        assert_eq!(value(&coreml(Some("/c")), "ModelCacheDirectory"), Some("/c"));
+        assert_eq!(value(&coreml(None), "ModelCacheDirectory"), None);
+        assert_eq!(value(&coreml(None), "ModelFormat"), Some("MLProgram"));
+        assert_eq!(value(&webgpu(), "preferredLayout"), Some("NHWC"));
+    }
+}

@@ -1,0 +1,149 @@
+//! The shapes that TensorRT builds an engine for.
+//!
+//! A profile names every dynamic input, or it is refused; and a call outside of it is an error rather than a new engine, which
+//! would take minutes in the middle of a stream. So it spans one row to the most that the session ever calls with, and pictures
+//! from 256 pixels a side, to which adaptive quality may shrink them, to the session's size.
+
+use std::fmt::Write as _;
+
+use crate::graph::{Dim, TensorInfo};
+
+/// What calls of a session are like, at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Width of the pictures.
+    pub width: usize,
+    /// Height of the pictures.
+    pub height: usize,
+    /// Rows of the U-Net in a usual call: steps × frame buffer, and those of the negative prompt.
+    pub rows: usize,
+    /// Rows that a call may come to have while the session runs, as steps and guidance change.
+    pub most_rows: usize,
+    /// Tokens of a prompt.
+    pub tokens: usize,
+    /// Pixels of a side for each of a latent.
+    pub factor: usize,
+}
+
+/// Sides down to which pictures may be shrunk while a session runs.
+const SMALLEST: usize = 256;
+
+/// Which tensor of a network an input is; what its sides mean follows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// [rows, channels, height, width] in pixels.
+    Picture,
+    /// The same in latents.
+    Latent,
+    /// [rows, tokens, width].
+    Prompt,
+    /// [rows] or [rows, width].
+    Row,
+}
+
+impl Kind {
+    /// By rank and, for four sides, by the number of channels: pictures have three.
+    fn of(input: &TensorInfo) -> Option<Self> {
+        match input.rank()? {
+            4 if input.fixed(1) == Some(3) => Some(Self::Picture),
+            4 => Some(Self::Latent),
+            3 => Some(Self::Prompt),
+            1 | 2 => Some(Self::Row),
+            _ => None,
+        }
+    }
+}
+
+/// The profile for a network with these inputs as ONNX Runtime's options take it: smallest, usual, largest. `None` if nothing is
+/// dynamic, or if a side is whose meaning is not known.
+pub(crate) fn profile(inputs: &[&TensorInfo], extent: &Extent) -> Option<[String; 3]> {
+    let mut texts = [String::new(), String::new(), String::new()];
+    for input in inputs {
+        let dims = input.dims.as_ref()?;
+        if dims.iter().all(|dim| matches!(dim, Dim::Fixed(_))) {
+            continue;
+        }
+        let kind = Kind::of(input)?;
+        let mut shapes = [Vec::new(), Vec::new(), Vec::new()];
+        for (axis, dim) in dims.iter().enumerate() {
+            let sides = match dim {
+                Dim::Fixed(side) => [*side; 3],
+                _ => range(kind, axis, extent)?,
+            };
+            for (shape, side) in shapes.iter_mut().zip(sides) {
+                shape.push(side.to_string());
+            }
+        }
+        for (text, shape) in texts.iter_mut().zip(shapes) {
+            let comma = if text.is_empty() { "" } else { "," };
+            // Writing to a string does not fail.
+            let _ = write!(text, "{comma}{}:{}", input.name, shape.join("x"));
+        }
+    }
+    (!texts[0].is_empty()).then_some(texts)
+}
+
+/// Smallest, usual and largest length of a dynamic side.
+fn range(kind: Kind, axis: usize, extent: &Extent) -> Option<[usize; 3]> {
+    let rows = [1, extent.rows.max(1), extent.most_rows.max(extent.rows).max(1)];
+    let side = |pixels: usize, unit: usize| {
+        let (smallest, largest) = (pixels.min(SMALLEST) / unit, pixels / unit);
+        [smallest, largest, largest]
+    };
+    match (kind, axis) {
+        (_, 0) => Some(rows),
+        (Kind::Picture, 2) => Some(side(extent.height, 1)),
+        (Kind::Picture, 3) => Some(side(extent.width, 1)),
+        (Kind::Latent, 2) => Some(side(extent.height, extent.factor.max(1))),
+        (Kind::Latent, 3) => Some(side(extent.width, extent.factor.max(1))),
+        (Kind::Prompt, 1) => Some([extent.tokens; 3]),
+        // Channels and widths belong to the weights: a graph that does not name them cannot be guessed.
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::DType;
+
+    fn input(name: &str, dims: &[Option<usize>]) -> TensorInfo {
+        let dim = |side: &Option<usize>| side.map_or(Dim::Unknown, Dim::Fixed);
+        TensorInfo { name: name.into(), dtype: DType::F16, dims: Some(dims.iter().map(dim).collect()) }
+    }
+
+    const EXTENT: Extent = Extent { width: 768, height: 512, rows: 2, most_rows: 4, tokens: 77, factor: 8 };
+
+    #[test]
+    fn every_dynamic_input_of_a_unet_is_named() {
+        let sample = input("sample", &[None, Some(4), None, None]);
+        let (time, prompt) = (input("timestep", &[None]), input("encoder_hidden_states", &[None, None, Some(1024)]));
+        let fixed = input("fixed", &[Some(1), Some(6)]);
+        let shapes = profile(&[&sample, &time, &prompt, &fixed], &EXTENT).unwrap();
+        assert_eq!(
+            shapes,
+            [
+                "sample:1x4x32x32,timestep:1,encoder_hidden_states:1x77x1024",
+                "sample:2x4x64x96,timestep:2,encoder_hidden_states:2x77x1024",
+                "sample:4x4x64x96,timestep:4,encoder_hidden_states:4x77x1024",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_picture_is_in_pixels_and_small_ones_are_not_made_larger() {
+        let picture = input("sample", &[None, Some(3), None, None]);
+        let small = Extent { width: 128, height: 256, rows: 1, most_rows: 1, ..EXTENT };
+        let shapes = profile(&[&picture], &small).unwrap();
+        assert_eq!(shapes, ["sample:1x3x256x128"; 3]);
+    }
+
+    #[test]
+    fn nothing_is_guessed() {
+        assert_eq!(profile(&[&input("sample", &[Some(1), Some(4), Some(64), Some(64)])], &EXTENT), None);
+        assert_eq!(profile(&[&input("sample", &[None, None, None, None])], &EXTENT), None);
+        assert_eq!(profile(&[&input("odd", &[None; 5])], &EXTENT), None);
+        let unknown = TensorInfo { name: "x".into(), dtype: DType::F32, dims: None };
+        assert_eq!(profile(&[&unknown], &EXTENT), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! From settings to a session builder with its providers.
+
+use std::path::Path;
+
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
+use ort::logging::LogLevel;
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+
+use crate::cpu;
+use crate::provider::options::{self, EngineOptions, Options};
+use crate::provider::plugin::{register_webgpu, webgpu_library};
+use crate::provider::{Precision, Provider, SessionSettings};
+use crate::runtime::{Runtime, user_cache};
+
+/// What a session builder is made of.
+pub(crate) struct Builder<'a> {
+    provider: Provider,
+    precision: Precision,
+    settings: &'a SessionSettings,
+    engines: EngineOptions,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(provider: Provider, precision: Precision, settings: &'a SessionSettings) -> Self {
+        Self { provider, precision, settings, engines: EngineOptions::default() }
+    }
+
+    /// Where TensorRT keeps its engines, and for which shapes.
+    pub(crate) fn engines(mut self, engines: EngineOptions) -> Self {
+        self.engines = engines;
+        self
+    }
+}
+
+/// Options of every session.
+pub(crate) fn builder(runtime: &Runtime, of: &Builder<'_>) -> ort::Result<SessionBuilder> {
+    let Builder { provider, settings, .. } = *of;
+    let threads = settings.threads.unwrap_or_else(cpu::physical_cores).max(1);
+    let lanes = settings.lanes.clamp(1, threads);
+    let builder = Session::builder(runtime.environment())?
+        .with_log_level(LogLevel::Error)?
+        .with_optimization_level(optimization(provider))?
+        // A session's own threads help whoever calls, and each lane calls from a thread of its own: n stands for n − 1.
+        .with_intra_threads(threads - lanes + 1)?
+        .with_inter_threads(1)?
+        .with_intra_op_spinning(settings.spinning)?
+        // With it, every new shape adds an arena of its own: gigabytes for a U-Net that needs a few hundred megabytes.
+        .with_memory_pattern(false)?;
+    if provider == Provider::WebGpu
+        && let Some(library) = webgpu_library()
+    {
+        return register_webgpu(runtime.environment(), builder, &library, &options::webgpu());
+    }
+    Ok(builder.with_execution_providers(registrations(of, (threads, lanes)))?)
+}
+
+/// OpenVINO compiles the graph itself; what ONNX Runtime does to it before only takes time (30 ms for a small U-Net).
+fn optimization(provider: Provider) -> GraphOptimizationLevel {
+    if provider == Provider::OpenVino { GraphOptimizationLevel::Disable } else { GraphOptimizationLevel::Level3 }
+}
+
+/// The provider, and before the CPU the one that takes what it leaves.
+fn registrations(of: &Builder<'_>, threads: (usize, usize)) -> Vec<ExecutionProviderDispatch> {
+    let gpu = &of.settings.gpu;
+    let cuda = || dispatch(with(ep::CUDA::default(), options::cuda(gpu)).build());
+    match of.provider {
+        Provider::Cpu => Vec::new(),
+        Provider::OpenVino => {
+            let options = options::openvino(of.settings.openvino, of.precision, threads);
+            vec![dispatch(with(ep::OpenVINO::default(), options).build())]
+        }
+        Provider::Cuda => vec![cuda()],
+        Provider::TensorRt => {
+            let options = options::tensorrt(gpu, of.precision, &of.engines);
+            vec![dispatch(with(ep::TensorRT::default(), options).build()), cuda()]
+        }
+        Provider::TensorRtRtx => {
+            vec![dispatch(with(ep::NVRTX::default(), options::tensorrt_rtx(gpu, &of.engines)).build())]
+        }
+        Provider::CoreMl => {
+            let cache = user_cache().map(|cache| cache.join("coreml"));
+            let options = options::coreml(cache.as_deref().and_then(Path::to_str));
+            vec![dispatch(with(ep::CoreML::default(), options).build())]
+        }
+        Provider::DirectMl => vec![dispatch(ep::DirectML::default().with_device_id(gpu.device as i32).build())],
+        Provider::MiGraphX => {
+            let ep = ep::MIGraphX::default().with_device_id(gpu.device as i32);
+            vec![dispatch(ep.with_fp16(of.precision == Precision::F16).build())]
+        }
+        Provider::WebGpu => vec![dispatch(with(ep::WebGPU::default(), options::webgpu()).build())],
+    }
+}
+
+/// Without this, ONNX Runtime falls back to the CPU and says nothing.
+fn dispatch(provider: ExecutionProviderDispatch) -> ExecutionProviderDispatch {
+    provider.error_on_failure()
+}
+
+fn with<E: ArbitrarilyConfigurableExecutionProvider>(provider: E, options: Options) -> E {
+    options.into_iter().fold(provider, |provider, (name, value)| provider.with_arbitrary_config(name, value))
+}

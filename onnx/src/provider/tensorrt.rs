@@ -1,0 +1,102 @@
+//! What TensorRT is told beside its options: where its engines are kept, for which shapes they are built, and that they are.
+
+use std::path::Path;
+
+use livediffusion_kernels::cuda::Card;
+
+use crate::graph::TensorInfo;
+use crate::provider::engines::{EngineKey, Engines, model_hash};
+use crate::provider::options::EngineOptions;
+use crate::provider::profile::profile;
+use crate::provider::{Chosen, Provider, SessionSettings};
+use crate::runtime::{Runtime, user_cache};
+
+/// Its library: ONNX Runtime 1.24 to 1.31 are built with this major version.
+const LIBRARY: &str = "libnvinfer.so.10";
+
+/// The engines of one network.
+pub(crate) struct Prepared {
+    pub(crate) options: EngineOptions,
+    engines: Option<Engines>,
+}
+
+impl Prepared {
+    /// For a network on this provider; nothing to do on others. Without a cache, a card or TensorRT's library nothing is kept, and
+    /// making the session says what is wrong.
+    pub(crate) fn new(
+        runtime: &Runtime,
+        label: &str,
+        (graph, folder): (&[u8], &Path),
+        inputs: &[&TensorInfo],
+        chosen: &Chosen,
+        settings: &SessionSettings,
+    ) -> Self {
+        let profile = settings.extent.as_ref().and_then(|extent| profile(inputs, extent));
+        let mut options = EngineOptions { profile, ..EngineOptions::default() };
+        let engines = match engines(runtime, (graph, folder), &options, chosen, settings) {
+            Ok(engines) => engines,
+            Err(reason) => {
+                tracing::warn!("TensorRT's engines are not kept: {reason}");
+                None
+            }
+        };
+        if let (Some(engines), Some(cache)) = (&engines, user_cache()) {
+            options.engines = engines.folder().to_str().map(str::to_owned);
+            options.timings = cache.join("tensorrt/timings").to_str().map(str::to_owned);
+        }
+        if engines.as_ref().is_none_or(|engines| !engines.are_built()) {
+            // As a warning, since those are shown without being asked for.
+            tracing::warn!("building the TensorRT engine of the {label}, takes minutes once");
+        }
+        Self { options, engines }
+    }
+
+    /// The session was made. With a profile its engines are whole now; without one TensorRT builds in the first calls, for their
+    /// shapes, and nothing is kept.
+    pub(crate) fn done(&mut self) {
+        let unfinished = self.engines.as_mut().filter(|engines| !engines.are_built());
+        if let Some(Err(error)) = unfinished.map(Engines::seal) {
+            tracing::warn!(%error, "TensorRT's engines cannot be kept");
+        }
+    }
+}
+
+fn engines(
+    runtime: &Runtime,
+    (graph, folder): (&[u8], &Path),
+    options: &EngineOptions,
+    chosen: &Chosen,
+    settings: &SessionSettings,
+) -> Result<Option<Engines>, String> {
+    if chosen.provider != Provider::TensorRt || options.profile.is_none() {
+        return Ok(None);
+    }
+    let cache = user_cache().ok_or("there is no cache folder")?;
+    let card = Card::open(settings.gpu.device as usize).map_err(|e| e.to_string())?;
+    let (major, minor) = card.capability().map_err(|e| e.to_string())?;
+    let name = card.name().map_err(|e| e.to_string())?;
+    let key = EngineKey {
+        model: model_hash(graph, folder).map_err(|e| format!("{}: {e}", folder.display()))?,
+        profile: options.profile.clone(),
+        precision: chosen.precision.to_string(),
+        gpu: format!("{name} ({major}.{minor})"),
+        driver: card.driver().version(),
+        tensorrt: version()?,
+        onnxruntime: runtime.version().to_owned(),
+    };
+    let timings = cache.join("tensorrt/timings");
+    std::fs::create_dir_all(&timings).map_err(|e| format!("{}: {e}", timings.display()))?;
+    Engines::open(&cache.join("tensorrt"), &key).map(Some).map_err(|e| e.to_string())
+}
+
+/// The library's version, 10000 · major + 100 · minor + patch.
+#[allow(unsafe_code, reason = "TensorRT's C interface")]
+fn version() -> Result<String, String> {
+    // SAFETY: loading runs the library's initialisers; ONNX Runtime is about to load the same one.
+    let library = unsafe { libloading::Library::new(LIBRARY) }.map_err(|e| e.to_string())?;
+    // SAFETY: `getInferLibVersion` has had this signature in every release.
+    let ask = unsafe { library.get::<unsafe extern "C" fn() -> i32>(b"getInferLibVersion\0") };
+    let ask = ask.map_err(|e| e.to_string())?;
+    // SAFETY: it takes nothing and returns a number.
+    Ok(unsafe { ask() }.to_string())
+}
