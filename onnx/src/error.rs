@@ -55,7 +55,11 @@ impl From<ModelError> for OnnxError {
 
 /// Turns ONNX Runtime's error from running `network` into ours, with a hint where its text gives the cause away.
 pub(crate) fn run_error<R>(network: &str, doing: &str, error: &ort::Error<R>) -> ModelError {
-    let text = error.message();
+    explained(network, doing, error.message())
+}
+
+/// From the error's text.
+fn explained(network: &str, doing: &str, text: &str) -> ModelError {
     let lower = text.to_lowercase();
     let what = format!("{network}: {doing}: {}", text.trim());
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
@@ -77,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_full_memory_is_told_from_other_errors_and_the_card_s_from_the_machine_s() {
-        let hint = |text: &str| run_error("U-Net", "running", &ort::Error::new(text)).hint;
+        let hint = |text: &str| explained("U-Net", "running", text).hint;
         let card = [
             "CUDA failure 2: out of memory ; GPU=0 ; hostname=x ; file=cuda_allocator.cc ; expr=cudaMalloc((void**)&p, size);",
             "bfc_arena.cc:376 Available memory of 1048576 is smaller than requested bytes of 33554432 (Cuda)",

@@ -1,5 +1,6 @@
 //! Deciding on a provider, by rule.
 
+use livediffusion_kernels::cuda::Driver;
 use ort::session::Session;
 
 use crate::cpu;
@@ -105,8 +106,19 @@ fn probe(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> R
 
 fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, error: &ort::Error) -> OnnxError {
     let flavour = runtime.flavour();
-    let what = format!("the {provider} provider does not work with {}: {}", runtime.path().display(), error.message());
+    // ONNX Runtime's messages have several lines.
+    let reason = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+    let what = format!("the {provider} provider does not work with {}: {reason}", runtime.path().display());
     let compiled = runtime.compiled_providers().contains(&provider);
+    let needs_driver = matches!(provider, Provider::Cuda | Provider::TensorRt | Provider::TensorRtRtx);
+    if compiled
+        && needs_driver
+        && let Err(missing) = Driver::find()
+    {
+        // Whatever the library says: without a driver nothing else helps.
+        let what = format!("{missing}, so that {what}");
+        return OnnxError { hint: missing.hint, ..OnnxError::missing(what) };
+    }
     let hint = match provider {
         Provider::Cpu => "the library is damaged: remove its folder, then `make setup` fetches it anew".to_owned(),
         Provider::OpenVino if compiled && settings.openvino != OpenVinoDevice::Cpu => format!(
@@ -114,17 +126,20 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
              --openvino-device cpu needs neither",
             settings.openvino
         ),
+        Provider::WebGpu if compiled => {
+            "it needs a driver for Vulkan, Metal or Direct3D 12, and the plug-in an ONNX Runtime of 1.24.4 or newer (--ort-lib)"
+                .to_owned()
+        }
+        Provider::WebGpu => {
+            "name the library of `pip download onnxruntime-ep-webgpu` in LIVEDIFFUSION_WEBGPU_LIB, or put it into ep/ of the cache"
+                .to_owned()
+        }
         _ if compiled => format!("this library has {provider}, but something that it needs is missing: see `doctor`"),
         Provider::OpenVino => {
             format!("this library is of flavour {flavour}: `make setup` fetches the OpenVINO one")
         }
         Provider::Cuda | Provider::TensorRt => {
             format!("this library is of flavour {flavour}: give a CUDA build with --ort-lib, or --provider auto")
-        }
-        Provider::WebGpu => {
-            "put the plug-in of `pip download onnxruntime-ep-webgpu` into the cache's ep/ folder, beside an \
-                             ONNX Runtime of 1.32 or newer"
-                .to_owned()
         }
         Provider::TensorRtRtx | Provider::CoreMl | Provider::DirectMl | Provider::MiGraphX => {
             format!(
