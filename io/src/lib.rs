@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aside;
 mod audio;
 mod devices;
 mod elements;

@@ -9,6 +9,7 @@ use livediffusion_pipeline::frame::{FrameMeta, Size};
 use livediffusion_pipeline::stats::{Clock as _, MonotonicClock};
 
 use super::{SinkOptions, VideoSink};
+use crate::aside;
 use crate::audio::{AudioTrack, Hub};
 use crate::error::IoError;
 use crate::launch;
@@ -149,6 +150,7 @@ impl Outputs {
                 }
             }
         }
+        aside::settle();
         first.map_or(Ok(()), Err)
     }
 
@@ -198,7 +200,7 @@ impl Member {
         self.lost = true;
         // Dropping the sink takes its pipeline down, which may wait for the network: not here.
         let old = std::mem::replace(&mut self.state, State::Waiting { until: now + retry.pause(self.attempts) });
-        drop(std::thread::Builder::new().name("io-closing".into()).spawn(move || drop(old)));
+        drop(aside::spawn("io-closing", move || drop(old)));
         self.attempts += 1;
     }
 
@@ -213,9 +215,8 @@ impl Member {
                     // Nobody receives it where the run has ended meanwhile: then it is dropped here.
                     let _ = sender.send(VideoSink::open(&output, options.options()).map(Box::new));
                 };
-                let thread = std::thread::Builder::new().name("io-opening".into()).spawn(open);
-                self.state = match thread {
-                    Ok(_) => State::Opening(receiver),
+                self.state = match aside::spawn("io-opening", open) {
+                    Ok(()) => State::Opening(receiver),
                     Err(_) => State::Waiting { until: now + retry.longest },
                 };
             }

@@ -8,6 +8,7 @@ use livediffusion_pipeline::frame::FrameMeta;
 use livediffusion_pipeline::stats::{Clock as _, MonotonicClock};
 
 use super::{Next, SourceFrame, SourceInfo, SourceOptions, VideoSource};
+use crate::aside;
 use crate::audio::{AudioTrack, Hub};
 use crate::error::IoError;
 use crate::input::Input;
@@ -232,7 +233,7 @@ impl LiveSource {
     fn leave(&mut self, state: State) {
         let (dropped, corrupt) = (self.dropped(), self.corrupt());
         if let State::Here(source) = std::mem::replace(&mut self.state, state) {
-            drop(std::thread::Builder::new().name("io-closing".into()).spawn(move || drop(source)));
+            drop(aside::spawn("io-closing", move || drop(source)));
         }
         (self.dropped, self.corrupt) = (dropped, corrupt);
     }
@@ -286,8 +287,8 @@ impl LiveSource {
             // Nobody receives it where the run has ended meanwhile: then it is dropped here.
             let _ = sender.send(VideoSource::open(&input, &options).map(Box::new));
         };
-        match std::thread::Builder::new().name("io-opening".into()).spawn(open) {
-            Ok(_) => State::Opening(receiver),
+        match aside::spawn("io-opening", open) {
+            Ok(()) => State::Opening(receiver),
             Err(_) => State::Waiting { until: self.clock.now() + self.retry.longest },
         }
     }
@@ -298,5 +299,7 @@ impl Drop for LiveSource {
         if let Some(sound) = &self.sound {
             sound.expect_return(false);
         }
+        self.leave(State::Over);
+        aside::settle();
     }
 }
