@@ -16,9 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
-use self::support::{Running, Visitor, grey};
+use self::support::{Heard, Running, Visitor, grey};
 
 const ROUND: Duration = Duration::from_secs(10);
 /// Frames a second that the visitors send; the engines could do twice as many.
@@ -93,14 +91,16 @@ impl Attack {
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&attempts));
         let url = format!("ws://{address}/api/v1/stream");
         runtime.spawn(async move {
-            let Ok(mut visitor) = Visitor::connect_to(&url, &[]).await else { return };
+            // The server may end the connection, as it should: then there is another.
             while !stopped.load(Ordering::Relaxed) {
-                visitor.frame(b"no picture at all").await;
-                visitor.say(&json!({ "type": "nonsense" })).await;
-                counted.fetch_add(2, Ordering::Relaxed);
-                visitor.text("error").await;
+                let Ok(mut visitor) = Visitor::connect_to(&url, &[]).await else { return };
+                while !stopped.load(Ordering::Relaxed) && visitor.send_binary(&b"no frame at all"[..]).await.is_ok() {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    if let Heard::Closed(_) = visitor.hear().await {
+                        break;
+                    }
+                }
             }
-            visitor.close().await;
         });
         Self { stop, attempts, threads }
     }
