@@ -1,21 +1,19 @@
 //! The thread that turns changed parameters into settings. Prompts are encoded here, so that no frame waits for them, and
 //! transitions from one prompt to another are walked through here, step by step.
 
+mod maker;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use crate::blend::{between, prompt_parts, prompt_text};
+use self::maker::{Maker, apply};
 use crate::error::EngineError;
 use crate::frame::Size;
-use crate::params::{Parameters, spec};
+use crate::params::{ParameterSpec, Parameters, spec};
 use crate::prompts::Prompts;
 use crate::settings::Control;
 use crate::stats::Clock;
-
-/// Time between two steps of a transition: thirty a second are as many as a viewer sees.
-const STEP: Duration = Duration::from_millis(33);
 
 /// The parameter that needs another engine.
 const SIZE: &str = "size";
@@ -50,9 +48,7 @@ impl Mail {
 
 /// Owner of the thread that makes settings of changed parameters. Dropping it ends the thread.
 pub struct Tuner {
-    mail: Arc<Mail>,
-    is_resizable: bool,
-    presets: Arc<[PresetValues]>,
+    tuning: Tuning,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -88,32 +84,32 @@ impl Tuner {
         let mail = Arc::<Mail>::default();
         let theirs = Arc::clone(&mail);
         let target = control.load().parameters.clone();
-        let mut desk = Desk { prompts, sizes, control, target, transition: None };
+        let mut maker = Maker { prompts, sizes, control, target, transition: None };
         let thread = std::thread::Builder::new()
             .name("tuner".into())
-            .spawn(move || desk.tune(&theirs, &clock))
+            .spawn(move || maker.tune(&theirs, &clock))
             .map_err(|error| EngineError::Thread { name: "tuner", what: error.to_string() })?;
-        let is_resizable = matches!(sizes, Sizes::Free(_));
-        Ok(Self { mail, is_resizable, presets: Arc::default(), thread: Some(thread) })
+        let tuning = Tuning { mail, is_resizable: matches!(sizes, Sizes::Free(_)), presets: Arc::default() };
+        Ok(Self { tuning, thread: Some(thread) })
     }
 
     /// The same, whose handles from here on know `preset` with these values.
     #[must_use]
     pub fn with_presets(mut self, presets: Vec<PresetValues>) -> Self {
-        self.presets = presets.into();
+        self.tuning.presets = presets.into();
         self
     }
 
     /// What others ask it for changes with.
     pub fn handle(&self) -> Tuning {
-        Tuning { mail: Arc::clone(&self.mail), is_resizable: self.is_resizable, presets: Arc::clone(&self.presets) }
+        self.tuning.clone()
     }
 }
 
 impl Drop for Tuner {
     fn drop(&mut self) {
-        self.mail.lock().1 = true;
-        self.mail.arrived.notify_one();
+        self.tuning.mail.lock().1 = true;
+        self.tuning.mail.arrived.notify_one();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the tuner's thread panicked");
         }
@@ -139,7 +135,7 @@ impl Tuning {
             STRENGTH
         } else {
             let spec = spec(name).ok_or_else(|| format!("there is no parameter {name:?}"))?;
-            if !(spec.hot || self.is_resizable && spec.name == SIZE) {
+            if !self.can_change(spec) {
                 return Err(format!("{name} cannot change while the stream runs"));
             }
             apply(&mut scratch, spec.name, text)?;
@@ -155,140 +151,23 @@ impl Tuning {
         self.mail.arrived.notify_one();
         Ok(())
     }
-}
 
-impl Tuning {
     fn take_preset(&self, name: &str) -> Result<(), String> {
         let preset = self.presets.iter().find(|preset| preset.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.presets.iter().map(|preset| preset.name.as_str()).collect();
             format!("there is no preset {name:?}; there are: {}", names.join(", "))
         })?;
         for (name, text) in &preset.values {
-            let is_hot = spec(name).is_some_and(|spec| spec.hot || self.is_resizable && spec.name == SIZE);
-            if is_hot {
+            if spec(name).is_some_and(|spec| self.can_change(spec)) {
                 self.set(name, text)?;
             }
         }
         Ok(())
     }
-}
 
-fn apply(parameters: &mut Parameters, name: &str, text: &str) -> Result<(), String> {
-    if name != STRENGTH {
-        return parameters.set(name, text).map_err(|error| error.to_string());
-    }
-    let strength = text.trim().parse().ok().filter(|strength: &f64| (0.0..=1.0).contains(strength));
-    let strength = strength.ok_or_else(|| format!("strength {text:?} is not a number from 0 to 1"))?;
-    parameters.set_strength(strength);
-    Ok(())
-}
-
-/// What the thread works with.
-struct Desk {
-    prompts: Prompts,
-    sizes: Sizes,
-    control: Control,
-    /// What was asked for; where a transition is under way, its end.
-    target: Parameters,
-    transition: Option<Transition>,
-}
-
-/// A way from prompts and seeds to others.
-struct Transition {
-    from: Parameters,
-    began: Duration,
-}
-
-impl Desk {
-    fn tune(&mut self, mail: &Mail, clock: &dyn Clock) {
-        loop {
-            let mut waiting = mail.lock();
-            while waiting.0.is_empty() && !waiting.1 {
-                if self.transition.is_none() {
-                    waiting = mail.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-                    continue;
-                }
-                let (woken, result) = mail.arrived.wait_timeout(waiting, STEP).unwrap_or_else(PoisonError::into_inner);
-                waiting = woken;
-                if result.timed_out() {
-                    break;
-                }
-            }
-            if waiting.1 {
-                return;
-            }
-            let changes = std::mem::take(&mut waiting.0);
-            drop(waiting);
-            if changes.is_empty() {
-                self.show(clock.now());
-            } else {
-                self.change(changes, clock.now());
-            }
-        }
-    }
-
-    /// Takes up changes. What cannot be made into settings changes nothing.
-    fn change(&mut self, changes: BTreeMap<&'static str, String>, now: Duration) {
-        let before = self.target.clone();
-        // The strength last: it moves the list that came before it.
-        let (strength, others): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(name, _)| *name == STRENGTH);
-        for (name, text) in others.into_iter().chain(strength) {
-            match apply(&mut self.target, name, &text) {
-                Ok(()) => tracing::info!("{name} = {text:?}"),
-                Err(error) => tracing::warn!("{error}"),
-            }
-        }
-        let what = |p: &Parameters| (p.prompt.clone(), p.negative_prompt.clone(), p.seed_weights());
-        let shown = self.control.load().parameters.clone();
-        let under_way = self.transition.take();
-        if what(&self.target) == what(&before) {
-            self.transition = under_way;
-        } else if self.target.transition > 0.0 {
-            // From what is shown now, which may lie on the way to somewhere else.
-            self.transition = Some(Transition { from: shown, began: now });
-        }
-        // All that the transition needs is encoded first: a prompt that fails must not fail half-way.
-        if let Err(error) = self.prompts.settings(self.target.clone(), self.size(&self.target)) {
-            tracing::warn!("the change was refused: {error}");
-            self.target = before;
-            if self.transition.as_ref().is_some_and(|transition| transition.began == now) {
-                self.transition = None;
-            }
-            return;
-        }
-        self.show(now);
-    }
-
-    /// Makes settings of what is to be seen now.
-    fn show(&mut self, now: Duration) {
-        let mut shown = self.target.clone();
-        if let Some(Transition { from, began }) = &self.transition {
-            let passed = now.saturating_sub(*began).as_secs_f64();
-            let share = if self.target.transition > 0.0 { passed / self.target.transition } else { 1.0 };
-            if share >= 1.0 {
-                self.transition = None;
-            } else {
-                let mix = |a: &str, b: &str| prompt_text(&between(&prompt_parts(a), &prompt_parts(b), share as f32));
-                shown.prompt = mix(&from.prompt, &self.target.prompt);
-                shown.negative_prompt = mix(&from.negative_prompt, &self.target.negative_prompt);
-                shown.seeds = between(&from.seed_weights(), &self.target.seed_weights(), share as f32);
-            }
-        }
-        let size = self.size(&shown);
-        match self.prompts.settings(shown, size) {
-            Ok(settings) => self.control.store(settings),
-            Err(error) => {
-                tracing::warn!("the transition was given up: {error}");
-                self.transition = None;
-            }
-        }
-    }
-
-    fn size(&self, parameters: &Parameters) -> Size {
-        match self.sizes {
-            Sizes::Fixed(size) => size,
-            Sizes::Free(size) => parameters.size.unwrap_or(size),
-        }
+    /// Whether a parameter may change while the stream runs.
+    fn can_change(&self, spec: &ParameterSpec) -> bool {
+        spec.hot || self.is_resizable && spec.name == SIZE
     }
 }
 
