@@ -59,6 +59,12 @@ impl<'a> PictureView<'a> {
         Self { size, stride: size.width * 3, rgb }
     }
 
+    /// The rows without the gaps between them, of a picture that [`is_consistent`](Self::is_consistent).
+    pub fn rows(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let row = 3 * self.size.width;
+        self.rgb.chunks(self.stride).take(self.size.height).map(move |line| &line[..row])
+    }
+
     /// Whether `rgb` is long enough for the size and the stride.
     pub fn is_consistent(&self) -> bool {
         let row = self.size.width * 3;

@@ -31,11 +31,9 @@ pub(crate) struct Reader {
 impl Reader {
     /// A picture that is decoded already, likewise. Its sender was told the size, and knows it unless it changed just now.
     pub(crate) fn fit(&mut self, view: PictureView<'_>, size: Size) -> Result<&[u8], String> {
-        let row = 3 * view.size.width;
-        let rows = view.rgb.chunks(view.stride).take(view.size.height).map(|line| &line[..row]);
         let packed = if view.size == size { &mut self.rgb } else { &mut self.packed };
         packed.clear();
-        rows.for_each(|row| packed.extend_from_slice(row));
+        view.rows().for_each(|row| packed.extend_from_slice(row));
         if view.size != size {
             let packed = std::mem::take(&mut self.packed);
             let scaled = self.scale(&packed, (view.size.width as u32, view.size.height as u32), size);

@@ -248,9 +248,6 @@ pub(crate) fn packed(picture: PictureView<'_>) -> Vec<u8> {
 
 /// As [`packed`], into a place that there is already.
 fn pack_into(picture: PictureView<'_>, rgb: &mut Vec<u8>) {
-    let row = 3 * picture.size.width;
     rgb.clear();
-    for line in picture.rgb.chunks(picture.stride).take(picture.size.height) {
-        rgb.extend_from_slice(&line[..row]);
-    }
+    picture.rows().for_each(|row| rgb.extend_from_slice(row));
 }

@@ -92,11 +92,7 @@ pub(crate) fn drain(source: &mut VideoSource) -> (Read, Option<IoError>) {
 pub(crate) fn packed(frame: &livediffusion_io::SourceFrame) -> Vec<u8> {
     let copy = |view: livediffusion_pipeline::frame::PictureView<'_>| {
         assert!(view.is_consistent());
-        view.rgb
-            .chunks(view.stride)
-            .take(view.size.height)
-            .flat_map(|row| row[..view.size.width * 3].to_vec())
-            .collect()
+        view.rows().flatten().copied().collect()
     };
     frame.with_picture(copy).unwrap()
 }

@@ -230,10 +230,7 @@ impl Adaptive {
             (job.meta, job.generate) = (meta, picture.is_none());
             job.rgb.clear();
             if let Some(picture) = picture {
-                let row = 3 * picture.size.width;
-                for line in picture.rgb.chunks(picture.stride).take(picture.size.height) {
-                    job.rgb.extend_from_slice(&line[..row]);
-                }
+                picture.rows().for_each(|row| job.rgb.extend_from_slice(row));
             }
             self.worker.order(Order::Frame(job))?;
             // Before the first picture there is nothing to show instead.

@@ -291,10 +291,7 @@ impl Lanes {
         job.settings = Arc::clone(&self.dealt);
         job.rgb.clear();
         if let Some(picture) = picture {
-            let row = 3 * picture.size.width;
-            for line in picture.rgb.chunks(picture.stride).take(picture.size.height) {
-                job.rgb.extend_from_slice(&line[..row]);
-            }
+            picture.rows().for_each(|row| job.rgb.extend_from_slice(row));
         }
         self.members[self.next].send(job)
     }
