@@ -39,12 +39,11 @@ pub struct Resizable {
     /// Streams that were replaced, while they are taken down.
     going: Option<JoinHandle<()>>,
     is_generating: bool,
+    /// Frames on their way to a smaller or larger network.
     scaler: Scaler,
     /// A frame whose rows had gaps.
     packed: Vec<u8>,
-    large: Vec<u8>,
-    exits: Vec<Exit>,
-    pictures: Vec<u8>,
+    output: Output,
     /// Sums, once there was more than one stream.
     sums: Option<Box<Sums>>,
 }
@@ -88,9 +87,7 @@ impl Resizable {
             is_generating: false,
             scaler: Scaler::default(),
             packed: Vec::new(),
-            large: Vec::new(),
-            exits: Vec::new(),
-            pictures: Vec::new(),
+            output: Output::new(size),
             sums: None,
         })
     }
@@ -112,17 +109,14 @@ impl Resizable {
             &picture.rgb[..row * self.size.height]
         } else {
             self.packed.clear();
-            for line in picture.rgb.chunks(picture.stride).take(self.size.height) {
-                self.packed.extend_from_slice(&line[..row]);
-            }
+            picture.rows().for_each(|row| self.packed.extend_from_slice(row));
             &self.packed
         };
         let rgb = self.scaler.scale(rgb, self.size, self.inner.size);
         let emitted = self.inner.painter.step(meta, PictureView::packed(self.inner.size, rgb))?;
-        let output = (&mut self.exits, &mut self.pictures, &mut self.large);
-        let leaving = take(emitted, (self.inner.size, self.size), &mut self.scaler, output);
+        let leaving = self.output.take(emitted, self.inner.size);
         self.count(1, leaving);
-        Ok(self.emitted())
+        Ok(self.output.emitted())
     }
 
     /// See [`Painter::generate`].
@@ -135,10 +129,9 @@ impl Resizable {
             return self.inner.painter.generate(meta);
         }
         let emitted = self.inner.painter.generate(meta)?;
-        let output = (&mut self.exits, &mut self.pictures, &mut self.large);
-        let leaving = take(emitted, (self.inner.size, self.size), &mut self.scaler, output);
+        let leaving = self.output.take(emitted, self.inner.size);
         self.count(1, leaving);
-        Ok(self.emitted())
+        Ok(self.output.emitted())
     }
 
     /// See [`Painter::ready`].
@@ -146,15 +139,14 @@ impl Resizable {
     /// # Errors
     /// As there.
     pub fn ready(&mut self) -> Result<Emitted<'_>, EngineError> {
-        self.clear();
+        self.output.clear();
         if self.is_plain() {
             return self.inner.painter.ready();
         }
         let emitted = self.inner.painter.ready()?;
-        let output = (&mut self.exits, &mut self.pictures, &mut self.large);
-        let leaving = take(emitted, (self.inner.size, self.size), &mut self.scaler, output);
+        let leaving = self.output.take(emitted, self.inner.size);
         self.count(0, leaving);
-        Ok(self.emitted())
+        Ok(self.output.emitted())
     }
 
     /// See [`Painter::flush`].
@@ -162,12 +154,12 @@ impl Resizable {
     /// # Errors
     /// As there.
     pub fn flush(&mut self) -> Result<Emitted<'_>, EngineError> {
-        self.clear();
+        self.output.clear();
         if self.is_plain() {
             return self.inner.painter.flush();
         }
         self.finish_frames()?;
-        Ok(self.emitted())
+        Ok(self.output.emitted())
     }
 
     /// What happened so far. Where the size changed, the times of the stages are complete after [`flush`](Self::flush).
@@ -195,19 +187,9 @@ impl Resizable {
         self.inner.size == self.size && self.sums.is_none()
     }
 
-    fn clear(&mut self) {
-        self.exits.clear();
-        self.pictures.clear();
-    }
-
-    fn emitted(&self) -> Emitted<'_> {
-        let bytes = 3 * self.size.pixels();
-        Emitted { exits: &self.exits, pictures: &self.pictures, bytes, latents: &[], len: 0 }
-    }
-
     /// Starts a call: settings are passed on, a stream of another size takes over or begins to be made.
     fn begin(&mut self, is_generating: bool) -> Result<(), EngineError> {
-        self.clear();
+        self.output.clear();
         self.is_generating = is_generating;
         let new = self.control.load();
         if !Arc::ptr_eq(&new, &self.seen) {
@@ -283,8 +265,7 @@ impl Resizable {
     /// Finishes the frames in flight and adds up what the stream counted.
     fn finish_frames(&mut self) -> Result<(), EngineError> {
         let emitted = self.inner.painter.flush()?;
-        let output = (&mut self.exits, &mut self.pictures, &mut self.large);
-        let leaving = take(emitted, (self.inner.size, self.size), &mut self.scaler, output);
+        let leaving = self.output.take(emitted, self.inner.size);
         self.count(0, leaving);
         if let Some(sums) = &mut self.sums {
             let stats = self.inner.painter.stats();
@@ -341,18 +322,40 @@ fn at(settings: &Settings, size: Size) -> Settings {
     settings
 }
 
-/// Takes pictures over into buffers of one's own, scaled; gives how many.
-fn take(
-    emitted: Emitted<'_>,
-    (from, to): (Size, Size),
-    scaler: &mut Scaler,
-    (exits, pictures, large): (&mut Vec<Exit>, &mut Vec<u8>, &mut Vec<u8>),
-) -> usize {
-    for picture in emitted.iter() {
-        scaler.enlarge(picture.rgb, from, to, large);
-        pictures.extend_from_slice(large);
-        // The latent only says whether the picture is a repeated one.
-        exits.push(Exit { meta: picture.meta, place: exits.len(), latent: (!picture.repeated).then_some(0) });
+/// Pictures at the stream's size, in buffers that are kept.
+struct Output {
+    size: Size,
+    scaler: Scaler,
+    /// The picture that is being taken over.
+    large: Vec<u8>,
+    exits: Vec<Exit>,
+    pictures: Vec<u8>,
+}
+
+impl Output {
+    fn new(size: Size) -> Self {
+        Self { size, scaler: Scaler::default(), large: Vec::new(), exits: Vec::new(), pictures: Vec::new() }
     }
-    emitted.len()
+
+    fn clear(&mut self) {
+        self.exits.clear();
+        self.pictures.clear();
+    }
+
+    /// Takes pictures of `from` over, scaled; gives how many.
+    fn take(&mut self, emitted: Emitted<'_>, from: Size) -> usize {
+        for picture in emitted.iter() {
+            self.scaler.enlarge(picture.rgb, from, self.size, &mut self.large);
+            self.pictures.extend_from_slice(&self.large);
+            // The latent only says whether the picture is a repeated one.
+            let latent = (!picture.repeated).then_some(0);
+            self.exits.push(Exit { meta: picture.meta, place: self.exits.len(), latent });
+        }
+        emitted.len()
+    }
+
+    fn emitted(&self) -> Emitted<'_> {
+        let bytes = 3 * self.size.pixels();
+        Emitted { exits: &self.exits, pictures: &self.pictures, bytes, latents: &[], len: 0 }
+    }
 }
