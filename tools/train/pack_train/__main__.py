@@ -1,0 +1,65 @@
+"""From photographs to a pack, one stage after the other; a stage that is done is not done again.
+
+    python -m pack_train --work DIR --out models/default
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from . import pack, photos, tuples, unet, vae, vocabulary
+
+MINUTES = {"vae": 20.0, "unet": 120.0}
+"""On two cores. Twice the time of the U-Net brings some tenths of a decibel."""
+TUPLES = 720
+"""Crops, each in every style: 4 GB. More of them bring less than longer training does."""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m pack_train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for photographs, tuples, latents and checkpoints: 10 GB")
+    parser.add_argument("--out", type=Path, help="folder of the pack; without it only the training is done")
+    parser.add_argument("--data", type=Path, help="photographs, if they are elsewhere than WORK/data")
+    parser.add_argument("--sentences", type=Path, help="the sentence model's folder, if elsewhere than WORK/data/sentences")
+    parser.add_argument("--tuples", type=int, default=TUPLES, help="crops, each in every style (default: %(default)s)")
+    parser.add_argument("--vae-minutes", type=float, default=MINUTES["vae"], help="of training in all (default: %(default)s)")
+    parser.add_argument("--unet-minutes", type=float, default=MINUTES["unet"], help="of training in all (default: %(default)s)")
+    parser.add_argument("--until", choices=("tuples", "vae", "latents", "unet"), help="stop after this stage")
+    parser.add_argument("--seed", type=int, default=1, help="of everything that is drawn (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="(default: %(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = arguments()
+    torch.set_num_threads(asked.threads)
+    work: Path = asked.work
+    work.mkdir(parents=True, exist_ok=True)
+    data = asked.data or work / "data"
+    if not asked.data:
+        photos.fetch(data)
+    made = {name: work / name for name in ("tuples.npy", "vocabulary.npz", "vae.pt", "latents.npy", "unet.pt")}
+    if not made["vocabulary.npz"].exists():
+        vocabulary.make(asked.sentences or data / "sentences", made["vocabulary.npz"])
+    if not made["tuples.npy"].exists():
+        tuples.make(data, made["tuples.npy"], asked.tuples, asked.seed, asked.threads)
+    if asked.until == "tuples":
+        return
+    vae.train(made["tuples.npy"], made["vae.pt"], asked.vae_minutes, asked.seed)
+    if asked.until == "vae":
+        return
+    if not made["latents.npy"].exists():
+        vae.encode(made["tuples.npy"], made["vae.pt"], made["latents.npy"])
+    if asked.until == "latents":
+        return
+    unet.train(
+        made["latents.npy"], made["tuples.npy"], made["vocabulary.npz"], made["vae.pt"], made["unet.pt"], asked.unet_minutes, asked.seed
+    )
+    if asked.until != "unet" and asked.out:
+        pack.write(made["vocabulary.npz"], made["vae.pt"], made["unet.pt"], asked.out)
+
+
+if __name__ == "__main__":
+    main()

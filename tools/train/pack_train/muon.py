@@ -1,0 +1,47 @@
+"""Muon (Jordan et al., 2024): momentum whose matrices are made orthogonal, for the hidden layers' weights.
+
+A norm-free network this small needs about half the steps that AdamW takes; the orthogonal update also bounds what a single
+bad batch can do.
+"""
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def orthogonal(gradient: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrix, roughly, by Newton and Schulz's iteration of fifth order."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = gradient.bfloat16()
+    wide = x.shape[0] <= x.shape[1]
+    x = x if wide else x.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x if wide else x.T).float()
+
+
+class Muon(torch.optim.Optimizer):
+    """For parameters of two and more dimensions; convolutions count as `[outputs, inputs * taps]`."""
+
+    def __init__(self, parameters: list[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+                ahead = parameter.grad.lerp(state["momentum"], group["momentum"])
+                flat = ahead.reshape(ahead.shape[0], -1)
+                scale = max(1, flat.shape[0] / flat.shape[1]) ** 0.5
+                update = orthogonal(flat).reshape(parameter.shape)
+                # The weight keeps about the length that its shape starts with.
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update, alpha=-group["lr"] * scale)

@@ -1,0 +1,254 @@
+"""The networks of the pack.
+
+All are free of normalisation layers (their statistics would cost a pass over memory each) and small enough for a CPU. Shapes:
+`B` pictures of `H` x `W` pixels, sides multiples of 32, give latents `[B, LATENTS, H / 4, W / 4]`.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .captions import TOKENS
+
+LATENTS = 16
+"""Channels of a latent. Each has unit variance and thus the same share of the noise, so more of them carry the picture through
+more noise: with 4, a frame loses its detail at the first step of the schedule."""
+TEXT = 128
+"""Width of the text encoder."""
+EMBEDDING = 192
+"""Width of what time and prompt are told by."""
+
+
+def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride, (size - 1) // 2)
+
+
+def zeroed(layer: nn.Module) -> nn.Module:
+    """A layer that gives nothing at first, so that a residual block begins as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = conv(width, width)
+        self.second = zeroed(conv(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+class Encoder(nn.Module):
+    """`[B, 3, H, W]` of -1 to 1 to latents of mean 0 and variance 1."""
+
+    def __init__(self, narrow: int = 32, wide: int = 64) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            conv(12, narrow),
+            nn.ReLU(),
+            Residual(narrow),
+            conv(narrow, wide, 4, 2),
+            nn.ReLU(),
+            Residual(wide),
+            Residual(wide),
+            conv(wide, LATENTS),
+        )
+        self.norm = nn.BatchNorm2d(LATENTS, affine=False, momentum=0.02)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.norm(self.layers(picture))
+
+
+class Decoder(nn.Module):
+    """Latents to `[B, 3, H, W]` of about -1 to 1."""
+
+    def __init__(self, narrow: int = 32, wide: int = 64) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv(LATENTS, wide),
+            nn.ReLU(),
+            Residual(wide),
+            Residual(wide),
+            Residual(wide),
+            conv(wide, narrow * 4),
+            nn.PixelShuffle(2),
+            nn.ReLU(),
+            Residual(narrow),
+            conv(narrow, 12),
+            nn.PixelShuffle(2),
+        )
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents)
+
+
+class TextBlock(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        split = (batch, length, self.heads, width // self.heads)
+        q, k, v = (part.reshape(split).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, -1))
+        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(split[-1]) + mask, -1)
+        x = x + self.out((weights @ v).transpose(1, 2).reshape(batch, length, width))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class TextEncoder(nn.Module):
+    """Token ids `[B, 24]` (0 is padding) to `[B, 24, 128]`; the first token stands for the whole prompt.
+
+    The word vectors are frozen: that is what places a word that no caption had near those that some had.
+    """
+
+    def __init__(self, vectors: Tensor, layers: int = 2, heads: int = 4) -> None:
+        super().__init__()
+        self.words = nn.Embedding.from_pretrained(vectors, freeze=True)
+        self.project = nn.Linear(vectors.shape[1], TEXT)
+        self.position = nn.Parameter(torch.randn(TOKENS, TEXT) * 0.02)
+        self.whole = nn.Parameter(torch.randn(TEXT) * 0.02)
+        self.blocks = nn.ModuleList([TextBlock(TEXT, heads) for _ in range(layers)])
+        self.norm = nn.LayerNorm(TEXT)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.project(self.words(ids)) + self.position
+        x = torch.cat([x[:, :1] + self.whole, x[:, 1:]], 1)
+        known = (ids != 0).to(x.dtype)
+        mask = (1 - known)[:, None, None, :] * -1e4
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x) * known[..., None]
+
+
+class Modulated(nn.Module):
+    """A residual block whose inner channels are scaled and shifted by time and prompt."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = conv(width, width)
+        self.second = zeroed(conv(width, width))
+        self.modulation = nn.Linear(EMBEDDING, 2 * width)
+        nn.init.normal_(self.modulation.weight, std=0.02)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, 1)
+        return x + self.second(F.relu(self.first(x) * (1 + scale) + shift))
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, width: int, heads: int = 4, size: int = 24) -> None:
+        super().__init__()
+        self.heads, self.size = heads, size
+        inner = heads * size
+        self.norm = nn.LayerNorm(width)
+        self.q, self.kv = nn.Linear(width, inner), nn.Linear(TEXT, 2 * inner)
+        self.out = zeroed(nn.Linear(inner, width))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        batch, width, height, breadth = x.shape
+        pixels = height * breadth
+        q = self.q(self.norm(x.flatten(2).transpose(1, 2))).reshape(batch, pixels, self.heads, self.size).transpose(1, 2)
+        k, v = (
+            part.reshape(batch, context.shape[1], self.heads, self.size).transpose(1, 2)
+            for part in self.kv(context).chunk(2, -1)
+        )
+        weights = torch.softmax(q @ k.transpose(-1, -2) * self.size**-0.5, -1)
+        told = self.out((weights @ v).transpose(1, 2).reshape(batch, pixels, self.heads * self.size))
+        return x + told.transpose(1, 2).reshape(batch, width, height, breadth)
+
+
+class Up(nn.Module):
+    """Twice the size, joined with what the way down kept."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.spread = conv(inputs, outputs * 4, 1)
+        self.join = conv(2 * outputs, outputs, 1)
+
+    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
+        return self.join(torch.cat([F.pixel_shuffle(self.spread(x), 2), kept], 1))
+
+
+def alphas_cumprod() -> Tensor:
+    """The scaled-linear schedule of Stable Diffusion, `float32[1000]`."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, 0).float()
+
+
+class UNet(nn.Module):
+    """Noisy latents, a time step per row and prompts to the predicted noise, as diffusers' `UNet2DConditionModel`.
+
+    Inside, the clean latents are predicted: their error is what is seen, and it does not grow where there is little noise.
+    """
+
+    def __init__(self, widths: tuple[int, int, int, int] = (64, 112, 160, 192)) -> None:
+        super().__init__()
+        a, b, c, d = widths
+        self.register_buffer("alphas", alphas_cumprod())
+        self.register_buffer("frequencies", torch.exp(-math.log(10000) * torch.arange(32) / 32))
+        self.time = nn.Linear(64, EMBEDDING)
+        self.prompt = nn.Linear(TEXT, EMBEDDING)
+        self.mix = nn.Linear(EMBEDDING, EMBEDDING)
+        self.enter = conv(LATENTS, a)
+        self.down0 = Modulated(a)
+        self.stride0 = conv(a, b, 4, 2)
+        self.down1 = nn.ModuleList([Modulated(b), Modulated(b)])
+        self.stride1 = conv(b, c, 4, 2)
+        self.down2 = nn.ModuleList([Modulated(c), Modulated(c)])
+        self.ask_down2 = CrossAttention(c)
+        self.stride2 = conv(c, d, 4, 2)
+        self.middle = nn.ModuleList([Modulated(d), Modulated(d)])
+        self.ask_middle = CrossAttention(d)
+        self.rise2 = Up(d, c)
+        self.up2 = nn.ModuleList([Modulated(c), Modulated(c)])
+        self.ask_up2 = CrossAttention(c)
+        self.rise1 = Up(c, b)
+        self.up1 = nn.ModuleList([Modulated(b), Modulated(b)])
+        self.rise0 = Up(b, a)
+        self.up0 = nn.ModuleList([Modulated(a), Modulated(a)])
+        self.leave = zeroed(conv(a, LATENTS))
+
+    def scales(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the signal and of the noise, `[B, 1, 1, 1]` each."""
+        alpha = self.alphas[timestep.long().clamp(0, 999)].reshape(-1, 1, 1, 1)
+        return alpha.sqrt(), (1 - alpha).sqrt()
+
+    def clean(self, x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
+        """The clean latents that `x` was made of."""
+        signal, _ = self.scales(timestep)
+        angles = timestep.float()[:, None] * self.frequencies[None]
+        told = F.silu(self.time(torch.cat([angles.sin(), angles.cos()], -1)))
+        told = F.silu(self.mix(told + self.prompt(context[:, 0])))
+        kept0 = h = self.down0(self.enter(x), told)
+        h = self.stride0(h)
+        for block in self.down1:
+            h = block(h, told)
+        kept1 = h
+        h = self.down2[0](self.stride1(h), told)
+        kept2 = h = self.down2[1](self.ask_down2(h, context), told)
+        h = self.middle[0](self.stride2(h), told)
+        h = self.middle[1](self.ask_middle(h, context), told)
+        h = self.up2[0](self.rise2(h, kept2), told)
+        h = self.up2[1](self.ask_up2(h, context), told)
+        h = self.rise1(h, kept1)
+        for block in self.up1:
+            h = block(h, told)
+        h = self.rise0(h, kept0)
+        for block in self.up0:
+            h = block(h, told)
+        # Of latents of unit variance, signal * x is the best guess without looking around.
+        return self.leave(h).float() + x * signal
+
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        signal, noise = self.scales(timestep)
+        return (sample - signal * self.clean(sample, timestep, encoder_hidden_states)) / noise

@@ -1,0 +1,148 @@
+"""The autoencoder: a picture as latents that survive noise."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import progress
+from .muon import Muon
+from .networks import Decoder, Encoder
+
+CROP = 96
+BATCH = 16
+CALM, LOUD = (0.0, 0.08), (0.1, 0.6)
+"""Deviations of the noise put on the latents. The calm part keeps the decoder sharp; the loud part (a third of the pictures)
+makes the encoder spread a picture over all channels, for the diffusion starts from noisy latents."""
+
+
+def to_tensor(pictures: np.ndarray) -> Tensor:
+    """`uint8[B, H, W, 3]` to `float32[B, 3, H, W]` of -1 to 1, channels last in memory."""
+    tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
+    return (tensor.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def slopes(a: Tensor, b: Tensor) -> Tensor:
+    """Mean difference of the gradients, at full and at half size: what a mean over colours does not see."""
+    total = torch.zeros(())
+    for _ in range(2):
+        difference = a - b
+        total = total + difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return total
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Per picture of -1 to 1, in dB."""
+    return -10 * torch.log10(((a - b) ** 2).mean((1, 2, 3)) / 4)
+
+
+def optimisers(modules: list[torch.nn.Module], muon: float, adam: float) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden convolutions and matrices, AdamW for the rest: the first and last layers, vectors, biases."""
+    hidden, rest = [], []
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            flat = parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) >= 32
+            outer = any(part in name for part in ("enter", "leave", "position", "modulation"))
+            (hidden if flat and not outer else rest).append(parameter)
+    made: list[torch.optim.Optimizer] = [Muon(hidden, lr=muon)]
+    made.append(torch.optim.AdamW(rest, lr=adam, betas=(0.9, 0.98), weight_decay=1e-3))
+    for optimiser in made:
+        for group in optimiser.param_groups:
+            group["highest"] = group["lr"]
+    return made
+
+
+def train(tuples: Path, path: Path, minutes: float, seed: int) -> None:
+    """Trains for so many minutes in all, or goes on where `path` was left."""
+    pictures = np.load(tuples, mmap_mode="r")
+    count, kinds, side = pictures.shape[:3]
+    torch.manual_seed(seed)
+    encoder, decoder = Encoder(), Decoder()
+    encoder.to(memory_format=torch.channels_last)
+    decoder.to(memory_format=torch.channels_last)
+    made = optimisers([encoder, decoder], 0.01, 1.5e-3)
+    kept = progress.load(path)
+    step = 0
+    if kept:
+        encoder.load_state_dict(kept["encoder"])
+        decoder.load_state_dict(kept["decoder"])
+        for optimiser, state in zip(made, kept["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
+        step = kept["step"]
+    clock = progress.Clock(minutes, kept["spent"] if kept else 0.0)
+    chance = np.random.default_rng([seed, step])
+    saved = clock.spent
+    average = 0.0
+
+    def save() -> None:
+        state = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict(), "step": step, "spent": clock.spent}
+        progress.save(state | {"optimisers": [optimiser.state_dict() for optimiser in made]}, path)
+
+    while clock.share < 1:
+        batch = np.empty((BATCH, CROP, CROP, 3), np.uint8)
+        for row in range(BATCH):
+            # The camera's picture and the photograph are a quarter of all: everything begins with them.
+            kind = chance.integers(2) if chance.random() < 0.25 else chance.integers(kinds)
+            top, left = chance.integers(side - CROP + 1, size=2)
+            batch[row] = pictures[chance.integers(count), kind, top : top + CROP, left : left + CROP]
+        x = to_tensor(batch)
+        loud = torch.rand(BATCH, 1, 1, 1) < 0.33
+        low, high = torch.where(loud, LOUD[0], CALM[0]), torch.where(loud, LOUD[1], CALM[1])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            latents = encoder(x).float()
+            noisy = latents + (low + (high - low) * torch.rand(BATCH, 1, 1, 1)) * torch.randn_like(latents)
+            back = decoder(noisy.contiguous(memory_format=torch.channels_last)).float()
+        weight = torch.where(loud, 0.5, 1.0)
+        loss = ((back - x).abs() * weight).mean() + 0.5 * slopes(back * weight, x * weight)
+        for optimiser in made:
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([*encoder.parameters(), *decoder.parameters()], 1.0)
+        rate = clock.rate(step)
+        for optimiser in made:
+            for group in optimiser.param_groups:
+                group["lr"] = group["highest"] * rate
+            optimiser.step()
+        step += 1
+        average = loss.item() if step == 1 else 0.98 * average + 0.02 * loss.item()
+        if step % 200 == 0:
+            calm = psnr(back.detach(), x)[~loud[:, 0, 0, 0]].mean()
+            print(f"vae step {step}, {clock.spent:.1f} min: loss {average:.4f}, {calm:.1f} dB", flush=True)
+        if clock.spent - saved > 3:
+            saved = clock.spent
+            save()
+    save()
+
+
+@torch.no_grad()
+def encode(tuples: Path, vae: Path, path: Path) -> None:
+    """Writes the latents of all tuples, `float16[count, kinds, 16, 64, 64]`, and prints what the autoencoder loses."""
+    from .styles import STYLES
+
+    pictures = np.load(tuples, mmap_mode="r")
+    state = progress.load(vae)
+    assert state is not None
+    encoder, decoder = Encoder().eval(), Decoder().eval()
+    encoder.load_state_dict(state["encoder"])
+    decoder.load_state_dict(state["decoder"])
+    encoder.to(memory_format=torch.channels_last)
+    count, kinds, side = pictures.shape[:3]
+    part = path.with_suffix(".part")
+    latents = np.lib.format.open_memmap(part, "w+", np.float16, (count, kinds, 16, side // 4, side // 4))
+    lost = []
+    for index in range(count):
+        x = to_tensor(pictures[index])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            z = encoder(x).float()
+            if index % 24 == 0:
+                lost.append(psnr(decoder(z).float().clamp(-1, 1), x).numpy())
+        latents[index] = z.numpy()
+    latents.flush()
+    part.rename(path)
+    names = ["camera", *STYLES]
+    print("autoencoder, dB: " + ", ".join(f"{n} {v:.1f}" for n, v in zip(names, np.mean(lost, 0), strict=True)), flush=True)
