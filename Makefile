@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup setup-cuda build demo webcam test test-export bench peers report lint clean
+.PHONY: help setup setup-cuda build demo webcam test test-export test-train quality bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -30,10 +30,16 @@ test: setup ## run all tests
 	@tools/setup/browser.sh
 	@tools/setup/nvrtc.sh || echo "without NVRTC the CUDA kernels are not compiled in this run"
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked --quiet cargo-nextest --version 0.9.143
-	@$(CARGO) nextest run --workspace --locked --no-fail-fast
+	@$(CARGO) nextest run --workspace --locked --no-fail-fast; status=$$?; tools/setup/skipped.sh; exit $$status
 
 test-export: build ## test tools/export: packs made of PyTorch models (sets up 2 GB of Python)
 	@tools/export/test.sh
+
+test-train: ## test tools/train and tools/quality on drawn pictures (sets up 2 GB of Python)
+	@tools/train/test.sh
+
+quality: ## measure the default pack on held-out pictures and draw its contact sheets: out/quality (sets up 2 GB of Python)
+	@tools/quality/quality.sh --model models/default
 
 bench: build ## measure speed in a few minutes, into bench/record
 	@$(BINARY) bench startup --record
