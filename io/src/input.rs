@@ -8,7 +8,7 @@ use livediffusion_pipeline::frame::Size;
 
 use crate::error::IoError;
 use crate::launch;
-use crate::webrtc::{is_whep, without_token};
+use crate::secret::without_secrets;
 
 /// Schemes whose sources deliver in real time but say so only once connected.
 const LIVE_SCHEMES: &[&str] =
@@ -196,8 +196,7 @@ impl fmt::Display for Input {
             Self::File(path) | Self::Images(path) | Self::V4l2(path) => {
                 write!(f, "{}", path.display())
             }
-            Self::Uri(address) if is_whep(address) => f.write_str(&without_token(address)),
-            Self::Uri(text) | Self::Fragment(text) => f.write_str(text),
+            Self::Uri(text) | Self::Fragment(text) => f.write_str(&without_secrets(text)),
             Self::Test(test) => write!(f, "test://{}", test.pattern),
             Self::Camera(name) => write!(f, "camera://{}", name.as_deref().unwrap_or_default()),
             Self::Screen(None) => f.write_str("screen://"),

@@ -25,6 +25,7 @@ mod output;
 mod print;
 mod queue;
 mod retry;
+mod secret;
 mod sink;
 mod source;
 mod webrtc;

@@ -11,6 +11,7 @@ use gst::prelude::*;
 
 use crate::error::IoError;
 use crate::lock;
+use crate::secret::without_secrets;
 
 /// Which way the pictures go, because the same GStreamer error reads differently at either end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +72,8 @@ impl Monitor {
             gst::MessageView::Error(error) => self.fail(self.explain(error)),
             gst::MessageView::Warning(warning) => {
                 let text = warning.error();
-                tracing::debug!(what = self.what(), "{text} ({})", warning.debug().unwrap_or_default());
+                let more = without_secrets(&warning.debug().unwrap_or_default());
+                tracing::debug!(what = self.what(), "{} ({more})", without_secrets(text.message()));
             }
             gst::MessageView::Eos(_) => {
                 self.eos.store(true, Ordering::Release);
@@ -137,11 +139,12 @@ impl Monitor {
     fn explain(&self, message: &gst::message::Error) -> IoError {
         use gst::{CoreError, ResourceError, StreamError};
         let error = message.error();
-        let more = message.debug().unwrap_or_default();
-        tracing::debug!(what = self.what(), "{error} ({more})");
+        let more = without_secrets(&message.debug().unwrap_or_default());
+        let said = without_secrets(error.message());
+        tracing::debug!(what = self.what(), "{said} ({more})");
         let what = self.what();
         // The first line is GStreamer's sentence; "Internal data stream error." alone says nothing, its reason does.
-        let mut detail = error.message().lines().next().unwrap_or_default().trim_end_matches('.').to_owned();
+        let mut detail = said.lines().next().unwrap_or_default().trim_end_matches('.').to_owned();
         if let Some(reason) = more.lines().last().filter(|line| line.contains("reason")) {
             detail = format!("{detail} ({})", reason.trim());
         }

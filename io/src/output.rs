@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::error::IoError;
 use crate::launch;
-use crate::webrtc::without_token;
+use crate::secret::without_secrets;
 
 /// Extension of HLS playlists.
 const PLAYLIST: &str = "m3u8";
@@ -155,8 +155,7 @@ impl fmt::Display for Output {
                 write!(f, "{}", path.display())
             }
             Self::Window => f.write_str("window"),
-            Self::Network(Protocol::Whip, address) => f.write_str(&without_token(address)),
-            Self::Network(_, text) | Self::Fragment(text) => f.write_str(text),
+            Self::Network(_, text) | Self::Fragment(text) => f.write_str(&without_secrets(text)),
         }
     }
 }

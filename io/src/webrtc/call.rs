@@ -7,7 +7,7 @@ use gst::prelude::*;
 use gst_webrtc::WebRTCRTPTransceiverDirection as Direction;
 use ureq::http::Uri;
 
-use super::endpoint::{Endpoint, without_token};
+use super::endpoint::Endpoint;
 use super::link::Link;
 use super::peer::Peer;
 use super::publisher::join;
@@ -15,6 +15,7 @@ use super::sdp::{self, Chosen, Codec};
 use super::{PAYLOAD, Reach};
 use crate::error::IoError;
 use crate::monitor::Monitor;
+use crate::secret::without_secrets;
 use crate::{launch, lock};
 
 /// How H.264 is told of in offers: constrained baseline, level 3.1 and, as asymmetry is allowed, whatever each side sends.
@@ -83,10 +84,10 @@ impl Call {
 
     /// Calls, on a thread of its own, once the pipeline runs. What goes wrong is found by [`check`](Self::check).
     pub(crate) fn place(&self) -> Result<(), IoError> {
-        let failed = |e: &dyn std::fmt::Display| launch::failed(&without_token(&self.address), e);
+        let failed = |e: &dyn std::fmt::Display| launch::failed(&without_secrets(&self.address), e);
         let endpoint = Arc::new(Endpoint::new(&self.address).map_err(|e| failed(&e))?);
         let (peer, sends, state) = (self.peer.clone(), self.sends, Arc::clone(&self.state));
-        let (monitor, address) = (Arc::downgrade(&self.monitor), without_token(&self.address));
+        let (monitor, address) = (Arc::downgrade(&self.monitor), without_secrets(&self.address));
         let call = move || {
             let answered = peer.offer().map_err(|e| e.to_string()).and_then(|offer| {
                 let offer = sdp::with_format(&offer, PAYLOAD, BASELINE);
@@ -112,7 +113,7 @@ impl Call {
 
     /// Whether the server is there, or may be yet.
     pub(crate) fn check(&self) -> Result<(), IoError> {
-        self.link.check().map_err(|detail| IoError::Unreachable { uri: without_token(&self.address), detail })
+        self.link.check().map_err(|detail| IoError::Unreachable { uri: without_secrets(&self.address), detail })
     }
 }
 

@@ -34,14 +34,6 @@ pub(crate) fn http_of(address: &str) -> Option<(String, Option<String>)> {
     (!host.is_empty()).then(|| (format!("{http}://{host}{path}"), token.map(str::to_owned)))
 }
 
-/// `address` as it may be told to anybody: without the token.
-pub(crate) fn without_token(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let host = rest[..end].rsplit_once('@').map_or(&rest[..end], |(_, host)| host);
-    format!("{scheme}://{host}{}", &rest[end..])
-}
-
 /// A server, by where it takes offers.
 pub(super) struct Endpoint {
     uri: Uri,
@@ -131,8 +123,6 @@ mod tests {
             assert_eq!(http_of(address), Some((http.into(), token.map(str::to_owned))), "{address}");
         }
         assert_eq!((http_of("http://host"), http_of("whip://"), http_of("whip:///x")), (None, None, None));
-        assert_eq!(without_token("whips://key@host/live/a@b"), "whips://host/live/a@b");
-        assert_eq!(without_token("whep://[::1]:80/x?y=1"), "whep://[::1]:80/x?y=1");
         assert!(is_whep("WHEPS://host") && !is_whep("whip://host") && !is_whep("http://whep://"));
     }
 

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 
 pub use audience::Audience;
 pub(crate) use call::Call;
-pub(crate) use endpoint::{http_of, is_whep, without_token};
+pub(crate) use endpoint::{http_of, is_whep};
 pub use publisher::Publisher;
 pub(crate) use sdp::Codec;
 pub use viewer::Viewer;
