@@ -7,6 +7,9 @@ use toml::Table;
 
 use crate::error::OnnxError;
 
+/// The newest format of `pack.toml` that is understood. It grows when an older program would misread a newer file.
+const FORMAT: i64 = 1;
+
 /// A prompt that works well with the pack.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Preset {
@@ -36,6 +39,12 @@ pub(super) fn read(path: &Path) -> Result<(Table, Vec<Preset>, Table), OnnxError
     }
     let wrong = |e: &dyn std::fmt::Display| OnnxError::invalid(format!("{}: {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+    // The format first: what else a newer file holds may not be what it looks like.
+    let table: Table = toml::from_str(&text).map_err(|e| wrong(&e))?;
+    if let Some(format) = table.get("format").and_then(toml::Value::as_integer).filter(|&format| format > FORMAT) {
+        return Err(wrong(&format_args!("format {format} is newer than the {FORMAT} that this program reads"))
+            .hint("update livediffusion: cargo install --path cli, or make build in a newer clone"));
+    }
     let file: PackFile = toml::from_str(&text).map_err(|e| wrong(&e))?;
     Ok((file.defaults, file.presets, file.about))
 }

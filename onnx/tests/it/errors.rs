@@ -108,6 +108,11 @@ fn pack_toml_is_read() {
     assert_eq!(pack.about["title"].as_str(), Some("t"));
     std::fs::write(copy.path().join("pack.toml"), "[[presets]]\nname = 1\n").unwrap();
     assert!(Pack::open(copy.path()).unwrap_err().what.contains("pack.toml"));
+    std::fs::write(copy.path().join("pack.toml"), "format = 1\n").unwrap();
+    assert!(Pack::open(copy.path()).is_ok());
+    std::fs::write(copy.path().join("pack.toml"), "format = 2\npresets = \"of another kind\"\n").unwrap();
+    let newer = Pack::open(copy.path()).unwrap_err();
+    assert!(newer.what.contains("format 2 is newer") && newer.hint.is_some_and(|hint| hint.contains("update")), "{}", newer.what);
 }
 
 #[test]
