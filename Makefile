@@ -58,6 +58,7 @@ report: build ## write bench/record into the README and draw it: out/bench
 lint: setup ## check formatting, clippy and the documentation
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets --locked --quiet -- --deny warnings
+	@$(CARGO) clippy --package livediffusion --no-default-features --locked --quiet -- --deny warnings
 	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 
 clean: ## remove what was built; the ONNX Runtime library stays in the user's cache

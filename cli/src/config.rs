@@ -6,7 +6,9 @@ use livediffusion_onnx::{Pack, Preset};
 use livediffusion_pipeline::params::{PARAMETERS, Parameters, spec};
 use serde::Deserialize;
 
-use crate::args::{ModelArgs, RunArgs, is_duration};
+#[cfg(feature = "media")]
+use crate::args::RunArgs;
+use crate::args::{ModelArgs, is_duration};
 use crate::failure::{Failure, Outcome, USAGE};
 use crate::parameter_args::ParameterArgs;
 
@@ -122,6 +124,7 @@ impl ConfigFile {
     }
 
     /// Fills in what the flags left open.
+    #[cfg(feature = "media")]
     pub(crate) fn complete(&self, args: &mut RunArgs) -> Outcome<()> {
         self.complete_model(&mut args.model, &mut args.parameters)?;
         let Options { input, output, record, fit, control, retry, frames, duration, .. } = &self.options;

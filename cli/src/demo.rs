@@ -15,11 +15,11 @@ use crate::args::DemoArgs;
 use crate::config::{self, ConfigFile};
 use crate::failure::{Failure, Outcome, RUNNING};
 use crate::parameter_args::ParameterArgs;
-use crate::run::progress::Progress;
-use crate::run::report::milliseconds;
+use crate::progress::Progress;
 use crate::run::stream::{Frames, Stream, stop_on_ctrl_c};
 use crate::run::{open_file, open_sink, packed};
 use crate::session::{OpenPack, Session};
+use crate::units::milliseconds;
 
 /// The styles shown, one row each; the video goes through them in this order.
 const PROMPTS: [&str; 8] = [

@@ -15,7 +15,7 @@ use super::findings::{Findings, Section};
 use super::setup::{Setup, cfg_name};
 use crate::args::ModelArgs;
 use crate::failure::Outcome;
-use crate::run::report::{milliseconds, round};
+use crate::units::{milliseconds, round};
 
 /// The stages that are networks.
 const NETWORKS: [(Stage, &str); 3] =

@@ -20,11 +20,11 @@ use super::context::context;
 use super::findings::Findings;
 use crate::config::{self, ConfigFile};
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::run::progress::Progress;
-use crate::run::report::round;
+use crate::progress::Progress;
 use crate::run::stream::{Frames, Stream};
 use crate::run::{open_file, open_sink, packed};
 use crate::session::{OpenPack, Session};
+use crate::units::round;
 
 pub(crate) fn command(args: &OverheadArgs) -> Outcome<()> {
     let open = OpenPack::open(&args.model)?;

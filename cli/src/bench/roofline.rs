@@ -16,7 +16,7 @@ use super::findings::Findings;
 use super::setup::Setup;
 use crate::config;
 use crate::failure::{Failure, Outcome};
-use crate::run::report::round;
+use crate::units::round;
 
 pub(crate) fn command(args: &RooflineArgs) -> Outcome<()> {
     let model = &args.setup.model;
