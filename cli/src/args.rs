@@ -110,6 +110,19 @@ pub(crate) struct ModelArgs {
     /// Multiply f32 matrices in TF32 on NVIDIA cards since Ampere: faster, with 10 bits of mantissa
     #[arg(long, help_heading = "Model")]
     pub(crate) tf32: bool,
+
+    /// Folder with the libraries of CUDA, cuDNN, NVRTC and TensorRT [default: cuda/ beside ONNX Runtime; for NVRTC also pip's
+    /// folders, CUDA_HOME and the system]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub(crate) cuda_lib_dir: Option<PathBuf>,
+
+    /// Capture the networks' kernels as CUDA graphs, where all of a network is on the card: less work for the processor
+    #[arg(long, help_heading = "Model")]
+    pub(crate) cuda_graph: bool,
+
+    /// Let frames pass through the host between the networks also on NVIDIA cards
+    #[arg(long, help_heading = "Model")]
+    pub(crate) frames_on_host: bool,
 }
 
 /// Over 0 and under a year: more is a typing mistake, and would overflow nanoseconds in the end.
@@ -164,6 +177,10 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) gpu: u32,
 
+    /// Folder with the libraries of CUDA, cuDNN and TensorRT [default: cuda/ beside ONNX Runtime]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cuda_lib_dir: Option<PathBuf>,
+
     /// The ONNX Runtime library, or the folder that holds it [default: found as `doctor` shows]
     #[arg(long, value_name = "PATH")]
     pub(crate) ort_lib: Option<PathBuf>,
@@ -181,10 +198,6 @@ pub(crate) struct DoctorArgs {
     /// Measure providers and precisions for the model now, also where that was done before or the model is over 1 GB
     #[arg(long)]
     pub(crate) calibrate: bool,
-
-    /// Folder with NVRTC, which compiles the CUDA kernels [default: the cache, pip's folders, CUDA_HOME, the system]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cuda_lib_dir: Option<PathBuf>,
 
     /// Print the checks as one JSON object on stdout
     #[arg(long)]

@@ -46,7 +46,7 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
         Failure::usage(format!("{}: {error}", args.output.display()), "choose a folder that you may write to")
     })?;
 
-    let lanes = config::lanes(&args.model, &open.pack, &parameters, false);
+    let lanes = config::lanes(&args.model, (&open.pack, &parameters), args.model.provider.unwrap_or_default(), false);
     open.expect(&parameters, size);
     let mut session = Session::load(&args.model, open, lanes)?;
     let settings = prompts(&mut session, &parameters, size)?;

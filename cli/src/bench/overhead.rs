@@ -44,7 +44,7 @@ pub(crate) fn command(args: &OverheadArgs) -> Outcome<()> {
 
     // The bare networks get all cores for each call, which is the fastest that calls back to back can be; the whole gets
     // what `run` gives it.
-    let lanes = config::lanes(&args.model, &open.pack, &parameters, false);
+    let lanes = config::lanes(&args.model, (&open.pack, &parameters), args.model.provider.unwrap_or_default(), false);
     let mut bare = Session::load(&args.model, OpenPack::open(&args.model)?, 1)?;
     let session = Session::load(&args.model, open, lanes)?;
     let settings = bare.settings(parameters, size)?;

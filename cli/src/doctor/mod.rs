@@ -6,7 +6,7 @@ use std::path::Path;
 
 #[cfg(feature = "media")]
 use livediffusion_io::{element_available, gstreamer_version, required_elements};
-use livediffusion_onnx::{Precision, Provider, Runtime, choose_provider, probe_provider};
+use livediffusion_onnx::{Precision, Provider, choose_provider, probe_provider};
 use serde_json::{Value, json};
 
 use crate::args::DoctorArgs;
@@ -47,7 +47,7 @@ pub(crate) fn command(args: &DoctorArgs) -> Outcome<()> {
     #[cfg(not(feature = "media"))]
     checks.push(Check::new("GStreamer", Verdict::Absent, "not in this binary: it works on pictures in memory alone"));
     checks.push(model);
-    cuda::checks(args.cuda_lib_dir.as_deref(), &mut checks);
+    cuda::checks(args.model.cuda_lib_dir.as_deref(), &mut checks);
     disk(&mut checks);
 
     if args.json {
@@ -98,7 +98,7 @@ impl Check {
 
 /// Checks the library and its providers; gives what was measured of them with the model, null where nothing was.
 fn onnx_runtime(args: &DoctorArgs, open: Option<&OpenPack>, checks: &mut Vec<Check>) -> Value {
-    let runtime = match Runtime::load(args.model.ort_lib.as_deref()) {
+    let runtime = match config::runtime(&args.model) {
         Ok(runtime) => runtime,
         Err(error) => {
             let fix = error.hint.clone();

@@ -27,7 +27,7 @@ pub(super) fn load(args: &ReplayArgs, case: &Case, folder: &Path) -> Outcome<Loa
         let what = format!("{} has no vae_encoder/, which an img2img case needs", folder.display());
         return Err(Failure::usage(what, "replay at --level networks, or add the VAE encoder to the pack"));
     }
-    let runtime = Runtime::load(args.ort_lib.as_deref())?;
+    let runtime = Runtime::load_with(args.ort_lib.as_deref(), args.cuda_lib_dir.as_deref())?;
     let settings = SessionSettings {
         provider: args.provider,
         precision: args.precision,

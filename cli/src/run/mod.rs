@@ -75,7 +75,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let source = source?;
     let backend = backend.map_err(|_| Failure::new(RUNNING, "loading ONNX Runtime panicked"))??;
     let live = source.as_ref().is_some_and(|source| source.info().live);
-    let lanes = config::lanes(&args.model, &open.pack, &parameters, live);
+    let lanes = config::lanes(&args.model, (&open.pack, &parameters), backend.provider(), live);
     open.expect(&parameters, size);
     let mut session = Session::load_on(backend, &args.model, open, lanes)?;
     let settings = session.settings(parameters, size)?;
