@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup setup-cuda build demo webcam test test-export bench peers report lint clean
+.PHONY: help setup setup-cuda build demo webcam test test-gpu-tools test-export bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -31,6 +31,9 @@ test: setup ## run all tests
 	@tools/setup/nvrtc.sh || echo "without NVRTC the CUDA kernels are not compiled in this run"
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked --quiet cargo-nextest --version 0.9.143
 	@$(CARGO) nextest run --workspace --locked --no-fail-fast
+
+test-gpu-tools: setup ## rehearse tools/gpu on the CPU: pieces, a machine without GStreamer, the whole measurement
+	@tools/gpu/test.sh
 
 test-export: build ## test tools/export: packs made of PyTorch models (sets up 2 GB of Python)
 	@tools/export/test.sh
