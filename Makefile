@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup setup-cuda build demo webcam test test-export test-train quality bench peers report lint clean
+.PHONY: help setup setup-cuda build demo webcam test test-gpu-tools test-export test-train quality bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -31,6 +31,9 @@ test: setup ## run all tests
 	@tools/setup/nvrtc.sh || echo "without NVRTC the CUDA kernels are not compiled in this run"
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked --quiet cargo-nextest --version 0.9.143
 	@$(CARGO) nextest run --workspace --locked --no-fail-fast; status=$$?; tools/setup/skipped.sh; exit $$status
+
+test-gpu-tools: setup ## rehearse tools/gpu on the CPU: pieces, a machine without GStreamer, the whole measurement
+	@tools/gpu/test.sh
 
 test-export: build ## test tools/export: packs made of PyTorch models (sets up 2 GB of Python)
 	@tools/export/test.sh
@@ -64,6 +67,7 @@ report: build ## write bench/record into the README and draw it: out/bench
 lint: setup ## check formatting, clippy and the documentation
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets --locked --quiet -- --deny warnings
+	@$(CARGO) clippy --package livediffusion --no-default-features --locked --quiet -- --deny warnings
 	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 
 clean: ## remove what was built; the ONNX Runtime library stays in the user's cache

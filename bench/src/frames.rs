@@ -91,8 +91,10 @@ impl Subject {
             emitted.iter().for_each(|picture| self.picture.copy_from_slice(picture.rgb));
             left(emitted.len());
         }
-        if matches!(self.painter, Painter::Lanes(_)) {
-            let emitted = self.painter.flush()?;
+        if matches!(self.painter, Painter::Lanes(_) | Painter::Device(_)) {
+            // A device's stream batch stays full: its frames on their way are waited for.
+            let is_device = matches!(self.painter, Painter::Device(_));
+            let emitted = if is_device { self.painter.ready()? } else { self.painter.flush()? };
             emitted.iter().for_each(|picture| self.picture.copy_from_slice(picture.rgb));
             left(emitted.len());
         }

@@ -1,22 +1,35 @@
 //! The command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use livediffusion_io::{Fit, Retry};
 use livediffusion_onnx::{OpenVinoDevice, Precision, ProviderChoice};
 use tracing_subscriber::EnvFilter;
 
 use crate::bench::args::BenchArgs;
-use crate::parameter_args::ParameterArgs;
+#[cfg(feature = "media")]
+pub(crate) use crate::media_args::{DemoArgs, DevicesArgs, RunArgs, WebcamArgs};
+#[cfg(not(feature = "media"))]
+pub(crate) use crate::without_media::{
+    Anything as DemoArgs, Anything as DevicesArgs, Anything as RunArgs, Anything as WebcamArgs,
+};
 
+#[cfg(feature = "media")]
 const EXAMPLES: &str = "Examples:
   livediffusion run --input clip.mp4 --output painted.mp4 --prompt \"oil painting\"
   livediffusion run --input camera:// --output window --prompt \"pencil sketch\"
   livediffusion run --input test://ball --output frames/ --frames 30 --prompt \"watercolor\"
   livediffusion run --input \"v4l2src ! jpegdec\" --output fakesink --json
   livediffusion webcam
+  livediffusion doctor";
+#[cfg(not(feature = "media"))]
+const EXAMPLES: &str =
+    "This binary was built without GStreamer: run, webcam, demo, devices and the benchmarks that need
+video (overhead, startup, latency, prompts) are not in it.
+
+Examples:
+  livediffusion bench gpu --model DIR
+  livediffusion bench throughput --model DIR --json
   livediffusion doctor";
 
 /// A live video filter: repaints every frame of a camera, screen, file or stream under a prompt.
@@ -97,164 +110,24 @@ pub(crate) struct ModelArgs {
     /// Multiply f32 matrices in TF32 on NVIDIA cards since Ampere: faster, with 10 bits of mantissa
     #[arg(long, help_heading = "Model")]
     pub(crate) tf32: bool,
-}
 
-#[derive(Clone, Debug, Args)]
-pub(crate) struct RunArgs {
-    /// What to repaint: a file, URI, folder of images, camera://, screen://, /dev/videoN, test://PATTERN, noise:// (txt2img)
-    /// or a gst-launch fragment
-    #[arg(short, long, value_name = "URI")]
-    pub(crate) input: Option<String>,
+    /// Folder with the libraries of CUDA, cuDNN, NVRTC and TensorRT [default: cuda/ beside ONNX Runtime; for NVRTC also pip's
+    /// folders, CUDA_HOME and the system]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub(crate) cuda_lib_dir: Option<PathBuf>,
 
-    /// Where it goes: .mp4, .mkv or .webm file, a folder for PNGs, window, rtmp://, srt://, rtsp://, whip://, an HLS playlist
-    /// (.m3u8), /dev/videoN (a virtual camera), or a gst-launch fragment. May be given several times
-    #[arg(short, long, value_name = "URI")]
-    pub(crate) output: Vec<String>,
+    /// Capture the networks' kernels as CUDA graphs, where all of a network is on the card: less work for the processor
+    #[arg(long, help_heading = "Model")]
+    pub(crate) cuda_graph: bool,
 
-    /// Record into this .mp4, .mkv or .webm file beside the outputs
-    #[arg(long, value_name = "FILE")]
-    pub(crate) record: Option<PathBuf>,
-
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-
-    /// How a picture of another shape is brought to the size: cover (crop), contain (borders) or stretch
-    #[arg(long, value_name = "NAME")]
-    pub(crate) fit: Option<Fit>,
-
-    /// Take changes of parameters while the stream runs, as Open Sound Control messages: /prompt, /strength (0 to 1), or any
-    /// hot parameter by its name. The config file is read again whenever it changes
-    #[arg(long, value_name = "osc://127.0.0.1:9000")]
-    pub(crate) control: Option<String>,
-
-    /// Longest pause in seconds before a live input or network output that was lost is tried again, or off: its loss ends
-    /// the run. Meanwhile the last picture is shown [default: 30]
-    #[arg(long, value_name = "S|off")]
-    pub(crate) retry: Option<RetryArg>,
-
-    /// Print gst-launch-1.0 commands that try the input and each output alone, and exit
-    #[arg(long)]
-    pub(crate) print_pipeline: bool,
-
-    /// Stop after N frames
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) frames: Option<u64>,
-
-    /// Stop after S seconds of video
-    #[arg(long, value_name = "S", value_parser = seconds)]
-    pub(crate) duration: Option<f64>,
-
-    /// Settings from a TOML file; flags win over it
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-
-    /// Print the summary as one JSON object on stdout
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) parameters: ParameterArgs,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct WebcamArgs {
-    /// Address and port of the page; port 0 takes a free one. Beyond this machine (0.0.0.0:7860, say) every visitor needs the
-    /// token
-    #[arg(short, long, value_name = "ADDRESS", default_value = "127.0.0.1:7860")]
-    pub(crate) bind: SocketAddr,
-
-    /// Visitors who are painted at a time, sharing the machine; others wait in line
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) max_sessions: u16,
-
-    /// What visitors must know [default: beyond this machine, one that is made and printed; else none]
-    #[arg(long, value_name = "TEXT", env = "LIVEDIFFUSION_TOKEN", hide_env_values = true, value_parser = token)]
-    pub(crate) token: Option<String>,
-
-    /// Server that tells WebRTC peers (/whip, /whep) the address by which others see this machine: stun://HOST:PORT
-    #[arg(long, value_name = "URL", value_parser = stun_server)]
-    pub(crate) stun_server: Option<String>,
-
-    /// Certificate chain for HTTPS, as a PEM file. Browsers give the camera only to https:// pages and to this machine's own
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub(crate) tls_cert: Option<PathBuf>,
-
-    /// The certificate's private key, as a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
-
-    /// Settings from a TOML file, as for run; flags win over it
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-
-    #[command(flatten)]
-    pub(crate) parameters: ParameterArgs,
-}
-
-/// An address as GStreamer takes it.
-fn stun_server(text: &str) -> Result<String, String> {
-    let host = text.strip_prefix("stun://").and_then(|rest| rest.rsplit_once(':'));
-    let letters = |c: char| c.is_ascii_alphanumeric() || ".-_[]:".contains(c);
-    match host {
-        Some((host, port)) if !host.is_empty() && host.chars().all(letters) && port.parse::<u16>().is_ok() => {
-            Ok(text.to_owned())
-        }
-        _ => Err("an address such as stun://host:3478 is needed".into()),
-    }
-}
-
-/// It goes into an address as it is.
-fn token(text: &str) -> Result<String, String> {
-    let fits = (8..=256).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.~".contains(c));
-    if fits { Ok(text.to_owned()) } else { Err("8 to 256 letters, digits, or any of -_.~ are needed".into()) }
-}
-
-/// Whether and how what was lost is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RetryArg(pub(crate) Option<Retry>);
-
-impl Default for RetryArg {
-    fn default() -> Self {
-        Self(Some(Retry::default()))
-    }
-}
-
-impl std::str::FromStr for RetryArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        let longest = seconds(text).map_err(|error| format!("{error}, or off"))?;
-        Ok(Self(Some(Retry::up_to(std::time::Duration::from_secs_f64(longest)))))
-    }
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|value| is_duration(*value)).ok_or_else(|| "a number of seconds over 0 is needed".into())
+    /// Let frames pass through the host between the networks also on NVIDIA cards
+    #[arg(long, help_heading = "Model")]
+    pub(crate) frames_on_host: bool,
 }
 
 /// Over 0 and under a year: more is a typing mistake, and would overflow nanoseconds in the end.
 pub(crate) fn is_duration(seconds: f64) -> bool {
     seconds > 0.0 && seconds < 31_536_000.0
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct DemoArgs {
-    /// The clip to repaint
-    #[arg(short, long, value_name = "FILE", default_value = "assets/bigbuckbunny.mp4")]
-    pub(crate) input: String,
-
-    /// Folder for demo.mp4 and demo.png
-    #[arg(short, long, value_name = "DIR", default_value = "out")]
-    pub(crate) output: PathBuf,
-
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
 }
 
 /// How much of a recorded case is computed anew.
@@ -292,6 +165,22 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_enum, default_value_t = Level::EndToEnd)]
     pub(crate) level: Level,
 
+    /// What executes the networks; beside cpu errors up to 1e-3 of the peak pass, in f16 and bf16 up to 2e-2
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) provider: ProviderChoice,
+
+    /// Arithmetic of the networks
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    pub(crate) precision: Precision,
+
+    /// Number of the card, for providers that use one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) gpu: u32,
+
+    /// Folder with the libraries of CUDA, cuDNN and TensorRT [default: cuda/ beside ONNX Runtime]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cuda_lib_dir: Option<PathBuf>,
+
     /// The ONNX Runtime library, or the folder that holds it [default: found as `doctor` shows]
     #[arg(long, value_name = "PATH")]
     pub(crate) ort_lib: Option<PathBuf>,
@@ -310,18 +199,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long)]
     pub(crate) calibrate: bool,
 
-    /// Folder with NVRTC, which compiles the CUDA kernels [default: the cache, pip's folders, CUDA_HOME, the system]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cuda_lib_dir: Option<PathBuf>,
-
     /// Print the checks as one JSON object on stdout
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct DevicesArgs {
-    /// Print the devices as one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use livediffusion_onnx::{Pack, Preset};
+use livediffusion_onnx::{Pack, Preset, Provider, ProviderChoice};
 use livediffusion_pipeline::params::{PARAMETERS, Parameters, spec};
 use serde::Deserialize;
 
-use crate::args::{ModelArgs, RunArgs, is_duration};
+#[cfg(feature = "media")]
+use crate::args::RunArgs;
+use crate::args::{ModelArgs, is_duration};
 use crate::failure::{Failure, Outcome, USAGE};
 use crate::parameter_args::ParameterArgs;
 
@@ -27,6 +29,9 @@ struct Options {
     openvino_device: Option<String>,
     gpu: Option<u32>,
     tf32: Option<bool>,
+    cuda_lib_dir: Option<PathBuf>,
+    cuda_graph: Option<bool>,
+    frames_on_host: Option<bool>,
     fit: Option<String>,
     control: Option<String>,
     retry: Option<toml::Value>,
@@ -42,7 +47,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-const OPTIONS: [&str; 18] = [
+const OPTIONS: [&str; 21] = [
     "input",
     "output",
     "record",
@@ -56,6 +61,9 @@ const OPTIONS: [&str; 18] = [
     "openvino-device",
     "gpu",
     "tf32",
+    "cuda-lib-dir",
+    "cuda-graph",
+    "frames-on-host",
     "fit",
     "control",
     "retry",
@@ -122,6 +130,7 @@ impl ConfigFile {
     }
 
     /// Fills in what the flags left open.
+    #[cfg(feature = "media")]
     pub(crate) fn complete(&self, args: &mut RunArgs) -> Outcome<()> {
         self.complete_model(&mut args.model, &mut args.parameters)?;
         let Options { input, output, record, fit, control, retry, frames, duration, .. } = &self.options;
@@ -145,15 +154,19 @@ impl ConfigFile {
 
     /// Of these, what says which model runs on what, and the preset.
     pub(crate) fn complete_model(&self, args: &mut ModelArgs, parameters: &mut ParameterArgs) -> Outcome<()> {
-        let Options { model, preset, provider, precision, threads, lanes, ort_lib, openvino_device, gpu, tf32, .. } =
+        let Options { model, preset, provider, precision, threads, lanes, ort_lib, openvino_device, gpu, .. } =
             &self.options;
+        let Options { tf32, cuda_lib_dir, cuda_graph, frames_on_host, .. } = &self.options;
         fill(&mut args.model, model.as_ref());
         fill(&mut parameters.preset, preset.as_ref());
         fill(&mut args.threads, threads.as_ref());
         fill(&mut args.lanes, lanes.as_ref());
         fill(&mut args.ort_lib, ort_lib.as_ref());
         fill(&mut args.gpu, gpu.as_ref());
+        fill(&mut args.cuda_lib_dir, cuda_lib_dir.as_ref());
         args.tf32 |= tf32.unwrap_or(false);
+        args.cuda_graph |= cuda_graph.unwrap_or(false);
+        args.frames_on_host |= frames_on_host.unwrap_or(false);
         let device = self.parse("openvino-device", openvino_device.as_deref())?;
         fill(&mut args.openvino_device, device.as_ref());
         fill(&mut args.provider, self.parse("provider", provider.as_deref())?.as_ref());
@@ -236,6 +249,23 @@ pub(crate) fn config_file(path: Option<&Path>) -> Outcome<ConfigFile> {
     path.map_or_else(|| Ok(ConfigFile::default()), ConfigFile::read)
 }
 
+/// The ONNX Runtime that the arguments name, or the one that is found.
+pub(crate) fn runtime(model: &ModelArgs) -> Result<livediffusion_onnx::Runtime, livediffusion_onnx::OnnxError> {
+    livediffusion_onnx::Runtime::load_with(model.ort_lib.as_deref(), model.cuda_lib_dir.as_deref())
+}
+
+/// Whether frames stay on a card between their two copies.
+fn stays_on_card(model: &ModelArgs, provider: ProviderChoice) -> bool {
+    let has_kernels = [Provider::Cuda, Provider::TensorRt].map(ProviderChoice::Fixed).contains(&provider);
+    has_kernels && !model.frames_on_host
+}
+
+/// Frames on their way at once where a device does the work: there, one costs a few megabytes, and copies then take no time of
+/// their own.
+pub(crate) fn lanes_on(model: &ModelArgs, provider: ProviderChoice) -> usize {
+    if stays_on_card(model, provider) { model.lanes.map_or(ON_CARD, usize::from) } else { 1 }
+}
+
 /// Where the pack is and what runs it.
 pub(crate) fn session_settings(model: &ModelArgs, lanes: usize) -> livediffusion_onnx::SessionSettings {
     livediffusion_onnx::SessionSettings {
@@ -247,6 +277,8 @@ pub(crate) fn session_settings(model: &ModelArgs, lanes: usize) -> livediffusion
         gpu: livediffusion_onnx::GpuSettings {
             device: model.gpu.unwrap_or(0),
             tf32: model.tf32,
+            graphs: model.cuda_graph,
+            frames_on_host: model.frames_on_host,
             ..livediffusion_onnx::GpuSettings::default()
         },
         ..livediffusion_onnx::SessionSettings::default()
@@ -256,13 +288,21 @@ pub(crate) fn session_settings(model: &ModelArgs, lanes: usize) -> livediffusion
 /// Most lanes without being asked: each holds its own activations, and each is one more frame of delay.
 const MOST_LANES: usize = 4;
 
+/// Frames on their way through a card, one of them copied there, one worked on and one copied back.
+const ON_CARD: usize = 3;
+
 /// Weights of a pack that still gets lanes without being asked. The activations of a larger one, a gigabyte or more at
 /// 512×512, would be needed once for each lane.
 const LANES_BYTES: u64 = 256 << 20;
 
 /// Frames to work on at once. All cores on one frame are the least delay, which live input wants; one frame a core is the
 /// most frames, which files want. Frames of a frame buffer belong together.
-pub(crate) fn lanes(model: &ModelArgs, pack: &Pack, parameters: &Parameters, live: bool) -> usize {
+pub(crate) fn lanes(
+    model: &ModelArgs,
+    (pack, parameters): (&Pack, &Parameters),
+    provider: ProviderChoice,
+    live: bool,
+) -> usize {
     if parameters.frame_buffer > 1 {
         if model.lanes.is_some_and(|lanes| lanes > 1) {
             tracing::warn!("frames of a frame buffer belong together: --lanes is 1");
@@ -274,6 +314,9 @@ pub(crate) fn lanes(model: &ModelArgs, pack: &Pack, parameters: &Parameters, liv
             tracing::warn!("with --target-fps all cores work on one frame: --lanes is 1");
         }
         return 1;
+    }
+    if stays_on_card(model, provider) {
+        return if live && model.lanes.is_none() { 1 } else { lanes_on(model, provider) };
     }
     let cores = model.threads.map_or_else(livediffusion_onnx::physical_cores, usize::from);
     let bytes: u64 = pack.parts.iter().map(|part| part.bytes).sum();

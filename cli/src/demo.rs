@@ -15,11 +15,11 @@ use crate::args::DemoArgs;
 use crate::config::{self, ConfigFile};
 use crate::failure::{Failure, Outcome, RUNNING};
 use crate::parameter_args::ParameterArgs;
-use crate::run::progress::Progress;
-use crate::run::report::milliseconds;
+use crate::progress::Progress;
 use crate::run::stream::{Frames, Stream, stop_on_ctrl_c};
 use crate::run::{open_file, open_sink, packed};
 use crate::session::{OpenPack, Session};
+use crate::units::milliseconds;
 
 /// The styles shown, one row each; the video goes through them in this order.
 const PROMPTS: [&str; 8] = [
@@ -46,7 +46,7 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
         Failure::usage(format!("{}: {error}", args.output.display()), "choose a folder that you may write to")
     })?;
 
-    let lanes = config::lanes(&args.model, &open.pack, &parameters, false);
+    let lanes = config::lanes(&args.model, (&open.pack, &parameters), args.model.provider.unwrap_or_default(), false);
     open.expect(&parameters, size);
     let mut session = Session::load(&args.model, open, lanes)?;
     let settings = prompts(&mut session, &parameters, size)?;

@@ -4,11 +4,13 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
+#[cfg(feature = "media")]
 use livediffusion_io::IoError;
 use livediffusion_onnx::OnnxError;
 use livediffusion_pipeline::EngineError;
 use livediffusion_pipeline::model::ModelError;
 use livediffusion_pipeline::params::ParseError;
+#[cfg(feature = "media")]
 use livediffusion_web::WebError;
 
 /// Failed while running.
@@ -72,6 +74,7 @@ impl Failure {
     }
 }
 
+#[cfg(feature = "media")]
 impl From<IoError> for Failure {
     fn from(error: IoError) -> Self {
         let code = match error.kind() {
@@ -115,6 +118,7 @@ impl From<EngineError> for Failure {
     }
 }
 
+#[cfg(feature = "media")]
 impl From<WebError> for Failure {
     fn from(error: WebError) -> Self {
         let (code, hint) = match &error {

@@ -1,4 +1,11 @@
 //! The livediffusion binary: parses the command line, runs the command, prints an error once.
+//!
+//! Without the feature `media` it links no GStreamer, for machines that have none; what needs it says so.
+
+#![cfg_attr(
+    not(feature = "media"),
+    allow(dead_code, reason = "what only commands with video use; the whole binary has none that is dead")
+)]
 
 #[macro_use]
 mod say;
@@ -7,25 +14,37 @@ mod args;
 mod bench;
 mod calibration;
 mod config;
+#[cfg(feature = "media")]
 mod demo;
+#[cfg(feature = "media")]
 mod devices;
 mod disk;
 mod doctor;
 mod failure;
 mod hub;
+#[cfg(feature = "media")]
 mod live;
 mod locate;
+#[cfg(feature = "media")]
+mod media_args;
 mod models;
 mod parameter_args;
+mod progress;
 mod replay;
+#[cfg(feature = "media")]
 mod run;
 mod session;
+mod units;
 mod usage;
+#[cfg(feature = "media")]
 mod webcam;
+#[cfg(not(feature = "media"))]
+mod without_media;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "media")]
     let started = livediffusion_pipeline::stats::MonotonicClock::start();
     let cli = match usage::parse() {
         Ok(cli) => cli,
@@ -33,13 +52,25 @@ fn main() -> ExitCode {
     };
     args::init_logging(&cli);
     let result = match cli.command {
+        #[cfg(feature = "media")]
         args::Command::Run(args) => run::command(&args, started),
+        #[cfg(feature = "media")]
         args::Command::Webcam(args) => webcam::command(&args),
+        #[cfg(feature = "media")]
         args::Command::Demo(args) => demo::command(&args, started),
         args::Command::Bench(args) => bench::command(&args),
         args::Command::Replay(args) => replay::command(&args),
         args::Command::Doctor(args) => doctor::command(&args),
+        #[cfg(feature = "media")]
         args::Command::Devices(args) => devices::command(&args),
+        #[cfg(not(feature = "media"))]
+        args::Command::Run(_) => without_media::refuse("run"),
+        #[cfg(not(feature = "media"))]
+        args::Command::Webcam(_) => without_media::refuse("webcam"),
+        #[cfg(not(feature = "media"))]
+        args::Command::Demo(_) => without_media::refuse("demo"),
+        #[cfg(not(feature = "media"))]
+        args::Command::Devices(_) => without_media::refuse("devices"),
         args::Command::Models(args) => models::command(&args),
     };
     match result.and_then(|()| say::finish()) {

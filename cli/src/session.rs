@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use livediffusion_onnx::{
-    Chosen, Extent, LoadedPack, Pack, Runtime, SessionSettings, SharedNetworks, choose_provider, load_networks_on,
-    probe_provider,
+    Chosen, Extent, LoadedPack, Pack, ProviderChoice, Runtime, SessionSettings, SharedNetworks, choose_provider,
+    load_networks_on, probe_provider,
 };
 use livediffusion_pipeline::adaptive::Adaptive;
+use livediffusion_pipeline::device::{self, DeviceEngine};
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::lanes::Lanes;
@@ -58,6 +59,7 @@ impl OpenPack {
         self.extent = Some(Extent {
             width: size.width,
             height: size.height,
+            most_side: MOST_SIDE,
             rows: steps * frames + negative,
             // Steps and guidance can be changed while it runs.
             most_rows: 2 * steps.max(MOST_STEPS) * frames,
@@ -66,6 +68,10 @@ impl OpenPack {
         });
     }
 }
+
+/// Side of the pictures up to which the size of a running session can be changed on a provider that compiles for its calls; a
+/// session that starts larger stays within its own.
+const MOST_SIDE: usize = 1024;
 
 /// Steps up to which a running session can be changed on a provider that compiles for its calls.
 const MOST_STEPS: usize = 4;
@@ -109,7 +115,7 @@ impl Backend {
     /// Finds the library and the provider, as an earlier start measured it, else by rule. The provider's libraries are
     /// loaded then: it takes as long as a small network.
     pub(crate) fn find(model: &ModelArgs, open: &OpenPack) -> Outcome<Self> {
-        let runtime = Runtime::load(model.ort_lib.as_deref())?;
+        let runtime = config::runtime(model)?;
         let settings = config::session_settings(model, 1);
         let calibration = Calibration::of(&runtime, &open.pack, &settings);
         let measured = calibration.as_ref().and_then(Calibration::cached);
@@ -123,6 +129,37 @@ impl Backend {
     }
 }
 
+impl Backend {
+    /// What runs the networks, as far as it is known before anything is measured.
+    pub(crate) fn provider(&self) -> ProviderChoice {
+        ProviderChoice::Fixed(self.chosen.provider)
+    }
+}
+
+/// A stream whose frames stay on a card, with so many on their way; `None` where they cannot, for a reason that is said.
+fn on_card(
+    shared: &Arc<SharedNetworks>,
+    lanes: usize,
+    facts: &ModelFacts,
+    size: Size,
+    control: &Control,
+) -> Result<Option<Painter>, EngineError> {
+    let Some(queue) = shared.queue() else { return Ok(None) };
+    let why = match device::refusal(&control.load().parameters) {
+        Some(why) => format!("this stream has {why}"),
+        None => match shared.on_device(queue, size) {
+            Ok(networks) => {
+                let (of, clock) = ((facts.clone(), size), MonotonicClock::start());
+                let engine = DeviceEngine::new(queue.clone(), networks, of, control.clone(), lanes, Box::new(clock))?;
+                return Ok(Some(Painter::Device(Box::new(engine))));
+            }
+            Err(error) => error.what,
+        },
+    };
+    tracing::warn!("frames pass through the host between the networks: {why}");
+    Ok(None)
+}
+
 /// A stream with all cores on one frame: at a rate that is held, where the parameters name one.
 pub(crate) fn painter_of(
     shared: &Arc<SharedNetworks>,
@@ -131,6 +168,9 @@ pub(crate) fn painter_of(
     control: Control,
 ) -> Result<Painter, EngineError> {
     let clock = MonotonicClock::start();
+    if let Some(painter) = on_card(shared, 1, facts, size, &control)? {
+        return Ok(painter);
+    }
     if let Some(target) = control.load().parameters.target_fps {
         let shared = Arc::clone(shared);
         let fork = Arc::new(move || shared.fork());
@@ -148,7 +188,10 @@ fn painter_with(
     size: Size,
     control: Control,
 ) -> Result<Painter, EngineError> {
-    if lanes == 1 || control.load().parameters.target_fps.is_some() {
+    if let Some(painter) = on_card(shared, lanes, facts, size, &control)? {
+        return Ok(painter);
+    }
+    if lanes == 1 || shared.queue().is_some() || control.load().parameters.target_fps.is_some() {
         return painter_of(shared, facts, size, control);
     }
     let networks = (0..lanes).map(|_| shared.fork()).collect();

@@ -6,6 +6,7 @@
 
 mod clock;
 mod cpu;
+mod device;
 mod error;
 mod flops;
 pub mod graph;

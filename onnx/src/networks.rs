@@ -4,14 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 
-use livediffusion_pipeline::model::{Encoder, Networks, SharedText};
+use livediffusion_kernels::cuda::Stream;
+use livediffusion_kernels::gpu::Queue;
+use livediffusion_pipeline::device::DeviceNetworks;
+use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::model::{Encoder, ModelError, Networks, SharedText};
 use tracing::subscriber::NoSubscriber;
 
 use crate::cpu::physical_cores;
+use crate::device;
 use crate::error::OnnxError;
 use crate::memory;
 use crate::pack::{Pack, PartName};
-use crate::provider::{Chosen, Precision, Provider, ProviderChoice, SessionSettings, choose_provider};
+use crate::provider::{Chosen, GpuSettings, Precision, Provider, ProviderChoice, SessionSettings, choose_provider};
 use crate::runtime::Runtime;
 use crate::text::OnnxText;
 use crate::timestep::Timesteps;
@@ -33,6 +38,8 @@ struct Copy {
 pub struct SharedNetworks {
     copies: Vec<Copy>,
     next: AtomicUsize,
+    /// The card's queue, where frames stay on a card.
+    queue: Option<&'static Stream>,
 }
 
 impl SharedNetworks {
@@ -47,6 +54,39 @@ impl SharedNetworks {
             decoder: Box::new(decoder.fork()),
         }
     }
+
+    /// Networks for one more stream of pictures of `size`, with inputs and outputs in the memory of `queue`'s device: that which
+    /// the sessions run on. All streams take turns in one queue.
+    ///
+    /// # Errors
+    /// Networks whose inputs a device cannot be given, with the reason; a size that they were not exported for.
+    pub fn on_device<Q: Queue>(&self, queue: &Q, size: Size) -> Result<DeviceNetworks<Q>, ModelError> {
+        let Copy { encoder, denoiser, decoder } = &self.copies[0];
+        device::networks((encoder.as_ref(), denoiser, decoder), queue, size)
+    }
+
+    /// The queue of the card that the sessions put their work into; `None` where they run on no card, or frames pass through the
+    /// host there.
+    pub fn queue(&self) -> Option<&'static Stream> {
+        self.queue
+    }
+}
+
+/// Frames on their way through a card at once, at most: one comes, one is worked on, one goes.
+const ON_CARD: usize = 3;
+
+/// The queue of the card that a provider uses; `None` where it uses none that has one, or where the reason why not was said.
+fn queue(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> Option<&'static Stream> {
+    if !matches!(provider, Provider::Cuda | Provider::TensorRt) || settings.gpu.frames_on_host {
+        return None;
+    }
+    let found = device::cuda::queue(settings.gpu.device, runtime.cuda_libraries());
+    found
+        .inspect_err(|error| {
+            let hint = error.hint.as_deref().unwrap_or_default();
+            tracing::warn!(hint, "frames pass through the host between the networks: {error}");
+        })
+        .ok()
 }
 
 /// The networks of a pack, ready to run.
@@ -55,7 +95,8 @@ pub struct LoadedPack {
     pub networks: Networks,
     /// Where further streams or lanes get theirs.
     pub shared: Arc<SharedNetworks>,
-    /// Forks that run at once without waiting for each other: as asked for, within the threads; 1 on a GPU.
+    /// Forks that run at once without waiting for each other: as asked for, within the threads; 1 on a GPU. Where frames stay on a
+    /// card, how many may be on their way.
     pub lanes: usize,
     /// Tokenizers and text encoders.
     pub text: SharedText,
@@ -88,11 +129,19 @@ pub fn load_networks_on(
     memory::check(pack, (chosen.provider, chosen.precision), settings)?;
     let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
     let on_device = chosen.provider.is_on_device(settings.openvino);
-    let lanes = if on_device { 1 } else { settings.lanes.clamp(1, threads) };
+    let queue = queue(runtime, chosen.provider, settings);
+    let lanes = match (queue, on_device) {
+        (Some(_), _) => settings.lanes.clamp(1, ON_CARD),
+        (None, true) => 1,
+        (None, false) => settings.lanes.clamp(1, threads),
+    };
     let bytes = pack.frame_bytes();
     // One prompt is encoded at a time, on all threads.
     let alone = SessionSettings { threads: Some(threads), lanes: 1, ..*settings };
-    let each: Vec<SessionSettings> = if bytes.saturating_mul(lanes as u64) <= OWN_SESSIONS_BYTES {
+    let each: Vec<SessionSettings> = if let Some(queue) = queue {
+        let gpu = GpuSettings { stream: Some(device::cuda::user_stream(queue)), ..settings.gpu };
+        vec![SessionSettings { gpu, ..alone }]
+    } else if bytes.saturating_mul(lanes as u64) <= OWN_SESSIONS_BYTES {
         let share = |lane| threads / lanes + usize::from(lane < threads % lanes);
         (0..lanes).map(|lane| SessionSettings { threads: Some(share(lane)), ..alone }).collect()
     } else {
@@ -108,13 +157,15 @@ pub fn load_networks_on(
             })
         };
         let copies: Vec<_> = each.iter().enumerate().map(load).collect();
-        let text = OnnxText::load(runtime, pack, chosen, &alone);
+        // Off the frame path: its work waits for no frame, and its shapes are no graph's.
+        let gpu = GpuSettings { graphs: false, ..alone.gpu };
+        let text = OnnxText::load(runtime, pack, chosen, &SessionSettings { gpu, ..alone });
         let copies: Result<Vec<_>, _> = copies.into_iter().map(joined).collect();
         (copies, text)
     });
     let (copies, text) = (copies?, SharedText::new(Box::new(text?)));
     let timesteps = copies[0].denoiser.timesteps();
-    let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0) });
+    let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0), queue });
     let networks = shared.fork();
     let Chosen { provider, precision, why } = chosen;
     Ok(LoadedPack { networks, shared, lanes, text, provider, precision, why, timesteps })

@@ -3,7 +3,20 @@
 
 use std::path::{Path, PathBuf};
 
-/// Loads all libraries of a folder for good, and gives those that would not load, with the loader's reason. They depend on each
+/// What ONNX Runtime's providers for NVIDIA cards load by name. A folder of the system's may hold much else.
+const NAMES: [&str; 9] = [
+    "libcudart.",
+    "libcublas",
+    "libcufft.",
+    "libcurand.",
+    "libcudnn",
+    "libnvrtc",
+    "libnvJitLink.",
+    "libnvinfer",
+    "libnvonnxparser.",
+];
+
+/// Loads CUDA's, cuDNN's and TensorRT's libraries of a folder for good, and gives those that would not load, with the loader's reason. They depend on each
 /// other in an order that nobody tells: whatever fails is tried again as long as another one succeeded.
 pub(crate) fn preload(folder: &Path) -> Vec<(PathBuf, String)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
@@ -26,7 +39,7 @@ pub(crate) fn preload(folder: &Path) -> Vec<(PathBuf, String)> {
 
 fn is_library(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.is_file() && name.starts_with("lib") && name.contains(".so")
+    path.is_file() && NAMES.iter().any(|known| name.starts_with(known)) && name.contains(".so")
 }
 
 #[cfg(unix)]
@@ -56,12 +69,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(preload(folder.path()).is_empty());
         assert!(preload(Path::new("/nowhere")).is_empty());
-        for name in ["libbroken.so.1", "readme.txt", "libnot.a"] {
+        for name in ["libcudart.so.13", "libother.so.1", "readme.txt", "libcublas_static.a"] {
             std::fs::write(folder.path().join(name), b"no library").unwrap();
         }
         let refused = preload(folder.path());
         let names: Vec<_> = refused.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["libbroken.so.1"]);
+        assert_eq!(names, ["libcudart.so.13"]);
         assert!(!refused[0].1.is_empty());
     }
 }

@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 
+use livediffusion_kernels::cuda::Driver;
+
 use crate::error::OnnxError;
 use crate::preload::preload;
 use crate::provider::{Provider, webgpu_library};
@@ -30,6 +32,8 @@ pub struct Runtime {
     environment: Environment,
     path: PathBuf,
     version: String,
+    /// Where the user said that CUDA's libraries lie.
+    cuda: Option<PathBuf>,
 }
 
 impl Runtime {
@@ -39,27 +43,38 @@ impl Runtime {
     /// 2. `ORT_DYLIB_PATH`, likewise;
     /// 3. `$LIVEDIFFUSION_CACHE/ort/<flavour>-<version>/`, where `LIVEDIFFUSION_CACHE` is by default
     ///    `${XDG_CACHE_HOME:-~/.cache}/livediffusion`: the highest version of the first flavour among openvino, cuda and
-    ///    cpu;
+    ///    cpu; cuda comes first where the NVIDIA driver sees a card and is new enough for it;
     /// 4. the system's loader.
     ///
     /// What was asked for by 1 or 2 is never passed over for a later one. A second call gives the same library; it
     /// fails if it asks for another one.
     pub fn load(explicit: Option<&Path>) -> Result<Self, OnnxError> {
+        Self::load_with(explicit, None)
+    }
+
+    /// As [`load`](Self::load), with CUDA's, cuDNN's and TensorRT's libraries from the folder `cuda`, if one is given, in place of
+    /// those beside ONNX Runtime. The first call decides.
+    pub fn load_with(explicit: Option<&Path>, cuda: Option<&Path>) -> Result<Self, OnnxError> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = &*loaded {
             return runtime.again(explicit);
         }
-        let candidate = find(explicit, |name| std::env::var_os(name))?;
-        let runtime = match candidate {
-            Some(path) => {
-                // What `make setup-cuda` puts beside a library for GPUs.
-                for (file, reason) in path.parent().map(|folder| preload(&folder.join("cuda"))).unwrap_or_default() {
-                    tracing::warn!("{} cannot be loaded: {reason}", file.display());
-                }
-                Self::open(&path)?
+        let cuda = cuda.map(cuda_folder).transpose()?;
+        let candidate = find(explicit, |name| std::env::var_os(name), &nvidia_driver)?;
+        let runtime = if let Some(path) = candidate {
+            // What the user named, else what `make setup-cuda` puts beside a library for GPUs.
+            let beside = path.parent().map(|folder| folder.join("cuda"));
+            for (file, reason) in cuda.clone().or(beside).map(|folder| preload(&folder)).unwrap_or_default() {
+                tracing::warn!("{} cannot be loaded: {reason}", file.display());
             }
-            None => Self::open_system(&|name| std::env::var_os(name))?,
+            Self::open(&path)?
+        } else {
+            for (file, reason) in cuda.as_deref().map(preload).unwrap_or_default() {
+                tracing::warn!("{} cannot be loaded: {reason}", file.display());
+            }
+            Self::open_system(&|name| std::env::var_os(name))?
         };
+        let runtime = Self { cuda, ..runtime };
         tracing::debug!(path = %runtime.path.display(), version = runtime.version, "ONNX Runtime loaded");
         *loaded = Some(runtime.clone());
         Ok(runtime)
@@ -68,6 +83,11 @@ impl Runtime {
     /// Where the library lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder of CUDA's libraries that the first call named.
+    pub fn cuda_libraries(&self) -> Option<&Path> {
+        self.cuda.as_deref()
     }
 
     /// The library's version, as it says itself.
@@ -129,7 +149,7 @@ impl Runtime {
             .map_err(|e| failed(&e))?;
         // At its own default the library formats thousands of messages a frame, only for them to be filtered out here.
         environment.set_log_level(LogLevel::Warning);
-        Ok(Self { environment, path: mapped_path(path), version })
+        Ok(Self { environment, path: mapped_path(path), version, cuda: None })
     }
 
     fn open_system(env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, OnnxError> {
@@ -149,8 +169,34 @@ impl Runtime {
     }
 }
 
+/// The folder that the user says CUDA's libraries lie in.
+fn cuda_folder(folder: &Path) -> Result<PathBuf, OnnxError> {
+    let hint = "give --cuda-lib-dir the folder with libcudart.so, libcublas.so, libcudnn.so and libnvrtc.so";
+    match folder.canonicalize() {
+        Ok(path) if path.is_dir() => Ok(path),
+        Ok(path) => Err(OnnxError::invalid(format!("{} is no folder", path.display())).hint(hint)),
+        Err(error) => Err(OnnxError::missing(format!("{}: {error}", folder.display())).hint(hint)),
+    }
+}
+
+/// The CUDA that the NVIDIA driver speaks (1000 · major + 10 · minor), where it sees a card.
+fn nvidia_driver() -> Option<i32> {
+    Driver::find().ok().map(Driver::version)
+}
+
+/// Whether a folder holds a library for NVIDIA cards that works with that driver. ONNX Runtime is built for CUDA 13 since 1.27.
+fn works_with(driver: i32, folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let oldest = if version_key(folder) < vec![1, 27] { 12_000 } else { 13_000 };
+    name.starts_with("cuda-") && driver >= oldest
+}
+
 /// The library that the settings name or the cache holds; `None` leaves it to the system.
-fn find(explicit: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Result<Option<PathBuf>, OnnxError> {
+fn find(
+    explicit: Option<&Path>,
+    env: impl Fn(&str) -> Option<OsString>,
+    driver: &dyn Fn() -> Option<i32>,
+) -> Result<Option<PathBuf>, OnnxError> {
     if let Some(path) = explicit {
         return resolve(path).map(Some);
     }
@@ -162,6 +208,18 @@ fn find(explicit: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Resu
     let Some(cache) = cache_folder(&env) else {
         return Ok(None);
     };
+    // A card is faster than any CPU; without one its library's CPU provider is slower than OpenVINO. The driver is asked only
+    // where there is something to choose.
+    let is_cuda = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("cuda-"));
+    if entries(&cache).any(|p| is_cuda(&p))
+        && let Some(driver) = driver()
+    {
+        let mut folders: Vec<PathBuf> = entries(&cache).filter(|p| works_with(driver, p)).collect();
+        folders.sort_by_key(|p| version_key(p));
+        if let Some(file) = folders.iter().rev().find_map(|folder| library_in(folder)) {
+            return Ok(Some(file));
+        }
+    }
     for flavour in FLAVOURS {
         let prefix = format!("{flavour}-");
         let mut folders: Vec<PathBuf> = entries(&cache)
@@ -272,13 +330,21 @@ mod tests {
     fn the_cache_prefers_the_flavour_and_then_the_version() {
         let cache = tempfile::tempdir().unwrap();
         let env = |name: &str| (name == "LIVEDIFFUSION_CACHE").then(|| cache.path().into());
-        assert_eq!(find(None, env).unwrap(), None);
+        let driver = |version: i32| move || Some(version);
+        assert_eq!(find(None, env, &driver(13_000)).unwrap(), None);
         touch(&cache.path().join("ort/cpu-1.32.0/libonnxruntime.so.1.32.0"));
         touch(&cache.path().join("ort/openvino-1.9.0/libonnxruntime.so.1.9.0"));
         let newest = cache.path().join("ort/openvino-1.24.1/libonnxruntime.so.1.24.1");
         touch(&newest);
         touch(&newest.with_file_name("libonnxruntime_providers_openvino.so"));
-        assert_eq!(find(None, env).unwrap(), Some(newest));
+        assert_eq!(find(None, env, &driver(13_000)).unwrap().as_ref(), Some(&newest));
+        let cuda = |version| cache.path().join(format!("ort/cuda-{version}/libonnxruntime.so.{version}"));
+        touch(&cuda("1.26.0"));
+        touch(&cuda("1.31.1"));
+        assert_eq!(find(None, env, &|| None).unwrap().as_ref(), Some(&newest));
+        assert_eq!(find(None, env, &driver(13_000)).unwrap(), Some(cuda("1.31.1")));
+        assert_eq!(find(None, env, &driver(12_080)).unwrap(), Some(cuda("1.26.0")));
+        assert_eq!(find(None, env, &driver(11_080)).unwrap(), Some(newest));
     }
 
     #[test]
@@ -287,8 +353,8 @@ mod tests {
         let file = folder.path().canonicalize().unwrap().join("libonnxruntime.so.1.24.1");
         touch(&file);
         let absent = |name: &str| (name == "ORT_DYLIB_PATH").then(|| OsString::from("/nowhere/libonnxruntime.so"));
-        assert_eq!(find(Some(folder.path()), absent).unwrap(), Some(file));
-        let error = find(None, absent).unwrap_err();
+        assert_eq!(find(Some(folder.path()), absent, &|| None).unwrap(), Some(file));
+        let error = find(None, absent, &|| None).unwrap_err();
         assert!(error.what.contains("ORT_DYLIB_PATH") && error.hint.is_some(), "{error:?}");
     }
 }

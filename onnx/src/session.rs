@@ -13,19 +13,19 @@ use half::{bf16, f16};
 use livediffusion_pipeline::model::ModelError;
 use ort::AsPointer as _;
 use ort::memory::Allocator;
-use ort::session::Session;
+use ort::session::{RunOptions, Session};
 use ort::value::{DynTensor, TensorElementType};
 
 use crate::error::{OnnxError, run_error};
 use crate::graph::{DType, Dim, Graph, TensorInfo, fold_upsampling};
-use crate::provider::{Builder, Chosen, OpenVinoDevice, Prepared, Provider, SessionSettings, builder};
+use crate::provider::{Builder, Chosen, GpuSettings, OpenVinoDevice, Prepared, Provider, SessionSettings, builder};
 use crate::runtime::Runtime;
 
 /// Shapes kept per network. A stream needs one or two (a guidance change, a flush); each further one costs its tensors.
 pub(crate) const MAX_SHAPES: usize = 8;
 
 /// Inputs or outputs of one network; SDXL's U-Net takes six, and as many sinusoids at most.
-const MAX_PORTS: usize = 12;
+pub(crate) const MAX_PORTS: usize = 12;
 
 /// Larger files are not searched for what could be folded: it takes a copy of them in memory.
 const MOST_FOLDED: u64 = 1 << 30;
@@ -48,12 +48,14 @@ pub(crate) struct Network {
     /// Before the session: fields are dropped in this order, and what a device holds for a session goes before it.
     shapes: Vec<Tensors>,
     session: Arc<Session>,
+    /// What every call is told; `None` for nothing.
+    options: Option<Arc<RunOptions>>,
     calls: u64,
 }
 
-struct Port {
-    name: CString,
-    info: TensorInfo,
+pub(crate) struct Port {
+    pub(crate) name: CString,
+    pub(crate) info: TensorInfo,
 }
 
 struct Tensors {
@@ -101,8 +103,9 @@ impl Network {
             let folder = path.parent().unwrap_or(path);
             prepared = Some(Prepared::new(runtime, label, (graph, folder), inputs, chosen, settings));
         }
-        let build = || -> ort::Result<Session> {
-            let engines = prepared.as_ref().map(|prepared| prepared.options.clone()).unwrap_or_default();
+        let engines = prepared.as_ref().map(|prepared| prepared.options.clone()).unwrap_or_default();
+        let build = |settings: &SessionSettings| -> ort::Result<Session> {
+            let engines = engines.clone();
             let of = Builder::new(chosen.provider, chosen.precision, settings).engines(engines);
             let mut builder = builder(runtime, &of)?;
             match model {
@@ -116,10 +119,24 @@ impl Network {
                 }
             }
         };
-        let session = build().map_err(|e| {
+        let failed = |e: ort::Error| {
             let ModelError { what, hint } = run_error(label, &format!("loading {}", path.display()), &e);
             OnnxError { hint, ..OnnxError::failed(what) }
-        })?;
+        };
+        let captures = settings.gpu.graphs && chosen.provider == Provider::Cuda;
+        let plain = SessionSettings { gpu: GpuSettings { graphs: false, ..settings.gpu }, ..*settings };
+        let (session, options) = if captures {
+            match build(settings) {
+                Ok(session) => (session, Some(Arc::new(no_capture().map_err(failed)?))),
+                Err(error) => {
+                    // It says which: nodes that are not on the card, mostly.
+                    tracing::warn!("the {label} runs without a CUDA graph: {}", one_line(error.message()));
+                    (build(&plain).map_err(failed)?, None)
+                }
+            }
+        } else {
+            (build(&plain).map_err(failed)?, None)
+        };
         if let Some(prepared) = &mut prepared {
             prepared.done();
         }
@@ -130,7 +147,7 @@ impl Network {
             return Err(OnnxError::invalid(format!("{}: more than {MAX_PORTS} inputs", path.display())));
         }
         let session = Arc::new(session);
-        Ok(Self { label, session, inputs, outputs, shapes: Vec::with_capacity(MAX_SHAPES), calls: 0 })
+        Ok(Self { label, session, inputs, outputs, shapes: Vec::with_capacity(MAX_SHAPES), options, calls: 0 })
     }
 
     /// Another network on the same session, with tensors of its own: both may run at once.
@@ -141,8 +158,29 @@ impl Network {
             inputs: Arc::clone(&self.inputs),
             outputs: Arc::clone(&self.outputs),
             shapes: Vec::with_capacity(MAX_SHAPES),
+            options: self.options.clone(),
             calls: 0,
         }
+    }
+
+    /// Its session, for calls on tensors that are not its own.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Its name in messages.
+    pub(crate) fn label(&self) -> &'static str {
+        self.label
+    }
+
+    /// Inputs and outputs.
+    pub(crate) fn ports(&self) -> (&Arc<[Port]>, &Arc<[Port]>) {
+        (&self.inputs, &self.outputs)
+    }
+
+    /// Whether the session captures CUDA graphs.
+    pub(crate) fn captures(&self) -> bool {
+        self.options.is_some()
     }
 
     /// Width of a [rows, width] output as ONNX Runtime infers it.
@@ -211,13 +249,15 @@ impl Network {
         for (i, (port, tensor)) in self.outputs.iter().zip(&mut tensors.outputs).enumerate() {
             (output_names[i], outputs[i]) = (port.name.as_ptr(), tensor.ptr_mut());
         }
+        let options = self.options.as_ref().map_or(ptr::null(), |options| options.ptr());
         // SAFETY: the tensors are alive and borrowed by `&mut self`, so nobody else uses them during the call; the session
-        // is kept alive by its Arc, and ONNX Runtime's Run may be called from several threads at once; names and tensors are as many as told (at most MAX_PORTS, checked on load); no run options is allowed;
+        // is kept alive by its Arc, and ONNX Runtime's Run may be called from several threads at once; names and tensors are as
+        // many as told (at most MAX_PORTS, checked on load); the options are alive or null, which is allowed;
         // every output tensor exists, so that ONNX Runtime makes none that somebody would have to free.
         let status = unsafe {
             (ort::api().Run)(
                 self.session.ptr().cast_mut(),
-                ptr::null(),
+                options,
                 input_names.as_ptr(),
                 inputs.as_ptr(),
                 self.inputs.len(),
@@ -253,7 +293,7 @@ impl Port {
     }
 
     /// Compares a shape with what the graph fixes, since ONNX Runtime's own message names neither size nor network.
-    fn check(&self, label: &str, dims: &[usize]) -> Result<(), ModelError> {
+    pub(crate) fn check(&self, label: &str, dims: &[usize]) -> Result<(), ModelError> {
         let Some(known) = &self.info.dims else {
             return Ok(());
         };
@@ -264,6 +304,17 @@ impl Port {
         Err(ModelError::new(format!("{label}: it takes {}, not {dims:?}", self.info))
             .with_hint("the pack was exported for fixed sizes: use that size, or export with dynamic axes"))
     }
+}
+
+/// Calls on tensors of the host are no part of a CUDA graph.
+fn no_capture() -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set("gpu_graph_id", "-1")?;
+    Ok(options)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The model with its upsampling folded into convolutions, where that is known to be faster: on a CPU.

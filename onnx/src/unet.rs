@@ -148,6 +148,16 @@ impl OnnxUnet {
         }
     }
 
+    /// Its network, and that one's inputs and output.
+    pub(crate) fn parts(&self) -> (&Network, &UnetPorts) {
+        (&self.network, &self.ports)
+    }
+
+    /// Whether the sinusoids of time are computed apart.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.clock.is_some()
+    }
+
     /// How this U-Net gets its time steps.
     pub(crate) fn timesteps(&self) -> Timesteps {
         self.timesteps

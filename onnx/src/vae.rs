@@ -1,5 +1,6 @@
 //! Pictures to latents and back: TAESD-like and KL autoencoders.
 
+use livediffusion_kernels::{sample_posterior, unscale};
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Decoder, Encoder, ModelError};
 
@@ -8,9 +9,6 @@ use crate::pack::{Pack, Part, VaeKind, vae_ports};
 use crate::provider::{Chosen, SessionSettings};
 use crate::runtime::Runtime;
 use crate::session::{Model, Network};
-
-/// diffusers clamps the posterior's log-variance to this range (`DiagonalGaussianDistribution`): a wider one overflows.
-const LOG_VARIANCE: (f32, f32) = (-30.0, 20.0);
 
 /// What both halves know.
 struct Half {
@@ -46,6 +44,10 @@ impl Half {
         Self { network: self.network.fork(), ..*self }
     }
 
+    fn parts(&self) -> (&Network, (f32, f32), usize) {
+        (&self.network, (self.scale, self.shift), self.factor)
+    }
+
     fn picture(&self, batch: usize, shape: LatentShape) -> [usize; 4] {
         [batch, 3, shape.height * self.factor, shape.width * self.factor]
     }
@@ -78,6 +80,16 @@ impl OnnxEncoder {
         Ok(Self { half, kind, moments: Vec::new() })
     }
 
+    /// Its network, scale and shift, and the picture's side over the latent's.
+    pub(crate) fn parts(&self) -> (&Network, (f32, f32), usize) {
+        self.half.parts()
+    }
+
+    /// What it gives.
+    pub(crate) fn kind(&self) -> VaeKind {
+        self.kind
+    }
+
     /// Another encoder on the same weights, with tensors of its own: both may run at once.
     pub(crate) fn fork(&self) -> Self {
         Self { half: self.half.fork(), kind: self.kind, moments: Vec::new() }
@@ -105,13 +117,9 @@ impl OnnxEncoder {
                 latents.chunks_exact_mut(size).zip(self.moments.chunks_exact(2 * size)).enumerate()
             {
                 let (mean, log_variance) = moments.split_at(size);
-                latent.copy_from_slice(mean);
-                if let Some(noise) = noise {
-                    let noise = &noise[i * size..][..size];
-                    for ((latent, log_variance), noise) in latent.iter_mut().zip(log_variance).zip(noise) {
-                        let (low, high) = LOG_VARIANCE;
-                        *latent += (0.5 * log_variance.clamp(low, high)).exp() * noise;
-                    }
+                match noise {
+                    Some(noise) => sample_posterior(mean, log_variance, &noise[i * size..][..size], latent),
+                    None => latent.copy_from_slice(mean),
                 }
             }
         } else {
@@ -167,6 +175,16 @@ impl OnnxDecoder {
         Ok(Self { half, plain: Vec::new() })
     }
 
+    /// As [`OnnxEncoder::parts`].
+    pub(crate) fn parts(&self) -> (&Network, (f32, f32), usize) {
+        self.half.parts()
+    }
+
+    /// Channels of a latent, and the picture's side over the latent's.
+    pub(crate) fn geometry(&self) -> (usize, usize) {
+        (self.half.channels, self.half.factor)
+    }
+
     /// Another decoder on the same weights, with tensors of its own: both may run at once.
     pub(crate) fn fork(&self) -> Self {
         Self { half: self.half.fork(), plain: Vec::new() }
@@ -187,8 +205,8 @@ impl Decoder for OnnxDecoder {
         let pixels: usize = picture.iter().product();
         check_length("VAE decoder: latents", latents.len(), batch * shape.len())?;
         check_length("VAE decoder: images", images.len(), batch * pixels / step)?;
-        self.plain.clear();
-        self.plain.extend(latents.iter().map(|z| z / scale + shift));
+        self.plain.resize(latents.len(), 0.0);
+        unscale(scale, shift, latents, &mut self.plain);
         let network = &mut self.half.network;
         let dims = [step, shape.channels, shape.height, shape.width];
         for (latents, images) in self.plain.chunks_exact(step * shape.len()).zip(images.chunks_exact_mut(pixels)) {

@@ -106,7 +106,7 @@ impl Emitter {
         if slot.fate == Fate::Painted {
             self.waiting.push(self.exits.len());
             self.exits.push(Exit { meta: slot.meta, place: 0, latent: Some(self.latents.len() / self.len) });
-            self.latents.extend_from_slice(&slot.x);
+            self.latents.extend_from_slice(&slot.latents.x);
             if self.waiting.len() == self.frames {
                 self.decode_waiting(decoder, clock, stats)?;
             }

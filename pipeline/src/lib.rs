@@ -5,6 +5,7 @@
 pub mod adaptive;
 pub mod batching;
 pub mod blend;
+pub mod device;
 mod emit;
 mod emitted;
 pub mod engine;
@@ -14,6 +15,7 @@ pub mod fake;
 pub mod frame;
 mod guidance_embedding;
 pub mod lanes;
+mod layout;
 pub mod model;
 pub mod noise;
 pub mod painter;

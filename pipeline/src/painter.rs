@@ -1,6 +1,7 @@
 //! A stream, however its work is divided among the cores.
 
 use crate::adaptive::{Adaptive, Quality};
+use crate::device::DeviceStream;
 use crate::emitted::Emitted;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -19,6 +20,8 @@ pub enum Painter {
     Whole(Engine),
     /// One frame a core: the most frames.
     Lanes(Lanes),
+    /// All of a frame's work on a device.
+    Device(Box<dyn DeviceStream>),
     /// All cores on one frame, at a rate that is held by giving up quality.
     Adaptive(Box<Adaptive>),
     /// One of the others, whose networks may change their size.
@@ -34,6 +37,7 @@ impl Painter {
         match self {
             Self::Whole(engine) => engine.step(meta, picture),
             Self::Lanes(lanes) => lanes.step(meta, picture),
+            Self::Device(device) => device.step(meta, picture),
             Self::Adaptive(adaptive) => adaptive.step(meta, picture),
             Self::Resizable(stream) => stream.step(meta, picture),
         }
@@ -47,6 +51,7 @@ impl Painter {
         match self {
             Self::Whole(engine) => engine.generate(meta),
             Self::Lanes(lanes) => lanes.generate(meta),
+            Self::Device(device) => device.generate(meta),
             Self::Adaptive(adaptive) => adaptive.generate(meta),
             Self::Resizable(stream) => stream.generate(meta),
         }
@@ -60,6 +65,7 @@ impl Painter {
         match self {
             Self::Whole(engine) => Ok(engine.nothing()),
             Self::Lanes(lanes) => lanes.ready(),
+            Self::Device(device) => device.ready(),
             Self::Adaptive(adaptive) => Ok(adaptive.nothing()),
             Self::Resizable(stream) => stream.ready(),
         }
@@ -73,6 +79,7 @@ impl Painter {
         match self {
             Self::Whole(engine) => engine.flush(),
             Self::Lanes(lanes) => lanes.flush(),
+            Self::Device(device) => device.flush(),
             Self::Adaptive(adaptive) => adaptive.flush(),
             Self::Resizable(stream) => stream.flush(),
         }
@@ -83,6 +90,7 @@ impl Painter {
         match self {
             Self::Whole(engine) => engine.stats(),
             Self::Lanes(lanes) => lanes.stats(),
+            Self::Device(device) => device.stats(),
             Self::Adaptive(adaptive) => adaptive.stats(),
             Self::Resizable(stream) => stream.stats(),
         }
@@ -93,6 +101,7 @@ impl Painter {
         match self {
             Self::Whole(_) | Self::Adaptive(_) => 1,
             Self::Lanes(lanes) => lanes.count(),
+            Self::Device(device) => device.lanes(),
             Self::Resizable(stream) => stream.lanes(),
         }
     }
@@ -100,7 +109,7 @@ impl Painter {
     /// What is done to hold a frame rate, where one was asked for.
     pub fn quality(&self) -> Option<Quality> {
         match self {
-            Self::Whole(_) | Self::Lanes(_) => None,
+            Self::Whole(_) | Self::Lanes(_) | Self::Device(_) => None,
             Self::Adaptive(adaptive) => Some(adaptive.quality()),
             Self::Resizable(stream) => stream.quality(),
         }
@@ -124,12 +133,13 @@ impl Painter {
         self.flush().map(drop)
     }
 
-    /// Ends the stream and gives its networks back, one set a lane; none where a frame rate was held or the size may change.
+    /// Ends the stream and gives its networks back, one set a lane; none where they are on a device, a frame rate was held or the
+    /// size may change.
     pub fn into_networks(self) -> Vec<Networks> {
         match self {
             Self::Whole(engine) => vec![engine.into_networks()],
             Self::Lanes(lanes) => lanes.into_networks(),
-            Self::Adaptive(_) | Self::Resizable(_) => Vec::new(),
+            Self::Device(_) | Self::Adaptive(_) | Self::Resizable(_) => Vec::new(),
         }
     }
 }

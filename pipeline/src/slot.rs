@@ -8,6 +8,7 @@ use crate::frame::FrameMeta;
 use crate::model::Conditioning;
 use crate::noise::NoiseSource;
 use crate::plan::Plan;
+use crate::stream_batch::Admission;
 
 /// The two prompts that a frame is denoised under.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +31,8 @@ pub(crate) enum Fate {
     Failed,
 }
 
-/// A frame in flight.
-pub(crate) struct Slot {
+/// A frame in flight, whose latents lie in `L`: in the host's memory, or on a device.
+pub(crate) struct Slot<L = Latents> {
     pub(crate) meta: FrameMeta,
     pub(crate) fate: Fate,
     /// Frames admitted together share a number: they stand in the U-Net's batch in their own order.
@@ -42,17 +43,28 @@ pub(crate) struct Slot {
     pub(crate) plan: Arc<Plan>,
     pub(crate) noise: Arc<dyn NoiseSource>,
     pub(crate) prompts: Arc<PromptPair>,
+    /// Whether `x0_ref` holds the negative prompt's x̂0.
+    pub(crate) negative_known: bool,
+    pub(crate) latents: L,
+}
+
+/// Its tensors.
+pub(crate) struct Latents {
     /// The latent at its current noise level; clean once ready.
     pub(crate) x: Vec<f32>,
     /// What R-CFG's virtual residual noise is measured against (paper Eq. 5): the frame's VAE latent, or the negative
     /// prompt's x̂0 after the first step of `initialize`.
     pub(crate) x0_ref: Vec<f32>,
-    /// Whether `x0_ref` holds the negative prompt's x̂0.
-    pub(crate) negative_known: bool,
     pub(crate) history: History,
 }
 
-impl Slot {
+impl<L> Slot<L> {
+    /// A frame that is admitted now, as one of that group.
+    pub(crate) fn admitted(meta: FrameMeta, fate: Fate, group: u64, admission: &Admission, latents: L) -> Self {
+        let Admission { plan, noise, prompts } = admission.clone();
+        Self { meta, fate, group, step: 0, plan, noise, prompts, negative_known: false, latents }
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.step >= self.plan.len()
     }

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use livediffusion_kernels::{Guidance, History, admit, advance, all_finite};
 
 use crate::frame::{FrameMeta, LatentShape};
-use crate::model::{Branch, DenoiseBatch, Denoiser, ModelError, Row};
+use crate::layout::{Layout, Way, noise_origin};
+use crate::model::{DenoiseBatch, Denoiser, ModelError};
 use crate::noise::NoiseSource;
 use crate::params::CfgType;
 use crate::plan::Plan;
-use crate::slot::{Fate, PromptPair, Slot};
+use crate::slot::{Fate, Latents, PromptPair, Slot};
 use crate::stats::{Clock, Stage, Stats};
 
 /// Guidance as it stands at this tick: it may change at any frame.
@@ -30,7 +31,7 @@ pub struct GuidanceSettings {
 
 impl GuidanceSettings {
     /// The type that takes effect: γ ≤ 1 turns guidance off, and costs no extra rows.
-    fn effective(self) -> CfgType {
+    pub(crate) fn effective(self) -> CfgType {
         if self.scale > 1.0 { self.cfg } else { CfgType::None }
     }
 }
@@ -47,11 +48,9 @@ pub(crate) struct Admission {
 pub(crate) struct StreamBatch {
     shape: LatentShape,
     slots: VecDeque<Slot>,
-    spare: Vec<Slot>,
+    spare: Vec<Latents>,
     groups: u64,
-    order: Vec<usize>,
-    negatives: Vec<usize>,
-    rows: Vec<Row>,
+    layout: Layout,
     sample: Vec<f32>,
     prediction: Vec<f32>,
 }
@@ -63,9 +62,7 @@ impl StreamBatch {
             slots: VecDeque::new(),
             spare: Vec::new(),
             groups: 0,
-            order: Vec::new(),
-            negatives: Vec::new(),
-            rows: Vec::new(),
+            layout: Layout::default(),
             sample: Vec::new(),
             prediction: Vec::new(),
         }
@@ -90,8 +87,8 @@ impl StreamBatch {
         let mut slot = self.take_slot(meta, Fate::Painted, admission);
         let first = &admission.plan.steps[0];
         let noise = admission.noise.step(0, meta.id);
-        admit(first.alpha, first.sigma, latent, noise, &mut slot.x);
-        slot.x0_ref.copy_from_slice(latent);
+        admit(first.alpha, first.sigma, latent, noise, &mut slot.latents.x);
+        slot.latents.x0_ref.copy_from_slice(latent);
         self.slots.push_back(slot);
     }
 
@@ -100,11 +97,9 @@ impl StreamBatch {
     pub(crate) fn admit_noise(&mut self, meta: FrameMeta, admission: &Admission) {
         let mut slot = self.take_slot(meta, Fate::Painted, admission);
         let first = &admission.plan.steps[0];
-        admission.noise.initial(meta.id, &mut slot.x);
-        let (alpha, sigma) = (first.alpha, first.sigma);
-        for ((reference, x), z) in slot.x0_ref.iter_mut().zip(&slot.x).zip(admission.noise.step(0, meta.id)) {
-            *reference = (x - sigma * z) / alpha;
-        }
+        let Latents { x, x0_ref, .. } = &mut slot.latents;
+        admission.noise.initial(meta.id, x);
+        noise_origin(first, x, admission.noise.step(0, meta.id), x0_ref);
         self.slots.push_back(slot);
     }
 
@@ -116,22 +111,13 @@ impl StreamBatch {
 
     fn take_slot(&mut self, meta: FrameMeta, fate: Fate, admission: &Admission) -> Slot {
         let len = self.shape.len();
-        let Admission { plan, noise, prompts } = admission.clone();
-        let mut slot = self.spare.pop().unwrap_or_else(|| Slot {
-            meta,
-            fate,
-            group: 0,
-            step: 0,
-            plan: Arc::clone(&plan),
-            noise: Arc::clone(&noise),
-            prompts: Arc::clone(&prompts),
+        let mut latents = self.spare.pop().unwrap_or_else(|| Latents {
             x: vec![0.0; len],
             x0_ref: vec![0.0; len],
-            negative_known: false,
             history: History::default(),
         });
-        slot.history.reset(plan.history, len);
-        Slot { meta, fate, group: self.groups, step: 0, plan, noise, prompts, negative_known: false, ..slot }
+        latents.history.reset(admission.plan.history, len);
+        Slot::admitted(meta, fate, self.groups, admission, latents)
     }
 
     /// Gives every frame in flight new prompts.
@@ -148,12 +134,12 @@ impl StreamBatch {
 
     /// Gives up all frames in flight.
     pub(crate) fn clear(&mut self) {
-        self.spare.extend(self.slots.drain(..));
+        self.spare.extend(self.slots.drain(..).map(|slot| slot.latents));
     }
 
     /// Takes a slot back for a later frame.
     pub(crate) fn recycle(&mut self, slot: Slot) {
-        self.spare.push(slot);
+        self.spare.push(slot.latents);
     }
 
     /// One U-Net call over all slots with steps left (none: no call), then each slot's step of its plan.
@@ -171,11 +157,11 @@ impl StreamBatch {
             }
         }
         self.gather(guidance.effective());
-        if !self.rows.is_empty() {
+        if !self.layout.rows.is_empty() {
             let started = clock.now();
-            let batch = DenoiseBatch { sample: &self.sample, shape: self.shape, rows: &self.rows };
+            let batch = DenoiseBatch { sample: &self.sample, shape: self.shape, rows: &self.layout.rows };
             denoiser.denoise(&batch, &mut self.prediction)?;
-            stats.unet_rows += self.rows.len() as u64;
+            stats.unet_rows += self.layout.rows.len() as u64;
             let denoised = clock.now();
             stats.record(Stage::Denoise, denoised.saturating_sub(started));
             self.advance(guidance, stats);
@@ -184,42 +170,12 @@ impl StreamBatch {
         Ok(())
     }
 
-    /// Lays out the U-Net's batch: rows of the negative prompt first, then one row for each slot; in both, groups from
-    /// the newest to the oldest, frames of a group in their order (the reference's layout).
+    /// Lays the U-Net's batch out and its rows side by side.
     fn gather(&mut self, cfg: CfgType) {
-        self.order.clear();
-        let mut end = self.slots.len();
-        while end > 0 {
-            let group = self.slots[end - 1].group;
-            let start = self.slots.partition_point(|slot| slot.group < group);
-            self.order.extend((start..end).filter(|&index| self.slots[index].needs_unet()));
-            end = start;
-        }
-        self.negatives.clear();
-        let slots = &self.slots;
-        self.negatives.extend(self.order.iter().copied().filter(|&index| match cfg {
-            CfgType::Full => true,
-            CfgType::Initialize => slots[index].step == 0,
-            CfgType::None | CfgType::SelfNegative => false,
-        }));
-        self.rows.clear();
+        self.layout.lay_out(&self.slots, cfg);
         self.sample.clear();
-        let negatives = self.negatives.iter().map(|&index| (index, Branch::Negative));
-        let prompts = self.order.iter().map(|&index| (index, Branch::Prompt));
-        for (index, branch) in negatives.chain(prompts) {
-            let slot = &self.slots[index];
-            let conditioning = match branch {
-                Branch::Negative => &slot.prompts.negative,
-                Branch::Prompt => &slot.prompts.prompt,
-            };
-            self.rows.push(Row {
-                frame: slot.meta.id,
-                step: slot.step,
-                timestep: slot.plan.timesteps[slot.step],
-                branch,
-                conditioning: Arc::clone(conditioning),
-            });
-            self.sample.extend_from_slice(&slot.x);
+        for index in self.layout.indices() {
+            self.sample.extend_from_slice(&self.slots[index].latents.x);
         }
         self.prediction.resize(self.sample.len(), 0.0);
     }
@@ -228,32 +184,24 @@ impl StreamBatch {
         let len = self.shape.len();
         let cfg = settings.effective();
         let GuidanceSettings { scale, delta, .. } = settings;
-        let (negative_rows, prompt_rows) = self.prediction.split_at(self.negatives.len() * len);
-        for (row, &index) in self.order.iter().enumerate() {
+        let (negative_rows, prompt_rows) = self.prediction.split_at(self.layout.negatives.len() * len);
+        for (row, &index) in self.layout.order.iter().enumerate() {
             let slot = &mut self.slots[index];
-            let negative = self.negatives.iter().position(|&other| other == index);
-            let negative = negative.map(|at| &negative_rows[at * len..(at + 1) * len]);
+            let negative = self.layout.negative_of(index).map(|at| &negative_rows[at * len..(at + 1) * len]);
             let prediction = &prompt_rows[row * len..(row + 1) * len];
-            let guidance = match (cfg, negative) {
-                (CfgType::Full, Some(negative)) => Guidance::Full { negative, scale },
-                (CfgType::Initialize, Some(negative)) => {
-                    slot.negative_known = true;
-                    Guidance::Initialize { negative, reference: &mut slot.x0_ref, scale, delta }
-                }
-                // After `initialize` the frame's own latent is gone: a frame in flight goes on with what it has.
-                (CfgType::SelfNegative, _) => Guidance::Residual { reference: &slot.x0_ref, scale, delta },
-                // A frame admitted before guidance was turned on has no negative prediction of its own: it ends
-                // unguided rather than guided by something else.
-                (CfgType::Initialize, None) if slot.negative_known => {
-                    Guidance::Residual { reference: &slot.x0_ref, scale, delta }
-                }
+            let way = slot.way(cfg, negative.is_some());
+            let Latents { x, x0_ref, history } = &mut slot.latents;
+            let guidance = match (way, negative) {
+                (Way::Full, Some(negative)) => Guidance::Full { negative, scale },
+                (Way::Initialize, Some(negative)) => Guidance::Initialize { negative, reference: x0_ref, scale, delta },
+                (Way::Residual, _) => Guidance::Residual { reference: x0_ref, scale, delta },
                 _ => Guidance::None,
             };
             let step = &slot.plan.steps[slot.step];
             let noise = if step.next_z == 0.0 { &[] } else { slot.noise.step(slot.step + 1, slot.meta.id) };
-            advance(step, guidance, prediction, noise, &mut slot.history, &mut slot.x);
+            advance(step, guidance, prediction, noise, history, x);
             slot.step += 1;
-            if !all_finite(&slot.x) {
+            if !all_finite(&slot.latents.x) {
                 slot.fate = Fate::Failed;
                 stats.frames_failed += 1;
             }

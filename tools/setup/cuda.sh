@@ -42,4 +42,4 @@ done
 rm -f "$work"/lib/cuda/*.alt.so* "$work"/lib/cuda/libnvblas* "$work"/lib/cuda/libcufftw*
 rm -rf "$target"
 mv "$work/lib" "$target"
-echo "use it with: livediffusion run --provider cuda --ort-lib $target ..."
+echo "taken from now on where the driver sees a card; elsewhere by --ort-lib $target"

@@ -29,8 +29,8 @@ use super::clips::frames;
 use super::findings::Findings;
 use super::setup::{Setup, steps_and_guidance};
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::run::report::round;
 use crate::session::Session;
+use crate::units::round;
 
 /// Frames that may wait before and behind the networks.
 const QUEUE: usize = 2;

@@ -8,13 +8,19 @@ use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::params::{CfgType, Parameters};
 
 use crate::args::ModelArgs;
-use crate::parameter_args::ParameterArgs;
+#[cfg(not(feature = "media"))]
+pub(crate) use crate::without_media::{
+    Anything as LatencyArgs, Anything as OverheadArgs, Anything as PromptsArgs, Anything as StartupArgs,
+};
+
+#[cfg(feature = "media")]
+pub(crate) use super::video_args::{LatencyArgs, OverheadArgs, PromptsArgs, StartupArgs};
 
 /// Where measurements are kept where nothing else is said.
 pub(crate) const RECORD: &str = "bench/record";
 
 /// The bundled clip.
-const CLIP: &str = "assets/bigbuckbunny.mp4";
+pub(super) const CLIP: &str = "assets/bigbuckbunny.mp4";
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -104,31 +110,6 @@ fn cfg(text: &str) -> Result<CfgType, String> {
 }
 
 #[derive(Clone, Debug, Args)]
-pub(crate) struct OverheadArgs {
-    /// The clip to run on
-    #[arg(short, long, value_name = "FILE", default_value = CLIP)]
-    pub(crate) input: String,
-
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-
-    /// Take the clip as it is: decoding a large picture then counts as overhead. Without it the clip is first brought to
-    /// the networks' size
-    #[arg(long)]
-    pub(crate) as_is: bool,
-
-    /// Rounds of both measurements, alternating; the median counts
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub(crate) rounds: u16,
-
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-
-    #[command(flatten)]
-    pub(crate) parameters: ParameterArgs,
-}
-
-#[derive(Clone, Debug, Args)]
 pub(crate) struct StepsArgs {
     /// Denoising steps [default: 1 to 5 in turn]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=50))]
@@ -136,23 +117,6 @@ pub(crate) struct StepsArgs {
 
     #[command(flatten)]
     pub(crate) setup: SetupArgs,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct StartupArgs {
-    /// The clip to run on
-    #[arg(short, long, value_name = "FILE", default_value = CLIP)]
-    pub(crate) input: String,
-
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-
-    /// Processes started after the first one, whose time is reported apart; the median counts
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub(crate) rounds: u16,
-
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -222,38 +186,6 @@ pub(crate) struct SimilarityArgs {
     /// Threshold η of the filter
     #[arg(long, value_name = "X", default_value_t = 0.98)]
     pub(crate) threshold: f64,
-
-    #[command(flatten)]
-    pub(crate) setup: SetupArgs,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct LatencyArgs {
-    /// Rate of the steady source, in frames a second
-    #[arg(long, value_name = "X", default_value_t = 30.0)]
-    pub(crate) fps: f64,
-
-    /// The clip whose frames are captured
-    #[arg(short, long, value_name = "FILE", default_value = CLIP)]
-    pub(crate) input: String,
-
-    #[command(flatten)]
-    pub(crate) setup: SetupArgs,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct PromptsArgs {
-    /// Rate of the source, in frames a second
-    #[arg(long, value_name = "X", default_value_t = 20.0)]
-    pub(crate) fps: f64,
-
-    /// Frames from one change of the prompt to the next
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    pub(crate) every: u16,
-
-    /// The clip whose frames are captured
-    #[arg(short, long, value_name = "FILE", default_value = CLIP)]
-    pub(crate) input: String,
 
     #[command(flatten)]
     pub(crate) setup: SetupArgs,

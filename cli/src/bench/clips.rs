@@ -1,29 +1,11 @@
 //! Frames in memory: those of a clip, and clips made of a frame.
 
-use std::time::Duration;
-
-use livediffusion_io::{Input, Next};
 use livediffusion_pipeline::frame::Size;
 
-use crate::failure::{Failure, Outcome};
-use crate::run::{open_file, packed};
-
-/// Up to `most` frames of a clip, as packed RGB of `size`.
-pub(crate) fn frames(input: &str, size: Size, most: usize) -> Outcome<Vec<Vec<u8>>> {
-    let mut source = open_file(&Input::parse(input)?, size)?;
-    let mut frames = Vec::new();
-    while frames.len() < most {
-        match source.next(Duration::from_secs(1))? {
-            Next::Frame(frame) => frames.push(frame.with_picture(packed)?),
-            Next::TimedOut => {}
-            Next::End => break,
-        }
-    }
-    if frames.is_empty() {
-        return Err(Failure::usage(format!("{input} has no frames"), "give a video file"));
-    }
-    Ok(frames)
-}
+#[cfg(not(feature = "media"))]
+pub(crate) use super::stills::frames;
+#[cfg(feature = "media")]
+pub(crate) use super::video::frames;
 
 /// Pictures without meaning but with structure, for measurements whose time does not depend on what they show.
 pub(crate) fn patterns(size: Size) -> Vec<Vec<u8>> {

@@ -19,7 +19,7 @@ use super::clips::patterns;
 use super::findings::Findings;
 use super::setup::{Setup, all_cores, file_lanes};
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::run::report::round;
+use crate::units::round;
 
 /// What runs the networks in the peers.
 const PEERS: [&str; 3] = ["torch_f32", "torch_bf16", "openvino_bf16"];

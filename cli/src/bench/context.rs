@@ -6,10 +6,11 @@ use std::time::UNIX_EPOCH;
 
 use livediffusion_bench::machine;
 use livediffusion_bench::record::{Context, utc};
-use livediffusion_onnx::{Runtime, physical_cores};
+use livediffusion_onnx::physical_cores;
 use livediffusion_pipeline::frame::Size;
 
 use crate::args::ModelArgs;
+use crate::config;
 use crate::failure::Outcome;
 use crate::session::Session;
 
@@ -28,7 +29,7 @@ pub(crate) fn context_of(
     precision: &str,
     size: Size,
 ) -> Outcome<Context> {
-    let runtime = Runtime::load(model.ort_lib.as_deref())?;
+    let runtime = config::runtime(model)?;
     let name = pack.canonicalize().ok().and_then(|folder| Some(folder.file_name()?.display().to_string()));
     Ok(Context {
         date: now(),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::OutputArgs;
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::run::report::round;
+use crate::units::round;
 
 /// Findings under one context.
 pub(crate) struct Section {

@@ -5,6 +5,10 @@ use livediffusion_bench::nvml::GpuMeter;
 use livediffusion_bench::record::Figure;
 use livediffusion_bench::summary::{Spread, Times};
 use livediffusion_onnx::{Provider, ProviderChoice};
+use livediffusion_pipeline::Control;
+use livediffusion_pipeline::engine::Engine;
+use livediffusion_pipeline::frame::{FrameMeta, PictureView};
+use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::CfgType;
 use livediffusion_pipeline::stats::Stage;
 use serde_json::{Value, json};
@@ -14,8 +18,9 @@ use super::clips::patterns;
 use super::findings::{Findings, Section};
 use super::setup::{Setup, cfg_name};
 use crate::args::ModelArgs;
+use crate::config;
 use crate::failure::Outcome;
-use crate::run::report::{milliseconds, round};
+use crate::units::{milliseconds, round};
 
 /// The stages that are networks.
 const NETWORKS: [(Stage, &str); 3] =
@@ -36,13 +41,16 @@ pub(crate) fn command(args: &GpuArgs) -> Outcome<()> {
     for provider in providers {
         let model = ModelArgs { provider: Some(provider), ..args.setup.model.clone() };
         let before = used(&meter);
-        let mut setup = Setup::load_sized(&model, args.setup.size, 1)?;
+        // As a file is repainted: with several frames on their way. --lanes 1 measures what live input has.
+        let lanes = config::lanes_on(&model, provider);
+        let mut setup = Setup::load_sized(&model, args.setup.size, lanes)?;
         let (mut figures, mut list) = (Vec::new(), Vec::new());
         for steps in args.steps.iter().copied().map(usize::from) {
             for cfg in &cfgs {
                 list.push(case(&mut setup, &args.setup, (steps, *cfg), &meter, &mut figures)?);
             }
         }
+        figures.extend(parity(&mut setup)?);
         // The session's: engines and arenas grow until the largest case has run.
         figures.push(match (before, used(&meter)) {
             (Ok(before), Ok(after)) => {
@@ -56,6 +64,39 @@ pub(crate) fn command(args: &GpuArgs) -> Outcome<()> {
         sections.push(Section { context: setup.context, figures, body: json!({ "cases": list }) });
     }
     Findings(sections).hand_out("gpu", &args.setup.output)
+}
+
+/// Steps with which the two ways are compared.
+const STEPS: usize = 2;
+
+/// By how many levels the pictures of frames that stay on a card are off those of frames that pass through the host; nothing where
+/// they do not stay there.
+fn parity(setup: &mut Setup) -> Outcome<Option<Figure>> {
+    let settings = setup.settings(STEPS, CfgType::SelfNegative)?;
+    let (session, size) = (&setup.session, setup.size);
+    let stays = session.painter(size, Control::new(settings.clone()))?;
+    if !matches!(stays, Painter::Device(_)) {
+        return Ok(None);
+    }
+    let (networks, facts) = (session.loaded.shared.fork(), session.open.facts.clone());
+    let passes = Engine::new(networks, facts, size, Control::new(settings), Box::new(setup.clock))?;
+    let mut pictures = [Vec::new(), Vec::new()];
+    for (mut painter, pictures) in [stays, Painter::Whole(passes)].into_iter().zip(&mut pictures) {
+        for (id, rgb) in patterns(size).iter().enumerate() {
+            let meta = FrameMeta { id: id as u64, ..FrameMeta::default() };
+            let emitted = painter.step(meta, PictureView::packed(size, rgb))?;
+            pictures.extend(emitted.iter().map(|picture| picture.rgb.to_vec()));
+        }
+        pictures.extend(painter.flush()?.iter().map(|picture| picture.rgb.to_vec()));
+    }
+    let [stay, pass] = &pictures;
+    let name = "frames on the card off those through the host";
+    if stay.len() != pass.len() {
+        return Ok(Some(Figure::absent("", name, "levels", "another number of pictures")));
+    }
+    let bytes = stay.iter().flatten().zip(pass.iter().flatten());
+    let largest = bytes.map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
+    Ok(Some(Figure::value("", name, "levels", f64::from(largest)).note("the largest of all pictures' bytes")))
 }
 
 fn used(meter: &Result<GpuMeter, String>) -> Result<u64, String> {

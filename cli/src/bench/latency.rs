@@ -18,7 +18,7 @@ use super::clips::frames;
 use super::findings::Findings;
 use super::setup::Setup;
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::run::report::{milliseconds, round};
+use crate::units::{milliseconds, round};
 
 /// Frames kept of the clip: they come again and again.
 pub(super) const PICTURES: usize = 32;

@@ -20,11 +20,11 @@ use super::context::context;
 use super::findings::Findings;
 use crate::config::{self, ConfigFile};
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::run::progress::Progress;
-use crate::run::report::round;
+use crate::progress::Progress;
 use crate::run::stream::{Frames, Stream};
 use crate::run::{open_file, open_sink, packed};
 use crate::session::{OpenPack, Session};
+use crate::units::round;
 
 pub(crate) fn command(args: &OverheadArgs) -> Outcome<()> {
     let open = OpenPack::open(&args.model)?;
@@ -44,7 +44,7 @@ pub(crate) fn command(args: &OverheadArgs) -> Outcome<()> {
 
     // The bare networks get all cores for each call, which is the fastest that calls back to back can be; the whole gets
     // what `run` gives it.
-    let lanes = config::lanes(&args.model, &open.pack, &parameters, false);
+    let lanes = config::lanes(&args.model, (&open.pack, &parameters), args.model.provider.unwrap_or_default(), false);
     let mut bare = Session::load(&args.model, OpenPack::open(&args.model)?, 1)?;
     let session = Session::load(&args.model, open, lanes)?;
     let settings = bare.settings(parameters, size)?;

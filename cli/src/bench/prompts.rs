@@ -15,7 +15,7 @@ use super::findings::Findings;
 use super::latency::{PICTURES, Pace, live};
 use super::setup::Setup;
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::run::report::{milliseconds, round};
+use crate::units::{milliseconds, round};
 
 pub(crate) fn command(args: &PromptsArgs) -> Outcome<()> {
     if !(0.1..=10_000.0).contains(&args.fps) {

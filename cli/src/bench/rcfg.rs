@@ -20,7 +20,7 @@ use super::findings::Findings;
 use super::setup::{Setup, cfg_name};
 use super::stream_batch::one_or_list;
 use crate::failure::{Failure, Outcome};
-use crate::run::report::{milliseconds, round};
+use crate::units::{milliseconds, round};
 
 const TYPES: [CfgType; 3] = [CfgType::Full, CfgType::SelfNegative, CfgType::Initialize];
 

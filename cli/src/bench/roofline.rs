@@ -4,7 +4,7 @@ use livediffusion_bench::bare::BareFrame;
 use livediffusion_bench::record::Figure;
 use livediffusion_bench::rounds::{Variant, alternate, ratios};
 use livediffusion_bench::summary::Spread;
-use livediffusion_onnx::{CallShape, Chosen, Matmul, PartName, Runtime, count_flops};
+use livediffusion_onnx::{CallShape, Chosen, Matmul, PartName, count_flops};
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::params::CfgType;
@@ -16,7 +16,7 @@ use super::findings::Findings;
 use super::setup::Setup;
 use crate::config;
 use crate::failure::{Failure, Outcome};
-use crate::run::report::round;
+use crate::units::round;
 
 pub(crate) fn command(args: &RooflineArgs) -> Outcome<()> {
     let model = &args.setup.model;
@@ -24,7 +24,7 @@ pub(crate) fn command(args: &RooflineArgs) -> Outcome<()> {
     let settings = setup.settings(1, CfgType::None)?;
     let facts = setup.session.open.facts.clone();
     let (clock, size) = (setup.clock, setup.size);
-    let runtime = Runtime::load(model.ort_lib.as_deref())?;
+    let runtime = config::runtime(model)?;
     let prompt = &settings.prompts.prompt;
     let latent = facts.latent_shape(size)?;
     let call = CallShape { batch: 1, size, latent, tokens: prompt.length, width: prompt.width };

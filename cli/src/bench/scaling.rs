@@ -16,7 +16,7 @@ use super::clips::patterns;
 use super::findings::Findings;
 use super::setup::{Setup, all_cores};
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::run::report::round;
+use crate::units::round;
 
 pub(crate) fn command(args: &ScalingArgs) -> Outcome<()> {
     // As a process of several streams has it: each stream's frame on its share of the cores.

@@ -76,7 +76,7 @@ pub(crate) fn steps_and_guidance(pack: &Parameters, steps: usize, cfg: CfgType) 
 
 /// Frames at once where throughput is measured: as `run` has for files.
 pub(crate) fn file_lanes(model: &ModelArgs, pack: &Pack, parameters: &Parameters) -> usize {
-    config::lanes(model, pack, parameters, false)
+    config::lanes(model, (pack, parameters), model.provider.unwrap_or_default(), false)
 }
 
 /// Frames at once that use every core.

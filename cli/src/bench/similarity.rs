@@ -13,7 +13,7 @@ use super::clips::{frames, still, talking};
 use super::findings::{Findings, Section};
 use super::setup::Setup;
 use crate::failure::{Failure, Outcome};
-use crate::run::report::round;
+use crate::units::round;
 
 /// What a run of a clip used.
 struct Used {

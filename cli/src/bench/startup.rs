@@ -15,7 +15,7 @@ use super::context::context_of;
 use super::findings::Findings;
 use crate::failure::{Failure, Outcome, RUNNING};
 use crate::locate;
-use crate::run::report::{milliseconds, round};
+use crate::units::{milliseconds, round};
 
 /// One process.
 struct Start {

@@ -16,7 +16,7 @@ use super::args::StepsArgs;
 use super::findings::Findings;
 use super::setup::Setup;
 use crate::failure::{Failure, Outcome};
-use crate::run::report::round;
+use crate::units::round;
 
 pub(crate) fn command(args: &StepsArgs) -> Outcome<()> {
     let mut setup = Setup::load(&args.setup, 1)?;

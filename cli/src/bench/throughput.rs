@@ -14,7 +14,7 @@ use super::clips::patterns;
 use super::findings::{Findings, Section};
 use super::setup::{Setup, cfg_name, file_lanes, steps_and_guidance};
 use crate::failure::Outcome;
-use crate::run::report::round;
+use crate::units::round;
 
 const SIZE: Size = Size::new(256, 256);
 

@@ -4,8 +4,9 @@ mod cuda;
 
 use std::path::Path;
 
+#[cfg(feature = "media")]
 use livediffusion_io::{element_available, gstreamer_version, required_elements};
-use livediffusion_onnx::{Precision, Provider, Runtime, choose_provider, probe_provider};
+use livediffusion_onnx::{Precision, Provider, choose_provider, probe_provider};
 use serde_json::{Value, json};
 
 use crate::args::DoctorArgs;
@@ -13,8 +14,8 @@ use crate::calibration::{self, Calibration, Finding, Measured};
 use crate::config;
 use crate::disk;
 use crate::failure::{Failure, MISSING, Outcome};
-use crate::run::report::round;
 use crate::session::OpenPack;
+use crate::units::round;
 
 /// Disk space under which a recording would soon fail.
 const LEAST_FREE_MB: u64 = 500;
@@ -39,10 +40,14 @@ pub(crate) fn command(args: &DoctorArgs) -> Outcome<()> {
     let mut checks = Vec::new();
     let (open, model) = model(args);
     let calibration = onnx_runtime(args, open.as_ref(), &mut checks);
+    #[cfg(feature = "media")]
     gstreamer(&mut checks);
+    #[cfg(feature = "media")]
     cameras(&mut checks);
+    #[cfg(not(feature = "media"))]
+    checks.push(Check::new("GStreamer", Verdict::Absent, "not in this binary: it works on pictures in memory alone"));
     checks.push(model);
-    cuda::checks(args.cuda_lib_dir.as_deref(), &mut checks);
+    cuda::checks(args.model.cuda_lib_dir.as_deref(), &mut checks);
     disk(&mut checks);
 
     if args.json {
@@ -93,7 +98,7 @@ impl Check {
 
 /// Checks the library and its providers; gives what was measured of them with the model, null where nothing was.
 fn onnx_runtime(args: &DoctorArgs, open: Option<&OpenPack>, checks: &mut Vec<Check>) -> Value {
-    let runtime = match Runtime::load(args.model.ort_lib.as_deref()) {
+    let runtime = match config::runtime(&args.model) {
         Ok(runtime) => runtime,
         Err(error) => {
             let fix = error.hint.clone();
@@ -181,6 +186,7 @@ fn to_json(measured: &[Measured]) -> Value {
     measured.iter().zip(calibration::table(measured)).map(row).collect()
 }
 
+#[cfg(feature = "media")]
 fn gstreamer(checks: &mut Vec<Check>) {
     checks.push(Check::new("GStreamer", Verdict::Good, gstreamer_version()));
     let needs = required_elements();
@@ -199,6 +205,7 @@ fn gstreamer(checks: &mut Vec<Check>) {
     }
 }
 
+#[cfg(feature = "media")]
 fn cameras(checks: &mut Vec<Check>) {
     checks.push(match livediffusion_io::devices() {
         Ok(devices) if devices.is_empty() => Check::new("cameras and screens", Verdict::Absent, "none")

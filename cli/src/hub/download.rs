@@ -13,7 +13,7 @@ use super::listing::{HashKind, RemoteFile};
 use super::repo::RepoId;
 use crate::disk;
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::run::progress::Progress;
+use crate::progress::Progress;
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 16;

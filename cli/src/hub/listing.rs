@@ -135,6 +135,9 @@ fn is_needed(path: &str, all: &[&str]) -> bool {
     }
 }
 
+/// The graph in 8 bits.
+const INT8: &str = "model_int8.onnx";
+
 /// Whether it is the graph that a pack takes of that folder (model.onnx, or the only one), or weights of that graph.
 fn is_of_graph(folder: &str, name: &str, all: &[&str]) -> bool {
     let beside = all.iter().filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/'));
@@ -144,12 +147,15 @@ fn is_of_graph(folder: &str, name: &str, all: &[&str]) -> bool {
         [only] => only,
         _ => return false,
     };
+    // Beside the graph itself, the same in 8 bits: what `--precision int8` and the choice of `auto` take.
+    let own =
+        |graph: &str| name == graph || name.starts_with(&format!("{graph}_")) || name.starts_with(&format!("{graph}."));
+    if graph == "model.onnx" && graphs.contains(&INT8) && own(INT8) {
+        return true;
+    }
     let of_other = graphs.iter().any(|other| *other != graph && name.starts_with(other));
     // External data is called model.onnx_data or model.onnx.data, weights.pb in old exports.
-    name == graph
-        || name.starts_with(&format!("{graph}_"))
-        || name.starts_with(&format!("{graph}."))
-        || (!of_other && [".pb", ".onnx_data", ".data"].iter().any(|end| name.ends_with(end)))
+    own(graph) || (!of_other && [".pb", ".onnx_data", ".data"].iter().any(|end| name.ends_with(end)))
 }
 
 fn is_graph(name: &str) -> bool {
@@ -197,6 +203,8 @@ mod tests {
             "unet/model.onnx",
             "unet/model.onnx_data",
             "unet/model.onnx_data_1",
+            "unet/model_int8.onnx",
+            "unet/model_int8.onnx_data",
             "unet/weights.pb",
             "vae_decoder/decoder.onnx",
             "vae_encoder/model.onnx",
@@ -220,6 +228,8 @@ mod tests {
         ];
         let all: Vec<&str> = wanted.iter().chain(&others).copied().collect();
         assert_eq!(needed(&all), wanted);
+        // Without the graph that it belongs to it is one of several.
+        assert!(needed(&["unet/model_int8.onnx", "unet/model_fp16.onnx"]).is_empty());
         // Which of several would be meant nobody knows.
         assert!(needed(&["unet/a.onnx", "unet/b.onnx", "unet/a.onnx_data"]).is_empty());
     }

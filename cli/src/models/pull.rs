@@ -7,7 +7,7 @@ use livediffusion_onnx::Pack;
 use crate::args::PullArgs;
 use crate::failure::{Failure, MISSING, Outcome, RUNNING};
 use crate::hub::{Client, Download, Environment, RemoteFile, RepoCache, Wanted, checked_revision, no_pack, room};
-use crate::run::progress::Progress;
+use crate::progress::Progress;
 
 /// The branch that is meant where none is named.
 const MAIN: &str = "main";

@@ -3,9 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use livediffusion_onnx::{
-    LoadedPack, Pack, Precision, Provider, ProviderChoice, Runtime, SessionSettings, load_networks,
-};
+use livediffusion_onnx::{GpuSettings, LoadedPack, Pack, Runtime, SessionSettings, load_networks};
 use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::{Conditioning, Networks, Row, SharedText, TextEncoder as _};
@@ -22,17 +20,18 @@ use crate::failure::{Failure, Outcome, USAGE};
 /// The mode that reads x̂0 out without boundary scalings.
 pub(super) const TURBO: &str = "txt2img_sd_turbo";
 
-/// The case's networks, in f32: bf16 would fail by its own rounding.
+/// The case's networks, as the arguments say: on the CPU in f32 unless they ask for something else.
 pub(super) fn load(args: &ReplayArgs, case: &Case, folder: &Path) -> Outcome<LoadedPack> {
     let pack = Pack::open(folder)?;
     if args.level == Level::EndToEnd && case.is_img2img() && pack.vae_kind.is_none() {
         let what = format!("{} has no vae_encoder/, which an img2img case needs", folder.display());
         return Err(Failure::usage(what, "replay at --level networks, or add the VAE encoder to the pack"));
     }
-    let runtime = Runtime::load(args.ort_lib.as_deref())?;
+    let runtime = Runtime::load_with(args.ort_lib.as_deref(), args.cuda_lib_dir.as_deref())?;
     let settings = SessionSettings {
-        provider: ProviderChoice::Fixed(Provider::Cpu),
-        precision: Precision::F32,
+        provider: args.provider,
+        precision: args.precision,
+        gpu: GpuSettings { device: args.gpu, ..GpuSettings::default() },
         // The networks of cases are tiny, and many cases are replayed at once: more threads only wait for one another.
         threads: Some(1),
         ..SessionSettings::default()

@@ -1,7 +1,6 @@
 //! `livediffusion run`: a video in, the repainted video out.
 
-pub(crate) mod progress;
-pub(crate) mod report;
+mod report;
 mod snapshot;
 pub(crate) mod stream;
 
@@ -17,7 +16,6 @@ use livediffusion_pipeline::frame::{PictureView, Size};
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
 use livediffusion_pipeline::{Control, PresetValues};
 
-use self::progress::Progress;
 use self::report::Report;
 use self::stream::{Frames, Stream};
 use crate::args::RunArgs;
@@ -25,6 +23,7 @@ use crate::config;
 use crate::failure::{Failure, Outcome, RUNNING};
 use crate::live::desk::Desk;
 use crate::live::{Keys, Live, Sources, parse_address};
+use crate::progress::Progress;
 use crate::session::{Backend, OpenPack, Session};
 
 /// The input that is no input: txt2img.
@@ -76,7 +75,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let source = source?;
     let backend = backend.map_err(|_| Failure::new(RUNNING, "loading ONNX Runtime panicked"))??;
     let live = source.as_ref().is_some_and(|source| source.info().live);
-    let lanes = config::lanes(&args.model, &open.pack, &parameters, live);
+    let lanes = config::lanes(&args.model, (&open.pack, &parameters), backend.provider(), live);
     open.expect(&parameters, size);
     let mut session = Session::load_on(backend, &args.model, open, lanes)?;
     let settings = session.settings(parameters, size)?;

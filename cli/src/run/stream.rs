@@ -12,11 +12,11 @@ use livediffusion_pipeline::frame::FrameMeta;
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
 
-use super::progress::Progress;
 use super::{pack_into, snapshot};
 use crate::failure::{Failure, Outcome, RUNNING};
 use crate::live::desk::{Desk, Shown};
 use crate::live::{restore_terminal, tell};
+use crate::progress::Progress;
 
 /// How long the source is waited for before the loop looks whether it shall stop: what Ctrl-C waits at most.
 const PATIENCE: Duration = Duration::from_millis(100);

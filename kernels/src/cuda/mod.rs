@@ -11,7 +11,6 @@ mod driver;
 mod find;
 mod memory;
 mod nvrtc;
-mod overlap;
 mod stream;
 
 pub use cache::ImageCache;
@@ -21,5 +20,4 @@ pub use driver::Driver;
 pub use find::NvrtcSearch;
 pub(crate) use memory::{DeviceMemory, PinnedMemory};
 pub use nvrtc::Nvrtc;
-pub use overlap::Overlap;
 pub use stream::{Event, Stream};

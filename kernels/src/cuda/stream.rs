@@ -7,7 +7,7 @@ use cudarc::driver::{CudaEvent, CudaStream, result};
 
 use crate::cuda::device::Cuda;
 use crate::cuda::driver::error;
-use crate::gpu::{GpuError, Kernel, Launch, Limits, Place, Shape, Tensor, View, ViewMut};
+use crate::gpu::{DType, GpuError, Kernel, Launch, Limits, Mark, Place, Queue, Shape, Tensor, View, ViewMut};
 
 /// A stream of a card.
 #[derive(Clone, Debug)]
@@ -98,6 +98,14 @@ impl Stream {
         self.stream.synchronize().map_err(|e| error("waiting for a stream", e))
     }
 
+    /// Bytes of a tensor of this card.
+    fn bytes(&self, what: &str, view: View<'_>) -> Result<usize, GpuError> {
+        if view.place() == self.place() {
+            return Ok(view.len() * view.dtype().size());
+        }
+        Err(GpuError::misuse(format!("{what}: {view:?}")))
+    }
+
     fn bind(&self) -> Result<(), GpuError> {
         self.cuda.context().bind_to_thread().map_err(|e| error("taking the context", e))
     }
@@ -112,6 +120,76 @@ impl Event {
     /// Milliseconds from this one to a later one, as the card's clock has it.
     pub fn ms_until(&self, later: &Self) -> Result<f32, GpuError> {
         self.0.elapsed_ms(&later.0).map_err(|e| error("reading the card's clock", e))
+    }
+}
+
+impl Queue for Stream {
+    type Mark = Event;
+
+    fn beside(&self) -> Result<Self, GpuError> {
+        self.cuda.stream()
+    }
+
+    fn zeros(&self, dtype: DType, shape: &[usize]) -> Result<Tensor, GpuError> {
+        self.cuda.zeros(dtype, shape)
+    }
+
+    fn pinned(&self, dtype: DType, shape: &[usize]) -> Result<Tensor, GpuError> {
+        self.cuda.pinned(dtype, shape)
+    }
+
+    fn upload(&self, from: &Tensor, to: ViewMut<'_>) -> Result<(), GpuError> {
+        self.upload(from, to)
+    }
+
+    fn download(&self, from: View<'_>, to: &mut Tensor) -> Result<(), GpuError> {
+        self.download(from, to)
+    }
+
+    #[allow(unsafe_code, reason = "a copy that goes on after the call")]
+    fn copy(&self, from: View<'_>, to: ViewMut<'_>) -> Result<(), GpuError> {
+        let to = to.into_view();
+        let bytes = self.bytes("copy", from)?;
+        if self.bytes("copy", to)? != bytes || from.dtype() != to.dtype() {
+            return Err(GpuError::misuse(format!("copy: {from:?} and {to:?}")));
+        }
+        self.bind()?;
+        // SAFETY: both are borrowed memory of this card of that many bytes, `to` for nobody else, and are freed only when the card
+        // stands still; what comes later in this stream comes after the copy.
+        unsafe { result::memcpy_dtod_async(to.address(), from.address(), bytes, self.stream.cu_stream()) }
+            .map_err(|e| error("copying within the card", e))
+    }
+
+    #[allow(unsafe_code, reason = "memory that is written after the call")]
+    fn clear(&self, to: ViewMut<'_>) -> Result<(), GpuError> {
+        let to = to.into_view();
+        let bytes = self.bytes("clear", to)?;
+        self.bind()?;
+        // SAFETY: as in `copy`.
+        unsafe { result::memset_d8_async(to.address(), 0, bytes, self.stream.cu_stream()) }
+            .map_err(|e| error("clearing memory", e))
+    }
+
+    fn mark(&self) -> Result<Event, GpuError> {
+        self.event()
+    }
+
+    fn record(&self, mark: &Event) -> Result<(), GpuError> {
+        self.record(mark)
+    }
+
+    fn wait(&self, mark: &Event) -> Result<(), GpuError> {
+        self.wait(mark)
+    }
+}
+
+impl Mark for Event {
+    fn synchronize(&self) -> Result<(), GpuError> {
+        self.synchronize()
+    }
+
+    fn ms_until(&self, later: &Self) -> Result<f32, GpuError> {
+        self.ms_until(later)
     }
 }
 

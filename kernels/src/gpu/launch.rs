@@ -58,6 +58,14 @@ kernels! {
     AdvanceF32 = "advance_f32",
     /// All slots by a step, from predictions in f16.
     AdvanceF16 = "advance_f16",
+    /// A sample of a KL posterior whose moments are in f32.
+    PosteriorF32 = "posterior_f32",
+    /// A sample of a KL posterior whose moments are in f16.
+    PosteriorF16 = "posterior_f16",
+    /// A latent to the decoder's scale, in f32.
+    UnscaleF32 = "unscale_f32",
+    /// A latent to the decoder's scale, in f16.
+    UnscaleF16 = "unscale_f16",
     /// Sums of the similarity filter.
     Similarity = "similarity_f32",
 }

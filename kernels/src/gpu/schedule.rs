@@ -55,6 +55,16 @@ impl Schedule {
         (self.submitted - self.collected) as usize
     }
 
+    /// The set that the next frame has, vacant or not.
+    pub fn next_in(&self) -> usize {
+        self.set_of(self.submitted)
+    }
+
+    /// The set of the oldest picture on its way, or of the next frame if there is none.
+    pub fn next_out(&self) -> usize {
+        self.set_of(self.collected)
+    }
+
     /// The set that the next frame is to be written into; `None` while all are on their way.
     pub fn vacant(&self) -> Option<usize> {
         (self.in_flight() < self.sets).then(|| self.set_of(self.submitted))

@@ -8,6 +8,7 @@ pub const SOURCE: &str = concat!(
     include_str!("../half.cu"),
     include_str!("../blend.cu"),
     include_str!("../advance.cu"),
+    include_str!("../latent.cu"),
     include_str!("../similarity.cu"),
 );
 

@@ -21,6 +21,10 @@ pub enum DType {
     F64,
     /// Flags and tickets.
     U32,
+    /// Time steps of networks that count them.
+    I32,
+    /// Time steps, as most exports have them.
+    I64,
 }
 
 impl DType {
@@ -29,8 +33,8 @@ impl DType {
         match self {
             Self::U8 => 1,
             Self::F16 => 2,
-            Self::F32 | Self::U32 => 4,
-            Self::F64 => 8,
+            Self::F32 | Self::U32 | Self::I32 => 4,
+            Self::F64 | Self::I64 => 8,
         }
     }
 }
@@ -43,6 +47,8 @@ impl fmt::Display for DType {
             Self::F32 => "f32",
             Self::F64 => "f64",
             Self::U32 => "u32",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
         })
     }
 }
@@ -65,7 +71,7 @@ macro_rules! elements {
         }
     )*};
 }
-elements!(u8 => U8, f16 => F16, f32 => F32, f64 => F64, u32 => U32);
+elements!(u8 => U8, f16 => F16, f32 => F32, f64 => F64, u32 => U32, i32 => I32, i64 => I64);
 
 /// Whose memory it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

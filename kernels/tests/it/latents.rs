@@ -1,7 +1,9 @@
 //! Latents: conversion, blending, admitting and advancing.
 
 use livediffusion_kernels::gpu::{DType, GpuErrorKind, Tensor, calls};
-use livediffusion_kernels::{Guidance, History, StepCoefficients, admit, advance, blend, f16, f16_to_f32, f32_to_f16};
+use livediffusion_kernels::{
+    Guidance, History, StepCoefficients, admit, advance, blend, f16, f16_to_f32, f32_to_f16, sample_posterior, unscale,
+};
 use proptest::prelude::*;
 
 use crate::host::Host;
@@ -97,6 +99,51 @@ proptest! {
         calls::admit(&host, (alpha, sigma), affine, from.view(), noise.view(), kept.view_mut(), x.view_mut()).unwrap();
         all_same(kept.as_slice().unwrap(), &latent)?;
         all_same(x.as_slice().unwrap(), &want)?;
+    }
+}
+
+proptest! {
+    #[test]
+    fn posteriors_are_sampled_and_latents_unscaled_alike(
+        rows in prop::collection::vec((values(), prop_oneof![9 => -40.0_f32..25.0, 1 => values()], values()), 1..500),
+        (scale, shift) in (0.1_f32..2.0, -1.0_f32..1.0),
+        as_half: bool,
+        multiprocessors in 1u32..4,
+    ) {
+        let Some(host) = Host::new(multiprocessors) else { return Ok(()) };
+        let narrowed = |v: f32| if as_half { f16::from_f32(v).to_f32() } else { v };
+        let mean: Vec<f32> = rows.iter().map(|row| narrowed(row.0)).collect();
+        let log_variance: Vec<f32> = rows.iter().map(|row| narrowed(row.1)).collect();
+        let noise: Vec<f32> = rows.iter().map(|row| row.2).collect();
+        let len = rows.len();
+        let moments = |values: &[f32]| {
+            if as_half {
+                Tensor::from_values(&values.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>(), &[len])
+            } else {
+                tensor(values)
+            }
+        };
+        let mut want = vec![0.0; len];
+        sample_posterior(&mean, &log_variance, &noise, &mut want);
+        let mut sample = Tensor::host(DType::F32, &[len]);
+        let (m, v, n) = (moments(&mean), moments(&log_variance), tensor(&noise));
+        calls::posterior(&host, m.view(), v.view(), n.view(), sample.view_mut()).unwrap();
+        for (have, want) in sample.as_slice::<f32>().unwrap().iter().zip(&want) {
+            // Two libraries' exponentials may differ in the last bit.
+            let close = (have - want).abs() <= 4.0 * f32::EPSILON * want.abs().max(1e-30);
+            prop_assert!(have == want || close || (have.is_nan() && want.is_nan()), "{} instead of {}", have, want);
+        }
+
+        unscale(scale, shift, &noise, &mut want);
+        let mut out = Tensor::host(if as_half { DType::F16 } else { DType::F32 }, &[len]);
+        calls::unscale(&host, (scale, shift), n.view(), out.view_mut()).unwrap();
+        if as_half {
+            let want: Vec<f32> = want.iter().map(|v| f16::from_f32(*v).to_f32()).collect();
+            let have: Vec<f32> = out.as_slice::<f16>().unwrap().iter().map(|v| v.to_f32()).collect();
+            all_same(&have, &want)?;
+        } else {
+            all_same(out.as_slice().unwrap(), &want)?;
+        }
     }
 }
 
@@ -234,8 +281,7 @@ proptest! {
                     x: mine,
                 });
             }
-            calls::advance(&host, &mut slots).unwrap();
-            drop(slots);
+            calls::advance(&host, slots).unwrap();
             for (i, (slot, case)) in cpu.iter_mut().zip(&cases).enumerate() {
                 slot.advance(case, &case.steps[turn]);
                 all_same(&x.as_slice::<f32>().unwrap()[i * len..][..len], &slot.x)?;
@@ -251,9 +297,9 @@ fn a_step_with_noise_needs_noise() {
     let (mut x, prediction) = (tensor(&[0.0; 4]), tensor(&[0.0; 4]));
     let step = StepCoefficients { next_z: 0.5, ..StepCoefficients::default() };
     let guidance = calls::SlotGuidance::None;
-    let mut slots =
+    let slots =
         [calls::Slot { step, guidance, prediction: prediction.view(), noise: None, history: None, x: x.view_mut() }];
-    let error = calls::advance(&host, &mut slots).unwrap_err();
+    let error = calls::advance(&host, slots).unwrap_err();
     assert_eq!(error.kind, GpuErrorKind::Misuse);
     assert!(calls::Ring::new(Tensor::host(DType::F32, &[4, 4])).is_err(), "more than the solvers ask for");
 }

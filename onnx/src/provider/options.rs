@@ -27,6 +27,9 @@ pub(crate) fn cuda(gpu: &GpuSettings) -> Options {
         ("prefer_nhwc", switch(true)),
         ("use_tf32", switch(gpu.tf32)),
     ];
+    if gpu.graphs {
+        options.push(("enable_cuda_graph", switch(true)));
+    }
     stream(gpu, &mut options);
     options
 }
@@ -139,14 +142,23 @@ mod tests {
         assert_eq!(value(&options, "cudnn_conv_algo_search"), Some("EXHAUSTIVE"));
         assert_eq!((value(&options, "use_tf32"), value(&options, "device_id")), (Some("0"), Some("0")));
         assert_eq!(value(&options, "has_user_compute_stream"), None);
+        assert_eq!(value(&options, "enable_cuda_graph"), None);
         #[allow(unsafe_code, reason = "no session is made with it")]
         // SAFETY: the handle is only printed.
         let stream = unsafe { UserStream::new(std::ptr::without_provenance_mut(0x1000)) };
-        let options = cuda(&GpuSettings { device: 2, tf32: true, quick_start: true, stream: Some(stream) });
+        let options = cuda(&GpuSettings {
+            device: 2,
+            tf32: true,
+            quick_start: true,
+            graphs: true,
+            stream: Some(stream),
+            ..GpuSettings::default()
+        });
         assert_eq!(value(&options, "cudnn_conv_algo_search"), Some("HEURISTIC"));
         assert_eq!((value(&options, "use_tf32"), value(&options, "device_id")), (Some("1"), Some("2")));
         assert_eq!(value(&options, "has_user_compute_stream"), Some("1"));
         assert_eq!(value(&options, "user_compute_stream"), Some("4096"));
+        assert_eq!(value(&options, "enable_cuda_graph"), Some("1"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A profile names every dynamic input, or it is refused; and a call outside of it is an error rather than a new engine, which
 //! would take minutes in the middle of a stream. So it spans one row to the most that the session ever calls with, and pictures
-//! from 256 pixels a side, to which adaptive quality may shrink them, to the session's size.
+//! from 256 pixels a side, to which adaptive quality may shrink them, to the largest that the session may be told to take.
 
 use std::fmt::Write as _;
 
@@ -15,6 +15,8 @@ pub struct Extent {
     pub width: usize,
     /// Height of the pictures.
     pub height: usize,
+    /// Longest side, in pixels, that pictures may come to have while the session runs; 0 for no longer than these.
+    pub most_side: usize,
     /// Rows of the U-Net in a usual call: steps × frame buffer, and those of the negative prompt.
     pub rows: usize,
     /// Rows that a call may come to have while the session runs, as steps and guidance change.
@@ -86,10 +88,8 @@ pub(crate) fn profile(inputs: &[&TensorInfo], extent: &Extent) -> Option<[String
 /// Smallest, usual and largest length of a dynamic side.
 fn range(kind: Kind, axis: usize, extent: &Extent) -> Option<[usize; 3]> {
     let rows = [1, extent.rows.max(1), extent.most_rows.max(extent.rows).max(1)];
-    let side = |pixels: usize, unit: usize| {
-        let (smallest, largest) = (pixels.min(SMALLEST) / unit, pixels / unit);
-        [smallest, largest, largest]
-    };
+    let side =
+        |pixels: usize, unit: usize| [pixels.min(SMALLEST) / unit, pixels / unit, pixels.max(extent.most_side) / unit];
     match (kind, axis) {
         (_, 0) => Some(rows),
         (Kind::Picture, 2) => Some(side(extent.height, 1)),
@@ -112,7 +112,8 @@ mod tests {
         TensorInfo { name: name.into(), dtype: DType::F16, dims: Some(dims.iter().map(dim).collect()) }
     }
 
-    const EXTENT: Extent = Extent { width: 768, height: 512, rows: 2, most_rows: 4, tokens: 77, factor: 8 };
+    const EXTENT: Extent =
+        Extent { width: 768, height: 512, most_side: 0, rows: 2, most_rows: 4, tokens: 77, factor: 8 };
 
     #[test]
     fn every_dynamic_input_of_a_unet_is_named() {
@@ -136,6 +137,17 @@ mod tests {
         let small = Extent { width: 128, height: 256, rows: 1, most_rows: 1, ..EXTENT };
         let shapes = profile(&[&picture], &small).unwrap();
         assert_eq!(shapes, ["sample:1x3x256x128"; 3]);
+    }
+
+    #[test]
+    fn a_larger_size_that_may_come_is_within_and_the_usual_one_stays() {
+        let extent = Extent { most_side: 640, ..EXTENT };
+        let picture = input("sample", &[None, Some(3), None, None]);
+        let shapes = profile(&[&picture], &extent).unwrap();
+        // No side is shorter than the session's own.
+        assert_eq!(shapes, ["sample:1x3x256x256", "sample:2x3x512x768", "sample:4x3x640x768"]);
+        let latent = input("latent_sample", &[None, Some(4), None, None]);
+        assert_eq!(profile(&[&latent], &extent).unwrap()[2], "latent_sample:4x4x80x96");
     }
 
     #[test]

@@ -127,6 +127,7 @@ impl FromStr for OpenVinoDevice {
 
 /// How a GPU's sessions are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 pub struct GpuSettings {
     /// Which card.
     pub device: u32,
@@ -134,6 +135,11 @@ pub struct GpuSettings {
     pub tf32: bool,
     /// Whether cuDNN picks convolutions by rule rather than by trying all: starts sooner, may run slower.
     pub quick_start: bool,
+    /// Whether CUDA runs a network's kernels as one graph, captured in the first calls of each shape: less work for the host.
+    /// Networks of which a node is not on the card run without, and say so.
+    pub graphs: bool,
+    /// Whether frames pass through the host between the networks, as on devices without kernels of ours.
+    pub frames_on_host: bool,
     /// A CUDA stream of the caller's, for the networks too.
     pub stream: Option<UserStream>,
 }

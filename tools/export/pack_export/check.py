@@ -1,7 +1,6 @@
 """Whether a graph gives what PyTorch gives."""
 
 import numpy
-import onnxruntime
 import torch
 
 from .failure import FAILED, Failure, one_line
@@ -28,6 +27,9 @@ def expected(network):
 
 
 def session(path, threads=0, provider="CPUExecutionProvider"):
+    # Not before it is needed: --no-check works where there is none.
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     return onnxruntime.InferenceSession(str(path), options, providers=[provider])

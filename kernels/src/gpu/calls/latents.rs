@@ -1,10 +1,11 @@
 //! What happens to latents between the networks.
 
 use crate::advance::{MAX_HISTORY, StepCoefficients};
-use crate::gpu::arguments::{BatchArguments, MAX_SLOTS, SlotArguments};
+use crate::gpu::arguments::{BatchArguments, SlotArguments};
 use crate::gpu::calls::{by_type, check, launch, shape};
 use crate::gpu::error::GpuError;
 use crate::gpu::launch::{Kernel, Launch, Shape};
+use crate::gpu::queue::Queue;
 use crate::gpu::tensor::{DType, Tensor, View, ViewMut};
 
 /// [`admit`](crate::admit) of what the encoder gave, in f32 or f16: `latent` becomes (given − shift) · scale, and `x`
@@ -26,6 +27,40 @@ pub fn admit(
     let x = check(queue, "x", x.into_view(), DType::F32, len)?;
     let (count, shape) = (len as u64, shape(len, 4, queue.limits()));
     launch!(queue, kernel, shape, alpha, sigma, shift, scale, given, noise, latent, x, count)
+}
+
+/// [`sample_posterior`](crate::sample_posterior) of moments in f32 or f16, both of one type.
+pub fn posterior(
+    queue: &impl Launch,
+    mean: View<'_>,
+    log_variance: View<'_>,
+    noise: View<'_>,
+    out: ViewMut<'_>,
+) -> Result<(), GpuError> {
+    let (len, dtype) = (mean.len(), mean.dtype());
+    let kernel = by_type("mean", dtype, Kernel::PosteriorF32, Kernel::PosteriorF16)?;
+    let mean = check(queue, "mean", mean, dtype, len)?;
+    let log_variance = check(queue, "log-variance", log_variance, dtype, len)?;
+    let noise = check(queue, "noise", noise, DType::F32, len)?;
+    let out = check(queue, "sample", out.into_view(), DType::F32, len)?;
+    let (count, shape) = (len as u64, shape(len, 4, queue.limits()));
+    launch!(queue, kernel, shape, mean, log_variance, noise, out, count)
+}
+
+/// [`unscale`](crate::unscale) into f32 or f16.
+pub fn unscale(
+    queue: &impl Launch,
+    (scale, shift): (f32, f32),
+    latent: View<'_>,
+    out: ViewMut<'_>,
+) -> Result<(), GpuError> {
+    let (len, out) = (latent.len(), out.into_view());
+    let dtype = out.dtype();
+    let kernel = by_type("latent for the decoder", dtype, Kernel::UnscaleF32, Kernel::UnscaleF16)?;
+    let latent = check(queue, "latent", latent, DType::F32, len)?;
+    let out = check(queue, "latent for the decoder", out, dtype, len)?;
+    let (count, shape) = (len as u64, shape(len, 16 / dtype.size(), queue.limits()));
+    launch!(queue, kernel, shape, scale, shift, latent, out, count)
 }
 
 /// [`blend`](crate::blend).
@@ -76,6 +111,17 @@ impl Ring {
             return Err(GpuError::misuse(format!("a history of {entries:?}")));
         }
         Ok(Self { entries, capacity, newest: 0 })
+    }
+
+    /// Entries kept.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets all of them, for another frame.
+    pub fn reset<Q: Queue>(&mut self, queue: &Q) -> Result<(), GpuError> {
+        self.newest = 0;
+        queue.clear(self.entries.view_mut())
     }
 }
 
@@ -130,24 +176,29 @@ pub struct Slot<'a> {
     pub x: ViewMut<'a>,
 }
 
-/// [`advance`](crate::advance) of all slots, in one launch for each [`MAX_SLOTS`] of them.
-pub fn advance(queue: &impl Launch, slots: &mut [Slot<'_>]) -> Result<(), GpuError> {
-    let Some(first) = slots.first() else {
+/// [`advance`](crate::advance) of all slots, in one launch for each [`MAX_SLOTS`](crate::gpu::MAX_SLOTS) of them. Allocates nothing. After an error some
+/// of them may have been advanced.
+pub fn advance<'a>(queue: &impl Launch, slots: impl IntoIterator<Item = Slot<'a>>) -> Result<(), GpuError> {
+    let mut slots = slots.into_iter().peekable();
+    let Some(first) = slots.peek() else {
         return Ok(());
     };
     let (len, dtype) = (first.x.as_view().len(), first.prediction.dtype());
     let kernel = by_type("prediction", dtype, Kernel::AdvanceF32, Kernel::AdvanceF16)?;
     let count = len as u64;
-    for slots in slots.chunks_mut(MAX_SLOTS) {
+    while slots.peek().is_some() {
         let mut batch = BatchArguments::default();
-        for (arguments, slot) in batch.slots.iter_mut().zip(slots.iter()) {
+        let mut rows = 0;
+        for (arguments, mut slot) in batch.slots.iter_mut().zip(slots.by_ref()) {
             *arguments = slot.arguments(queue, (dtype, len))?;
+            if let Some(ring) = slot.history.as_mut() {
+                // As the kernel will have left it.
+                ring.newest = (ring.newest + ring.capacity - 1) % ring.capacity;
+            }
+            rows += 1;
         }
-        let shape = Shape::for_items(len.div_ceil(4), slots.len() as u32, queue.limits());
+        let shape = Shape::for_items(len.div_ceil(4), rows, queue.limits());
         launch!(queue, kernel, shape, batch, count)?;
-        for ring in slots.iter_mut().filter_map(|slot| slot.history.as_mut()) {
-            ring.newest = (ring.newest + ring.capacity - 1) % ring.capacity;
-        }
     }
     Ok(())
 }

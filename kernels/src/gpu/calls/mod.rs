@@ -9,7 +9,7 @@ use crate::gpu::error::GpuError;
 use crate::gpu::launch::{Kernel, Launch, Limits, Shape};
 use crate::gpu::tensor::{DType, View};
 
-pub use latents::{Ring, Slot, SlotGuidance, admit, advance, blend, narrow, widen};
+pub use latents::{Ring, Slot, SlotGuidance, admit, advance, blend, narrow, posterior, unscale, widen};
 pub use pictures::{DevicePicture, SimilarityScratch, chw_to_rgb8, picture_to_chw, similarity};
 
 /// Launches, with the arguments in the order of the kernel's parameters.

@@ -24,6 +24,10 @@ extern "C" int livediffusion_launch(const char* name, unsigned blocks, unsigned 
     KERNEL(admit_f16, false)
     KERNEL(advance_f32, false)
     KERNEL(advance_f16, false)
+    KERNEL(posterior_f32, false)
+    KERNEL(posterior_f16, false)
+    KERNEL(unscale_f32, false)
+    KERNEL(unscale_f16, false)
     KERNEL(similarity_f32, true)
     return 1;
 }

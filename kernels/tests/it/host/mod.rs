@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, reason = "a library made here is loaded and called")]
 
+mod queue;
+
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,7 @@ const FLAGS: [&str; 11] = [
 ];
 
 /// The host in place of a card that has as much room as told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Host {
     entry: Entry,
     limits: Limits,
@@ -86,7 +88,8 @@ fn library() -> Result<Option<PathBuf>, String> {
         eprintln!("skipped: no C++ compiler (apt-get install g++)");
         return Ok(None);
     };
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/host");
+    // Also where another crate's tests take this file in.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/tests/it/host");
     let read = |name: &str| std::fs::read_to_string(here.join(name)).unwrap();
     let mut hash = Sha256::new();
     for part in [SOURCE, &read("shim.h"), &read("host.cpp"), &FLAGS.join(" ")] {

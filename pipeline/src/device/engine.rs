@@ -1,0 +1,439 @@
+//! One stream on a device: frames in, repainted frames out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use livediffusion_kernels::gpu::calls::{self, DevicePicture};
+use livediffusion_kernels::gpu::{DType, GpuError, Overlap, Queue, Tensor, Work};
+use livediffusion_kernels::{Crop, Filter, Normalise, PixelFormat, rgb8_to_chw};
+
+use super::album::Album;
+use super::batch::DeviceBatch;
+use super::noise::DeviceNoise;
+use super::timeline::Timeline;
+use super::{DeviceNetworks, DeviceStream};
+use crate::emit::MAX_FAILED_IN_A_ROW;
+use crate::emitted::Emitted;
+use crate::error::EngineError;
+use crate::facts::{ModelFacts, make_plan};
+use crate::frame::{FrameMeta, PictureView, Size};
+use crate::layout::noise_origin;
+use crate::model::ModelError;
+use crate::noise::{SeededNoise, SeededUniform};
+use crate::params::{Parameters, PromptPolicy};
+use crate::plan::Plan;
+use crate::schedule::NoiseSchedule;
+use crate::settings::{Control, Settings};
+use crate::similarity::{Decision, SimilarityFilter};
+use crate::slot::Fate;
+use crate::stats::{Clock, Stage, Stats};
+use crate::stream_batch::{Admission, GuidanceSettings};
+
+/// Why a stream under these parameters cannot be a [`DeviceEngine`]; `None` if it can.
+pub fn refusal(parameters: &Parameters) -> Option<&'static str> {
+    if parameters.frame_buffer > 1 {
+        return Some("a frame buffer of several frames");
+    }
+    parameters.target_fps.map(|_| "a frame rate that is held (--target-fps)")
+}
+
+/// A frame, or the lack of one, whose turn comes when those before it have left.
+enum Flight {
+    /// A set of buffers whose picture is this frame's.
+    Painted(FrameMeta),
+    /// A set of buffers without a picture: the stream batch was not full.
+    Nothing,
+    /// The picture before it again.
+    Repeat(FrameMeta),
+}
+
+/// What comes into the stream with a piece of work.
+#[derive(Clone, Copy)]
+enum Entry {
+    /// The picture that was written into the set's buffer.
+    Picture(FrameMeta),
+    /// The noise that was written into the set's staging memory.
+    Noise(FrameMeta),
+}
+
+/// What belongs to a set of the overlap's buffers.
+struct Desk<Q: Queue> {
+    timeline: Timeline<Q>,
+    /// Pinned: x and x0_ref of a txt2img frame, or the noise of a posterior in the first.
+    staging: Option<[Tensor; 2]>,
+}
+
+/// A running stream whose latents, noise and tensors are in a device's memory.
+pub struct DeviceEngine<Q: Queue> {
+    queue: Q,
+    networks: DeviceNetworks<Q>,
+    facts: ModelFacts,
+    schedule: NoiseSchedule,
+    size: Size,
+    len: usize,
+    control: Control,
+    settings: Arc<Settings>,
+    seen: Arc<Settings>,
+    admission: Admission,
+    noise: Arc<DeviceNoise>,
+    filter: SimilarityFilter,
+    uniform: SeededUniform,
+    /// The frame as the similarity filter looks at it.
+    looked_at: Vec<f32>,
+    batch: DeviceBatch,
+    overlap: Overlap<Q>,
+    desks: Vec<Desk<Q>>,
+    /// Noise of a posterior, and its sample.
+    sampled: Option<[Tensor; 2]>,
+    flights: VecDeque<Flight>,
+    /// Frames that may be on their way when a call returns.
+    ahead: usize,
+    generating: bool,
+    failed_in_a_row: u32,
+    album: Album,
+    clock: Box<dyn Clock>,
+    stats: Stats,
+}
+
+impl<Q: Queue> DeviceEngine<Q> {
+    /// Makes a stream of pictures of `size` under the settings that `control` holds, with up to `lanes` frames on their way: 1
+    /// waits for each picture, the least delay; more overlap copies with work, and hand pictures out calls later.
+    ///
+    /// # Errors
+    /// A size or a t_index_list that the model cannot do, settings that [`refusal`] names, a device without memory.
+    pub fn new(
+        queue: Q,
+        networks: DeviceNetworks<Q>,
+        (facts, size): (ModelFacts, Size),
+        control: Control,
+        lanes: usize,
+        clock: Box<dyn Clock>,
+    ) -> Result<Self, EngineError> {
+        let shape = facts.latent_shape(size)?;
+        let schedule = NoiseSchedule::new(&facts.scheduler)?;
+        let settings = control.load();
+        let parameters = &settings.parameters;
+        if let Some(why) = refusal(parameters) {
+            return Err(ModelError::new(format!("a stream on a device cannot have {why}")).into());
+        }
+        let plan = Arc::new(make_plan(&facts.scheduler, &schedule, parameters)?);
+        let (len, bytes) = (shape.len(), 3 * size.pixels());
+        let seeded = SeededNoise::blend(&parameters.seed_weights(), plan.len(), len);
+        let noise = Arc::new(DeviceNoise::new(&queue, &seeded, plan.len(), len)?);
+        let uniform = SeededUniform::new(parameters.seed);
+        let admission = Admission { plan, noise: Arc::new(seeded), prompts: Arc::clone(&settings.prompts) };
+        let sets = lanes.max(1);
+        let overlap = Overlap::new(&queue, sets, (bytes, bytes))?;
+        let desks = (0..sets).map(|_| Desk { timeline: Timeline::new(), staging: None }).collect();
+        Ok(Self {
+            queue,
+            networks,
+            facts,
+            schedule,
+            size,
+            len,
+            control,
+            seen: Arc::clone(&settings),
+            settings,
+            admission,
+            noise,
+            filter: SimilarityFilter::default(),
+            uniform,
+            looked_at: Vec::new(),
+            batch: DeviceBatch::new(shape),
+            overlap,
+            desks,
+            sampled: None,
+            flights: VecDeque::with_capacity(2 * sets),
+            ahead: sets - 1,
+            generating: false,
+            failed_in_a_row: 0,
+            album: Album::new(bytes),
+            clock,
+            stats: Stats::default(),
+        })
+    }
+
+    /// Starts a call: as [`Engine`](crate::engine::Engine) does.
+    fn begin(&mut self, generating: bool) -> Result<(), EngineError> {
+        self.album.clear();
+        if self.generating != generating {
+            self.finish_frames()?;
+            self.generating = generating;
+        }
+        let old = &self.settings;
+        if let Some((new, plan)) = self.facts.new_settings(&self.control, &mut self.seen, old, &self.schedule) {
+            self.take_up(new, plan)?;
+        }
+        Ok(())
+    }
+
+    fn take_up(&mut self, new: Arc<Settings>, plan: Plan) -> Result<(), EngineError> {
+        self.filter.reset();
+        let old = std::mem::replace(&mut self.settings, new);
+        let (new, old) = (&self.settings.parameters, &old.parameters);
+        let steps = plan.len();
+        if plan != *self.admission.plan {
+            self.admission.plan = Arc::new(plan);
+        }
+        let is_reseeded = (new.seed, &new.seeds) != (old.seed, &old.seeds);
+        if is_reseeded || new.t_index.len() != old.t_index.len() {
+            let seeded = SeededNoise::blend(&new.seed_weights(), steps, self.len);
+            self.noise = Arc::new(DeviceNoise::new(&self.queue, &seeded, steps, self.len)?);
+            self.admission.noise = Arc::new(seeded);
+        }
+        self.admission.prompts = Arc::clone(&self.settings.prompts);
+        if new.prompt_policy == PromptPolicy::All {
+            self.batch.replace_prompts(&self.admission.prompts);
+        }
+        Ok(())
+    }
+
+    /// Asks the similarity filter whether the frame is worth the networks.
+    fn decide(&mut self, picture: PictureView<'_>) -> Decision {
+        let parameters = &self.settings.parameters;
+        let Some(threshold) = parameters.similarity else {
+            self.filter.reset();
+            return Decision::PROCESS;
+        };
+        let started = self.clock.now();
+        let Size { width, height } = self.size;
+        self.looked_at.resize(3 * width * height, 0.0);
+        rgb8_to_chw(picture.rgb, picture.stride, width, height, &mut self.looked_at);
+        let (metric, most) = (parameters.similarity_metric, parameters.max_skip);
+        let uniform = || self.uniform.next_uniform();
+        let decision = self.filter.decide(&self.looked_at, metric, threshold, most, uniform);
+        self.stats.record(Stage::Similarity, self.clock.now().saturating_sub(started));
+        decision
+    }
+
+    /// Puts a call's work into the queue: the entry, the U-Net, and the pictures that leave.
+    fn work(&mut self, entry: Option<Entry>) -> Result<(), EngineError> {
+        if entry.is_some() || self.batch.needs_unet() {
+            self.make_room()?;
+            self.submit(entry, true)?;
+        } else {
+            self.batch.age();
+            while !self.settings.parameters.stream_batch && self.batch.has_unready() {
+                self.batch.age();
+            }
+        }
+        // What else is ready leaves too, each painted frame with a set of its own.
+        while let Some((meta, fate)) = self.batch.front() {
+            if fate == Fate::Painted {
+                self.make_room()?;
+                self.submit(None, false)?;
+            } else {
+                self.batch.leave(|_| Ok::<(), GpuError>(()))?;
+                self.flights.push_back(Flight::Repeat(meta));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a piece of work on one set of buffers: what enters, a call of the U-Net or several if `ticks`, and the first frame that
+    /// is ready then, if it is the next to leave.
+    fn submit(&mut self, entry: Option<Entry>, ticks: bool) -> Result<(), EngineError> {
+        let Self { overlap, networks, batch, desks, admission, noise, sampled, stats, settings, flights, .. } = self;
+        let (len, size, parameters) = (self.len, self.size, &settings.parameters);
+        let guidance = GuidanceSettings { cfg: parameters.cfg, scale: parameters.guidance, delta: parameters.delta };
+        let mut flight = Flight::Nothing;
+        let work = |work: Work<'_, Q>| -> Result<(), EngineError> {
+            let Work { queue, set, frame, picture, broken } = work;
+            let Desk { timeline, staging } = &mut desks[set];
+            timeline.begin(queue)?;
+            match (entry, &staging) {
+                (Some(Entry::Picture(meta)), _) => {
+                    let encoder = networks.encoder.as_mut().ok_or(EngineError::NoEncoder)?;
+                    let sides = (size.width, size.height);
+                    let plane = frame.view();
+                    let of = DevicePicture {
+                        format: PixelFormat::Rgb8,
+                        size: sides,
+                        plane,
+                        stride: 3 * size.width,
+                        chroma: None,
+                    };
+                    let (all, normal) = (Crop::all(sides), Normalise::SIGNED);
+                    calls::picture_to_chw(queue, &of, all, Filter::Area, normal, sides, encoder.picture())?;
+                    timeline.end(queue, Stage::Preprocess)?;
+                    encoder.run(queue)?;
+                    timeline.end(queue, Stage::Encode)?;
+                    let given = encoder.given()?;
+                    let staged = staging.as_ref().filter(|_| parameters.vae_sample);
+                    if let (Some(log_variance), Some([staged, _])) = (given.log_variance, staged) {
+                        let [z, sample] = once(sampled, || queue.zeros(DType::F32, &[len]))?;
+                        queue.upload(staged, z.view_mut())?;
+                        calls::posterior(queue, given.mean, log_variance, z.view(), sample.view_mut())?;
+                        batch.admit(queue, meta, (admission, noise), sample.view(), given.affine)?;
+                    } else {
+                        batch.admit(queue, meta, (admission, noise), given.mean, given.affine)?;
+                    }
+                }
+                (Some(Entry::Noise(meta)), Some(staged)) => {
+                    batch.admit_noise(queue, meta, (admission, noise), staged)?;
+                }
+                _ => {}
+            }
+            if ticks {
+                batch.tick(queue, &mut *networks.denoiser, guidance, timeline, stats)?;
+                while !parameters.stream_batch && batch.has_unready() {
+                    batch.tick(queue, &mut *networks.denoiser, guidance, timeline, stats)?;
+                }
+            }
+            while let Some((meta, Fate::Skipped | Fate::Failed)) = batch.front() {
+                batch.leave(|_| Ok::<(), GpuError>(()))?;
+                flights.push_back(Flight::Repeat(meta));
+            }
+            if let Some((meta, Fate::Painted)) = batch.front() {
+                let decoder = &mut *networks.decoder;
+                let affine = decoder.affine();
+                batch.leave(|slot| calls::unscale(queue, affine, slot.x.view(), decoder.latent()))?;
+                timeline.end(queue, Stage::Advance)?;
+                decoder.run(queue)?;
+                timeline.end(queue, Stage::Decode)?;
+                calls::chw_to_rgb8(queue, decoder.picture(), picture.view_mut(), Some(broken.view_mut()))?;
+                timeline.end(queue, Stage::Postprocess)?;
+                flight = Flight::Painted(meta);
+            }
+            Ok(())
+        };
+        let submitted = overlap.submit(work)?;
+        debug_assert!(submitted, "room was made");
+        self.flights.push_back(flight);
+        Ok(())
+    }
+
+    /// Waits until a set of buffers is vacant.
+    fn make_room(&mut self) -> Result<(), EngineError> {
+        let sets = self.desks.len();
+        self.settle(sets - 1)
+    }
+
+    /// Collects pictures in order until at most `most` sets of buffers are on their way.
+    fn settle(&mut self, most: usize) -> Result<(), EngineError> {
+        while self.overlap.in_flight() > most || matches!(self.flights.front(), Some(Flight::Repeat(_))) {
+            let Some(flight) = self.flights.pop_front() else { break };
+            if let Flight::Repeat(meta) = flight {
+                self.stats.frames_out += u64::from(self.album.repeat(meta));
+                continue;
+            }
+            let number = self.overlap.next_out();
+            let Some((picture, broken)) = self.overlap.collect()? else { break };
+            self.desks[number].timeline.record(&mut self.stats)?;
+            let Flight::Painted(meta) = flight else { continue };
+            if broken {
+                self.stats.frames_failed += 1;
+                self.failed_in_a_row += 1;
+                // Look-alikes of a broken frame must not repeat the picture before it.
+                self.filter.reset();
+                self.stats.frames_out += u64::from(self.album.repeat(meta));
+            } else {
+                self.failed_in_a_row = 0;
+                self.stats.frames_out += 1;
+                self.album.paint(meta, picture);
+            }
+        }
+        if self.failed_in_a_row >= MAX_FAILED_IN_A_ROW {
+            return Err(EngineError::NotFinite { frames: self.failed_in_a_row });
+        }
+        Ok(())
+    }
+
+    fn finish_frames(&mut self) -> Result<(), EngineError> {
+        while !self.batch.is_empty() {
+            self.work(None)?;
+        }
+        self.settle(0)
+    }
+
+    /// The staging memory of the set that comes next.
+    fn staging(&mut self) -> Result<&mut [Tensor; 2], EngineError> {
+        let (number, queue, len) = (self.overlap.next_in(), &self.queue, self.len);
+        Ok(once(&mut self.desks[number].staging, || queue.pinned(DType::F32, &[len]))?)
+    }
+}
+
+/// Two of a kind, made when they are first asked for.
+fn once(
+    place: &mut Option<[Tensor; 2]>,
+    make: impl Fn() -> Result<Tensor, GpuError>,
+) -> Result<&mut [Tensor; 2], GpuError> {
+    let made = match place.take() {
+        Some(made) => made,
+        None => [make()?, make()?],
+    };
+    Ok(place.insert(made))
+}
+
+impl<Q: Queue> DeviceStream for DeviceEngine<Q> {
+    fn step(&mut self, meta: FrameMeta, picture: PictureView<'_>) -> Result<Emitted<'_>, EngineError> {
+        let started = self.clock.now();
+        self.begin(false)?;
+        if picture.size != self.size || !picture.is_consistent() {
+            return Err(EngineError::Picture { expected: self.size, got: picture.size });
+        }
+        if self.networks.encoder.is_none() {
+            return Err(EngineError::NoEncoder);
+        }
+        self.stats.frames_in += 1;
+        let decision = self.decide(picture);
+        self.stats.frames_skipped += u64::from(decision.skip);
+        if decision.skip {
+            self.batch.admit_without_work(&self.queue, meta, (&self.admission, &self.noise))?;
+            self.work(None)?;
+        } else {
+            self.make_room()?;
+            if let Some(frame) = self.overlap.next_frame()? {
+                let row = 3 * self.size.width;
+                let lines = picture.rgb.chunks(picture.stride).zip(frame.chunks_exact_mut(row));
+                lines.for_each(|(from, to)| to.copy_from_slice(&from[..row]));
+            }
+            if self.settings.parameters.vae_sample {
+                let noise = Arc::clone(&self.admission.noise);
+                let [staged, _] = self.staging()?;
+                noise.posterior(meta.id, staged.as_mut_slice()?);
+            }
+            self.work(Some(Entry::Picture(meta)))?;
+        }
+        self.settle(self.ahead)?;
+        self.stats.record(Stage::Step, self.clock.now().saturating_sub(started));
+        Ok(self.album.emitted())
+    }
+
+    fn generate(&mut self, meta: FrameMeta) -> Result<Emitted<'_>, EngineError> {
+        let started = self.clock.now();
+        self.begin(true)?;
+        self.stats.frames_in += 1;
+        self.make_room()?;
+        let Admission { plan, noise, .. } = self.admission.clone();
+        let [x, x0_ref] = self.staging()?;
+        let x = x.as_mut_slice::<f32>()?;
+        noise.initial(meta.id, x);
+        noise_origin(&plan.steps[0], x, noise.step(0, meta.id), x0_ref.as_mut_slice()?);
+        self.work(Some(Entry::Noise(meta)))?;
+        self.settle(self.ahead)?;
+        self.stats.record(Stage::Step, self.clock.now().saturating_sub(started));
+        Ok(self.album.emitted())
+    }
+
+    fn ready(&mut self) -> Result<Emitted<'_>, EngineError> {
+        self.album.clear();
+        self.settle(0)?;
+        Ok(self.album.emitted())
+    }
+
+    fn flush(&mut self) -> Result<Emitted<'_>, EngineError> {
+        self.album.clear();
+        self.finish_frames()?;
+        Ok(self.album.emitted())
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn lanes(&self) -> usize {
+        self.desks.len()
+    }
+}

@@ -1,0 +1,51 @@
+//! How long the stages of a frame took on the device.
+
+use std::time::Duration;
+
+use livediffusion_kernels::gpu::{GpuError, Mark as _, Queue};
+
+use crate::stats::{Stage, Stats};
+
+/// Marks between the stages of a frame on its way. Made when they are first needed and used again.
+pub(super) struct Timeline<Q: Queue> {
+    marks: Vec<Q::Mark>,
+    /// The stage that ends at the mark of the same place; `None` at the first.
+    stages: Vec<Option<Stage>>,
+}
+
+impl<Q: Queue> Timeline<Q> {
+    pub(super) fn new() -> Self {
+        Self { marks: Vec::new(), stages: Vec::new() }
+    }
+
+    /// A new frame begins.
+    pub(super) fn begin(&mut self, queue: &Q) -> Result<(), GpuError> {
+        self.stages.clear();
+        self.mark(queue, None)
+    }
+
+    /// A stage ends here.
+    pub(super) fn end(&mut self, queue: &Q, stage: Stage) -> Result<(), GpuError> {
+        self.mark(queue, Some(stage))
+    }
+
+    fn mark(&mut self, queue: &Q, stage: Option<Stage>) -> Result<(), GpuError> {
+        if self.marks.len() == self.stages.len() {
+            self.marks.push(queue.mark()?);
+        }
+        queue.record(&self.marks[self.stages.len()])?;
+        self.stages.push(stage);
+        Ok(())
+    }
+
+    /// The frame is done: its times are counted, each stage's calls together.
+    pub(super) fn record(&self, stats: &mut Stats) -> Result<(), GpuError> {
+        for (at, stage) in self.stages.iter().enumerate() {
+            if let Some(stage) = stage {
+                let ms = self.marks[at - 1].ms_until(&self.marks[at])?;
+                stats.record(*stage, Duration::from_secs_f64(f64::from(ms.max(0.0)) / 1e3));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,276 @@
+#!/bin/sh
+# Measures livediffusion on a machine with an NVIDIA card, from the pieces that `pack.sh` made. It needs no network. There have to
+# be the driver, CUDA and cuDNN libraries (a PyTorch image has them as Python packages), coreutils, tar and gzip; for the full-size
+# model also python3 with torch, transformers, onnx, safetensors and numpy.
+#
+#   run.sh [--pieces FOLDER] [--work FOLDER] [--out FOLDER] [--stages A,B] [--providers A,B] [--size WxH] [--model PACK]
+#          [--vae kl|taesd] [--dtype f16|f32] [--attention fused|plain] [--gpu N] [--bench ARGUMENTS] [--limit S] [--receive]
+#
+#   --pieces FOLDER  pieces.txt and pieces, which may come some at a time (where this script lies)
+#   --work FOLDER    what is unpacked and made, kept from call to call (~/.cache/livediffusion-gpu)
+#   --out FOLDER     what is found (out-gpu here)
+#   --stages A,B     of doctor,kernels,parity,model,bench,roofline,sanitize, in that order (all)
+#   --providers A,B  what is measured (cuda)
+#   --size WxH       of the pictures (512x512)
+#   --model PACK     measured in place of the full-size one with random weights that is made here
+#   --vae, --dtype, --attention   of that one (taesd, f16, fused: TensorRT wants plain)
+#   --gpu N          number of the card (0)
+#   --bench ARGUMENTS   further ones of `livediffusion bench gpu`, in one word: "--steps 1,4 --cfg none"
+#   --limit S        longest time of a stage (900)
+#   --receive        take the pieces and stop
+#
+# Exits with 0 if all went well, 1 if a stage failed, 2 for a wrong option, 3 if something is missing, 4 if pieces are.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+pieces=$here work=${HOME:-/tmp}/.cache/livediffusion-gpu out=$PWD/out-gpu
+stages=doctor,kernels,parity,model,bench,roofline,sanitize providers=cuda size=512x512 model=""
+vae=taesd dtype=f16 attention=fused gpu=0 bench="" limit=900 receive=""
+
+fail() {
+    echo "error: $1" >&2
+    echo "hint: $2" >&2
+    exit "${3:-2}"
+}
+while [ $# -gt 0 ]; do
+    case $1 in
+        --receive) receive=yes ;;
+        --pieces | --work | --out | --stages | --providers | --size | --model | --vae | --dtype | --attention | --gpu | --bench | --limit)
+            [ $# -ge 2 ] || fail "$1 needs a value" "sed -n 2,26p $0 lists the options"
+            case $1 in
+                --pieces) pieces=$2 ;; --work) work=$2 ;; --out) out=$2 ;; --stages) stages=$2 ;; --providers) providers=$2 ;;
+                --size) size=$2 ;; --model) model=$2 ;; --vae) vae=$2 ;; --dtype) dtype=$2 ;; --attention) attention=$2 ;;
+                --gpu) gpu=$2 ;; --bench) bench=$2 ;; --limit) limit=$2 ;;
+            esac
+            shift
+            ;;
+        *) fail "unknown option $1" "sed -n 2,26p $0 lists the options" ;;
+    esac
+    shift
+done
+for stage in $(echo "$stages" | tr , ' '); do
+    case $stage in
+        doctor | kernels | parity | model | bench | roofline | sanitize) ;;
+        *) fail "there is no stage $stage" "doctor, kernels, parity, model, bench, roofline or sanitize" ;;
+    esac
+done
+
+# 1. The pieces: what is whole is kept, so that they may come in several calls.
+list=$pieces/pieces.txt
+[ -f "$list" ] || fail "$pieces holds no pieces.txt" "name the folder of the pieces by --pieces" 3
+whole=$(sed -n 's/ .* whole$//p' "$list")
+[ ${#whole} = 64 ] || fail "$list names no whole" "carry it anew" 3
+kept=$work/$(echo "$whole" | cut -c1-16)
+tree=$kept/tree
+hash() {
+    sha256sum "$1" | cut -d' ' -f1
+}
+if [ ! -d "$tree" ]; then
+    mkdir -p "$kept/pieces" || fail "$kept cannot be made" "give another --work" 3
+    missing="" wrong=""
+    while read -r want _ name; do
+        [ "$name" != whole ] || continue
+        if [ ! -f "$kept/pieces/$name" ] && [ -f "$pieces/$name" ]; then
+            # Under its name only if it is whole.
+            if cp "$pieces/$name" "$kept/arriving" && [ "$(hash "$kept/arriving")" = "$want" ]; then
+                mv "$kept/arriving" "$kept/pieces/$name"
+            else
+                wrong="$wrong $name"
+                continue
+            fi
+        fi
+        [ -f "$kept/pieces/$name" ] || missing="$missing $name"
+    done <"$list"
+    rm -f "$kept/arriving"
+    [ -z "$wrong" ] || fail "damaged:$wrong" "carry these anew; what came whole is kept" 4
+    [ -z "$missing" ] || fail "not here yet:$missing" "bring them beside pieces.txt and start run.sh again; what came is kept" 4
+    rm -rf "$kept/unpacking" && mkdir "$kept/unpacking"
+    while read -r _ _ name; do
+        [ "$name" = whole ] || cat "$kept/pieces/$name" || exit 1
+    done <"$list" >"$kept/whole.tar.gz"
+    [ "$(hash "$kept/whole.tar.gz")" = "$whole" ] || fail "the pieces do not make the whole" "make and carry them anew" 4
+    gzip -dc "$kept/whole.tar.gz" | tar -C "$kept/unpacking" -xf - || fail "the pieces cannot be unpacked" "is there room in $work?" 1
+    mv "$kept/unpacking" "$tree"
+    rm -rf "$kept/whole.tar.gz" "$kept/pieces"
+fi
+echo "unpacked: $tree"
+[ -z "$receive" ] || exit 0
+
+# 2. The machine's CUDA and cuDNN beside ONNX Runtime, from where livediffusion preloads them: links, by the first place that has
+# each. NVRTC also where it is looked for.
+mkdir -p "$out" "$tree/ort/cuda" "$kept/cache/cuda/machine"
+cuda=$(cat "$tree/cuda")
+folders=""
+if command -v python3 >/dev/null; then
+    folders=$(python3 -c 'import glob, sys
+for path in sys.path:
+    print(*glob.glob(path + "/nvidia/*/lib"), sep="\n")' 2>/dev/null)
+fi
+folders="$folders /usr/local/cuda/lib64 /usr/local/cuda-$cuda/lib64 /usr/lib/x86_64-linux-gnu $(echo "${LD_LIBRARY_PATH:-}" | tr : ' ')"
+link() {
+    for folder in $folders; do
+        for file in "$folder"/$1; do
+            name=${file##*/}
+            [ ! -e "$file" ] || [ -e "$2/$name" ] || ln -sf "$file" "$2/$name"
+        done
+    done
+}
+for pattern in "libcudart.so.$cuda" "libcublas.so.$cuda" "libcublasLt.so.$cuda" 'libcufft.so.1?' 'libcurand.so.10' \
+    'libcudnn*.so.9' "libnvJitLink.so.$cuda" "libnvrtc.so.$cuda" "libnvrtc-builtins.so.$cuda*" 'libnvinfer*.so.10' 'libnvonnxparser.so.10'; do
+    link "$pattern" "$tree/ort/cuda"
+done
+link "libnvrtc.so.$cuda" "$kept/cache/cuda/machine"
+link "libnvrtc-builtins.so.$cuda*" "$kept/cache/cuda/machine"
+
+# 3. The stages. Each has a log and a line in the summary, and none keeps the next from being tried.
+export LIVEDIFFUSION_CACHE="$kept/cache" RUST_BACKTRACE=1
+binary=$tree/bin/livediffusion
+: >"$out/summary.txt"
+failed=0
+say() {
+    printf '%-10s %-8s %s\n' "$1" "$2" "$3" | tee -a "$out/summary.txt"
+}
+wanted() {
+    case ,$stages, in *",$1,"*) return 0 ;; *) return 1 ;; esac
+}
+# stage NAME COMMAND...: its output into the log, its end into the summary.
+stage() {
+    name=$1
+    shift
+    started=$(date +%s)
+    timeout "$limit" "$@" >"$out/$name.log" 2>&1
+    code=$?
+    took=$(($(date +%s) - started))
+    case $code in
+        0) say "$name" ok "$took s" ;;
+        124) failed=1 && say "$name" failed "not done after $limit s (--limit)" ;;
+        *) failed=1 && say "$name" failed "exit $code after $took s: $(grep -m1 '^error: ' "$out/$name.log" || tail -n 1 "$out/$name.log")" ;;
+    esac
+    return $code
+}
+# Whether anything asked for runs on a card of NVIDIA's: without one the stages of the kernels have nothing to do.
+on_card() {
+    case ,$providers, in *,cuda,* | *,tensorrt,* | *,tensorrt-rtx,*) return 0 ;; *) return 1 ;; esac
+}
+
+if wanted doctor; then
+    if on_card; then
+        lost=""
+        for library in libcudart libcublas libcublasLt libcufft libcurand libcudnn libnvrtc; do
+            ls "$tree/ort/cuda/$library".so* >/dev/null 2>&1 || lost="$lost $library"
+        done
+        [ -z "$lost" ] || { failed=1 && say libraries failed "not found for CUDA $cuda:$lost (looked in $(echo $folders))"; }
+    fi
+    nvidia-smi >"$out/nvidia-smi.txt" 2>&1 || true
+    # Its exit code is of everything that it checks, also of what nobody needs here.
+    timeout "$limit" "$binary" doctor --ort-lib "$tree/ort" --model "$tree/models/default" >"$out/doctor.log" 2>&1
+    if grep -q '^ok  *ONNX Runtime' "$out/doctor.log"; then
+        say doctor ok "see doctor.log"
+    else
+        failed=1
+        say doctor failed "$(grep -m1 'ONNX Runtime' "$out/doctor.log")"
+    fi
+fi
+
+if wanted kernels; then
+    if ! on_card || [ ! -x "$tree/bin/kernels-test" ]; then
+        say kernels skipped "no card is asked for, or the tests were not carried"
+    else
+        # The tests say that they are skipped where there is no card; here that is a failure.
+        LIVEDIFFUSION_NEEDS_CARD=1 stage kernels "$tree/bin/kernels-test" device:: --nocapture --test-threads 1 || true
+    fi
+fi
+
+if wanted parity; then
+    for provider in $(echo "$providers" | tr , ' '); do
+        mkdir -p "$out/parity-$provider"
+        started=$(date +%s) good=0 bad=""
+        for case in "$tree"/assets/goldens/cases/*.json; do
+            name=${case##*/}
+            name=${name%.json}
+            if [ $(($(date +%s) - started)) -ge "$limit" ]; then
+                bad="$bad $name(not reached)"
+            elif timeout "$limit" "$binary" replay "$case" --models "$tree/assets/goldens/models" --ort-lib "$tree/ort" --provider "$provider" \
+                --gpu "$gpu" --json >"$out/parity-$provider/$name.json" 2>"$out/parity-$provider/$name.log"; then
+                good=$((good + 1))
+                rm -f "$out/parity-$provider/$name.log"
+            else
+                bad="$bad $name"
+            fi
+        done
+        # One file for all: results may have to travel back.
+        cat "$out/parity-$provider"/*.json >"$out/parity-$provider.json"
+        cat "$out/parity-$provider"/*.log >"$out/parity-$provider.log" 2>/dev/null || true
+        rm -rf "$out/parity-$provider"
+        if [ -z "$bad" ] && [ "$good" -gt 0 ]; then
+            say parity ok "$provider: $good cases in $(($(date +%s) - started)) s"
+        else
+            failed=1
+            say parity failed "$provider: $good cases pass, these do not:$bad"
+        fi
+    done
+fi
+
+if wanted model && [ -z "$model" ]; then
+    made=$kept/models/sd-turbo-random-$vae-$dtype-$attention
+    if [ -e "$made/model_index.json" ]; then
+        say model ok "made before"
+    elif ! command -v python3 >/dev/null; then
+        failed=1
+        say model failed "there is no python3"
+    else
+        # What the machine lacks of Python comes with the pieces; what it has is its own.
+        mkdir -p "$kept/models" "$kept/site"
+        for wheel in "$tree"/wheels/*.whl; do
+            package=${wheel##*/}
+            package=${package%%-*}
+            python3 -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$package') is None)" 2>/dev/null \
+                || python3 -m zipfile -e "$wheel" "$kept/site"
+        done
+        lost=$(PYTHONPATH=$kept/site python3 -c 'import importlib.util
+names = "torch transformers onnx safetensors numpy diffusers importlib_metadata regex requests filelock huggingface_hub PIL".split()
+print(*[name for name in names if importlib.util.find_spec(name) is None])' 2>&1)
+        if [ -n "$lost" ]; then
+            failed=1
+            say model failed "Python lacks: $lost"
+        else
+            PYTHONPATH=$kept/site HF_HUB_OFFLINE=1 stage model python3 "$tree/tools/gpu/full_pack.py" "$made" --vae "$vae" \
+                --dtype "$dtype" --attention "$attention" || true
+        fi
+    fi
+    model=$made
+fi
+[ -n "$model" ] || model=$kept/models/sd-turbo-random-$vae-$dtype-$attention
+
+if wanted bench || wanted roofline; then
+    if [ ! -d "$model" ]; then
+        failed=1
+        say bench failed "there is no model $model: the stage model makes it, or name one by --model"
+    else
+        for provider in $(echo "$providers" | tr , ' '); do
+            for which in gpu roofline; do
+                arguments=""
+                case $which in
+                    gpu) wanted bench || continue && arguments=$bench ;;
+                    roofline) wanted roofline || continue ;;
+                esac
+                # shellcheck disable=SC2086 # the arguments are meant to be split
+                stage "bench-$which-$provider" "$binary" bench "$which" --model "$model" --ort-lib "$tree/ort" --provider "$provider" \
+                    --gpu "$gpu" --size "$size" --record "$out/record" $arguments || true
+                [ ! -s "$out/bench-$which-$provider.log" ] || cat "$out/bench-$which-$provider.log"
+            done
+        done
+    fi
+fi
+
+if wanted sanitize; then
+    sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null || true)
+    if ! on_card || [ ! -x "$tree/bin/kernels-test" ] || [ -z "$sanitizer" ]; then
+        say sanitize skipped "no card is asked for, the tests were not carried, or there is no compute-sanitizer"
+    else
+        for tool in memcheck racecheck initcheck synccheck; do
+            stage "sanitize-$tool" "$sanitizer" --tool "$tool" --error-exitcode 9 "$tree/bin/kernels-test" device:: --test-threads 1 || true
+        done
+    fi
+fi
+echo "found: $out"
+exit "$failed"
