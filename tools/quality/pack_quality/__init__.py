@@ -1,0 +1,1 @@
+"""Measures a pack on pictures and clips that it was not trained on."""

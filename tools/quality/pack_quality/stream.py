@@ -1,0 +1,96 @@
+"""A pack as a stream: StreamDiffusion's image-to-image loop, frame by frame, with NumPy and ONNX Runtime alone.
+
+The noise is fixed per step, as the engine's is, so that a still scene stays still.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+STEPS = 1000
+"""Of the schedule that the networks were trained on."""
+
+
+class Stream:
+    def __init__(self, pack: Path, threads: int, seed: int = 2) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.seed = seed
+
+        def network(part: str) -> onnxruntime.InferenceSession:
+            return onnxruntime.InferenceSession(str(pack / part / "model.onnx"), options, providers=["CPUExecutionProvider"])
+
+        self.encoder, self.decoder = network("vae_encoder"), network("vae_decoder")
+        self.unet, self.text = network("unet"), network("text_encoder")
+        self.tokenizer = Tokenizer.from_file(str(pack / "tokenizer/tokenizer.json"))
+        vae = json.loads((pack / "vae_decoder/config.json").read_text())
+        self.scale, self.shift = float(vae["scaling_factor"]), float(vae.get("shift_factor") or 0)
+        schedule = json.loads((pack / "scheduler/scheduler_config.json").read_text())
+        betas = np.linspace(schedule["beta_start"] ** 0.5, schedule["beta_end"] ** 0.5, STEPS) ** 2
+        self.alphas = np.cumprod(1 - betas)
+        self.steps = int(schedule["original_inference_steps"])
+        self.timestep_scaling = float(schedule["timestep_scaling"])
+        self.contexts: dict[str, np.ndarray] = {}
+
+    def context(self, prompt: str) -> np.ndarray:
+        if prompt not in self.contexts:
+            ids = np.array([self.tokenizer.encode(prompt).ids], np.int64)
+            (self.contexts[prompt],) = self.text.run(None, {"input_ids": ids})
+        return self.contexts[prompt]
+
+    def timestep(self, index: int) -> int:
+        """Of an index into LCM's original steps: 0 is all noise, 49 is next to none."""
+        spacing = STEPS // self.steps
+        return STEPS - 1 - spacing * index
+
+    def noise(self, shape: tuple[int, ...], step: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, step]).standard_normal(shape[1:]).astype(np.float32)[None]
+
+    def predicted(self, x: np.ndarray, timestep: int, context: np.ndarray) -> np.ndarray:
+        inputs = {
+            "sample": x.astype(np.float32),
+            "timestep": np.full(len(x), timestep, np.int64),
+            "encoder_hidden_states": np.repeat(context, len(x), 0),
+        }
+        return self.unet.run(None, inputs)[0]
+
+    def encode(self, pictures: np.ndarray) -> np.ndarray:
+        """`uint8[B, H, W, 3]` to latents."""
+        x = np.ascontiguousarray(pictures.astype(np.float32).transpose(0, 3, 1, 2)) / 127.5 - 1
+        return (self.encoder.run(None, {"sample": x})[0] - self.shift) * self.scale
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        y = self.decoder.run(None, {"latent_sample": (latents / self.scale + self.shift).astype(np.float32)})[0]
+        return np.clip((y.transpose(0, 2, 3, 1) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+
+    def repaint(
+        self, pictures: np.ndarray, prompt: str, indices: tuple[int, ...], guidance: float = 1.0, negative: str | None = None
+    ) -> np.ndarray:
+        """`uint8[B, H, W, 3]` repainted.
+
+        Guidance above 1 is R-CFG "self" (the unconditional prediction is the noise that leads to the frame itself), or with a
+        negative prompt the full one.
+        """
+        source = self.encode(pictures)
+        context = self.context(prompt)
+        clean = source
+        for step, index in enumerate(indices):
+            t = self.timestep(index)
+            signal, noise = np.sqrt(self.alphas[t]), np.sqrt(1 - self.alphas[t])
+            x = signal * clean + noise * self.noise(source.shape, step)
+            predicted = self.predicted(x, t, context)
+            if guidance != 1:
+                if negative is None:
+                    without = (x - signal * source) / noise
+                else:
+                    without = self.predicted(x, t, self.context(negative))
+                predicted = without + guidance * (predicted - without)
+            clean = (x - noise * predicted) / signal
+            # LCM's boundary condition, all but 1 and 0 at these steps.
+            scaled = t * self.timestep_scaling
+            skip, out = 0.25 / (scaled**2 + 0.25), scaled / np.sqrt(scaled**2 + 0.25)
+            clean = out * clean + skip * x
+        return self.decode(clean)
