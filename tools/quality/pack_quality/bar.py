@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def mean(figures: Figures, name: str) -> float:
 def monotone(pairs: list[list[float]]) -> bool:
     """Whether the second values never fall, and end higher than they began."""
     values = [value for _, value in pairs]
-    falls = any(after < before - CHANGE for before, after in zip(values, values[1:], strict=False))
+    falls = any(after < before - CHANGE for before, after in pairwise(values))
     return not falls and values[-1] > values[0] + CHANGE
 
 

@@ -1,5 +1,6 @@
 """The list of photographs, and what is read from the packages' copyright files."""
 
+import hashlib
 import json
 import tomllib
 
@@ -91,13 +92,11 @@ def test_pictures_are_put_aside_with_what_is_known_of_them(tmp_path):
 
 def test_a_path_that_means_no_picture_is_refused(tmp_path):
     source = {"package": "animals", "group": [{"kind": "animal", "pictures": ["gone.jpg"]}]}
-    with pytest.raises(SystemExit, match="animals has no gone.jpg"):
+    with pytest.raises(SystemExit, match=r"animals has no gone\.jpg"):
         list(photos.entries(source, tmp_path, tmp_path))
 
 
 def test_what_is_there_is_not_fetched_again(tmp_path, monkeypatch):
-    import hashlib
-
     listed = hashlib.sha256(photos.SOURCES.read_bytes()).hexdigest()
     (tmp_path / "manifest.json").write_text(json.dumps({"sources": listed, "pictures": []}))
     monkeypatch.setattr(photos, "download", lambda *_: pytest.fail("fetched again"))
