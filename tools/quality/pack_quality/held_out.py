@@ -12,9 +12,9 @@ import numpy as np
 from . import faces
 
 SIDE = 256
-PICTURES = 14
+PICTURES = 10
 """How many fidelity is measured on, of every kind about as many."""
-RUN = 4
+RUN = 3
 """Frames of a clip that follow each other."""
 HEADS = (2.2, 3.2)
 """Sides of the square around a face, in faces: as large as a webcam has it, and from further away."""

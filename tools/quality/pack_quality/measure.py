@@ -1,6 +1,9 @@
 """Every figure of a pack."""
 
 import random
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,19 +167,29 @@ def faces(stream: Stream, held_out: HeldOut, indices: tuple[int, ...]) -> Figure
 
 
 def measure(stream: Stream, held_out: HeldOut, data: Path, steps: Steps, quick: bool) -> Figures:
-    classifier = None if quick else train_classifier(data)
     figures: Figures = {"styles": len(STYLES), "steps": {"one": list(steps.one), "two": list(steps.two)}}
-    figures["stylisers"] = stylised(held_out, classifier)
-    figures["one"] = fidelity(stream, held_out, steps.one, classifier)
-    figures["two"] = fidelity(stream, held_out, steps.two, classifier)
+
+    def stage(name: str, found: Callable[[], Any]) -> None:
+        began = time.monotonic()
+        figures[name] = found()
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+    classifier = None
+    if not quick:
+        began = time.monotonic()
+        classifier = train_classifier(data)
+        print(f"classifier: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    stage("stylisers", lambda: stylised(held_out, classifier))
+    stage("one", lambda: fidelity(stream, held_out, steps.one, classifier))
+    stage("two", lambda: fidelity(stream, held_out, steps.two, classifier))
     if classifier is None:
         return figures
-    figures["steadiness"] = steadiness(stream, held_out, steps.one)
-    figures["strength"] = [[index[0], mean_change(stream, held_out, index)] for index in STRENGTHS]
-    figures["guidance"] = [[value, mean_change(stream, held_out, steps.one, guidance=value)] for value in GUIDANCES]
-    figures["negative"] = [
-        [value, mean_change(stream, held_out, steps.one, guidance=value, negative=NEGATIVE)] for value in GUIDANCES
-    ]
-    figures["faces"] = faces(stream, held_out, FREER)
-    figures["free_text"] = free_text(stream, held_out, classifier, steps.one)
+    changes = {"strength": [(at[0], at, {}) for at in STRENGTHS]}
+    changes["guidance"] = [(value, steps.one, {"guidance": value}) for value in GUIDANCES]
+    changes["negative"] = [(value, steps.one, {"guidance": value, "negative": NEGATIVE}) for value in GUIDANCES]
+    stage("steadiness", lambda: steadiness(stream, held_out, steps.one))
+    for name, asked in changes.items():
+        stage(name, lambda asked=asked: [[at, mean_change(stream, held_out, indices, **more)] for at, indices, more in asked])
+    stage("faces", lambda: faces(stream, held_out, FREER))
+    stage("free_text", lambda: free_text(stream, held_out, classifier, steps.one))
     return figures

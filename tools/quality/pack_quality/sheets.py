@@ -40,11 +40,17 @@ def save(sheet: np.ndarray, path: Path) -> None:
     cv2.imwrite(str(path), sheet[..., ::-1])
 
 
-def contact(stream: Stream, pictures: list[np.ndarray], indices: tuple[int, ...], labels: bool) -> np.ndarray:
-    columns = [np.vstack([labelled(picture, "input" if labels and not row else "") for row, picture in enumerate(pictures)])]
-    for style in STYLES:
-        painted = repaint(stream, pictures, style, indices)
-        columns.append(np.vstack([labelled(picture, style if labels and not row else "") for row, picture in enumerate(painted)]))
+def paint(stream: Stream, pictures: list[np.ndarray], indices: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
+    """The input, and it in every style."""
+    return {"input": pictures} | {style: repaint(stream, pictures, style, indices) for style in STYLES}
+
+
+def contact(painted: dict[str, list[np.ndarray]], names: bool = True) -> np.ndarray:
+    """A row for every picture, a column for every style."""
+    columns = [
+        np.vstack([labelled(picture, name if names and not row else "") for row, picture in enumerate(pictures)])
+        for name, pictures in painted.items()
+    ]
     return grid(columns, COLUMNS + 1)
 
 
@@ -63,8 +69,9 @@ def failures(stream: Stream, held_out: HeldOut, figures: dict[str, Any], indices
 
 def draw(stream: Stream, held_out: HeldOut, figures: dict[str, Any], steps: Steps, folder: Path) -> None:
     pictures = held_out.pictures[:ROWS]
-    save(contact(stream, pictures, steps.one, True), folder / "sheet.png")
-    save(contact(stream, pictures, steps.one, False), folder / "sheet-without-names.png")
-    save(contact(stream, pictures, steps.two, True), folder / "two-steps.png")
-    save(contact(stream, pictures, FREER, True), folder / "index-32.png")
+    once = paint(stream, pictures, steps.one)
+    save(contact(once), folder / "sheet.png")
+    save(contact(once, names=False), folder / "sheet-without-names.png")
+    save(contact(paint(stream, pictures, steps.two)), folder / "two-steps.png")
+    save(contact(paint(stream, pictures, FREER)), folder / "index-32.png")
     save(failures(stream, held_out, figures, steps.one), folder / "failures.png")

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from pack_quality import faces, held_out
+from pack_quality import faces, held_out, sheets
 from pack_quality.classify import Classifier
 from pack_quality.stream import Stream
 
@@ -145,3 +145,12 @@ def test_held_out_pictures_and_clips_are_read(tmp_path):
     assert found.pictures[0].shape == (256, 256, 3) and tuple(found.pictures[0][0, 0]) == (0, 0, 255)
     assert [len(frames) for frames in found.clips] == [held_out.RUN]
     assert abs(int(found.clips[0][0][0, 0, 0]) - 100) < 4
+
+
+def test_a_sheet_has_a_row_for_a_picture_and_a_column_for_a_style():
+    white = np.full((256, 256, 3), 255, np.uint8)
+    painted = {name: [white, white] for name in ("input", *"abcdefghijkl")}
+    sheet = sheets.contact(painted, names=False)
+    assert sheet.shape == (2 * 2 * sheets.CELL, (sheets.COLUMNS + 1) * sheets.CELL, 3)
+    assert (sheet[: 2 * sheets.CELL] == 255).all() and (sheet[2 * sheets.CELL :, 2 * sheets.CELL :] == 0).all()
+    assert (sheets.contact(painted)[: 2 * sheets.CELL] != 255).any()
