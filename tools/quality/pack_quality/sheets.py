@@ -10,14 +10,15 @@ from pack_train.styles import STYLES
 
 from . import metrics
 from .held_out import HeldOut
-from .measure import FREER, ONE, TWO, repaint
+from .measure import FREER, Steps, repaint
 from .stream import Stream
 
-CELL = 160
+CELL = 144
 COLUMNS = 10
-ROWS = 3
-"""Held-out pictures shown of each style."""
-FAILURES = 8
+"""Styles beside each other; the rest follows below."""
+ROWS = 5
+"""Held-out pictures shown of each style, one of each kind."""
+FAILURES = 10
 
 
 def labelled(picture: np.ndarray, text: str) -> np.ndarray:
@@ -39,36 +40,38 @@ def save(sheet: np.ndarray, path: Path) -> None:
     cv2.imwrite(str(path), sheet[..., ::-1])
 
 
-def shown(held_out: HeldOut) -> list[np.ndarray]:
-    """A face, a street or house, and an animal."""
-    return [held_out.faces[1], held_out.pictures[0], held_out.pictures[-1]][:ROWS]
+def paint(stream: Stream, pictures: list[np.ndarray], indices: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
+    """The input, and it in every style."""
+    return {"input": pictures} | {style: repaint(stream, pictures, style, indices) for style in STYLES}
 
 
-def contact(stream: Stream, pictures: list[np.ndarray], indices: tuple[int, ...], labels: bool) -> np.ndarray:
-    columns = [np.vstack([labelled(picture, "input" if labels and not row else "") for row, picture in enumerate(pictures)])]
-    for style in STYLES:
-        painted = repaint(stream, pictures, style, indices)
-        columns.append(np.vstack([labelled(picture, style if labels and not row else "") for row, picture in enumerate(painted)]))
+def contact(painted: dict[str, list[np.ndarray]], names: bool = True) -> np.ndarray:
+    """A row for every picture, a column for every style."""
+    columns = [
+        np.vstack([labelled(picture, name if names and not row else "") for row, picture in enumerate(pictures)])
+        for name, pictures in painted.items()
+    ]
     return grid(columns, COLUMNS + 1)
 
 
-def failures(stream: Stream, held_out: HeldOut, figures: dict[str, Any]) -> np.ndarray:
+def failures(stream: Stream, held_out: HeldOut, figures: dict[str, Any], indices: tuple[int, ...]) -> np.ndarray:
     """The pictures that are furthest from what they should be: the photograph, what came out, what was wanted."""
     one = figures["one"]
     cells = []
     for style in sorted(one, key=lambda style: one[style]["psnr"])[:FAILURES]:
         picture = held_out.pictures[one[style]["worst"]]
-        (painted,) = repaint(stream, [picture], style, ONE)
+        (painted,) = repaint(stream, [picture], style, indices)
         wanted = STYLES[style](picture)
         text = f"{style} {metrics.psnr(painted, wanted):.1f} dB"
         cells.append(np.vstack([labelled(picture, "input"), labelled(painted, text), labelled(wanted, "wanted")]))
     return grid(cells, FAILURES)
 
 
-def draw(stream: Stream, held_out: HeldOut, figures: dict[str, Any], folder: Path) -> None:
-    pictures = shown(held_out)
-    save(contact(stream, pictures, ONE, True), folder / "sheet.png")
-    save(contact(stream, pictures, ONE, False), folder / "sheet-without-names.png")
-    save(contact(stream, pictures, TWO, True), folder / "two-steps.png")
-    save(contact(stream, pictures, FREER, True), folder / "index-32.png")
-    save(failures(stream, held_out, figures), folder / "failures.png")
+def draw(stream: Stream, held_out: HeldOut, figures: dict[str, Any], steps: Steps, folder: Path) -> None:
+    pictures = held_out.pictures[:ROWS]
+    once = paint(stream, pictures, steps.one)
+    save(contact(once), folder / "sheet.png")
+    save(contact(once, names=False), folder / "sheet-without-names.png")
+    save(contact(paint(stream, pictures, steps.two)), folder / "two-steps.png")
+    save(contact(paint(stream, pictures, FREER)), folder / "index-32.png")
+    save(failures(stream, held_out, figures, steps.one), folder / "failures.png")

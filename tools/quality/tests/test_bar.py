@@ -1,0 +1,92 @@
+"""What is asked of a pack, on made-up figures: each line can be met and missed."""
+
+import json
+
+import pytest
+
+from pack_quality import bar
+from pack_quality.freetext import PROMPTS
+from pack_train.captions import PHRASES
+from pack_train.styles import STYLES
+
+
+def figures(**changed) -> dict:
+    style = {"psnr": 25.0, "edge_f1": 0.7, "flicker": 0.3, "told": 1.0, "worst": 0}
+    rising = [[1, 1.0], [2, 2.0], [3, 5.0]]
+    made = {
+        "styles": 30,
+        "stylisers": {"noir": {"edge_f1": 0.8, "told": 1.0}},
+        "one": {"noir": dict(style)},
+        "two": {"noir": style | {"psnr": 26.0}},
+        "steadiness": {"noir": {"warp": 4.0, "styliser_warp": 3.0}},
+        "strength": rising,
+        "guidance": rising,
+        "negative": rising,
+        "faces": {"portraits": 8, "share": 0.95, "of_input": 0.6, "styles": {}},
+        "free_text": [{"prompt": str(number), "shown": "noir", "sensible": number < 85} for number in range(100)],
+    }
+    for path, value in changed.items():
+        *folders, name = path.split("__")
+        place = made
+        for folder in folders:
+            place = place[folder]
+        place[name] = value
+    return made
+
+
+def missed(made: dict) -> list[str]:
+    return [what for what, _, _, fine in bar.lines(made) if not fine]
+
+
+def test_what_is_good_enough_meets_the_bar():
+    assert missed(figures()) == []
+    assert bar.met(figures())
+    assert "**missed**" not in bar.table(figures())
+    json.dumps(figures())
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"styles": 23}, "styles"),
+        ({"one__noir__psnr": 23.9}, "PSNR to the styliser, mean"),
+        ({"one__noir__psnr": 16.9}, "PSNR to the styliser, worst style (noir)"),
+        ({"one__noir__told": 0.94}, "styles told by the classifier"),
+        ({"one__noir__edge_f1": 0.59}, "edges kept, weakest of these (noir)"),
+        ({"one__noir__flicker": 0.51}, "flicker of a still scene, mean"),
+        ({"two__noir__psnr": 24.9}, "two steps against one, PSNR"),
+        ({"two__noir__edge_f1": 0.69}, "two steps against one, edges F1"),
+        ({"two__noir__told": 0.9}, "two steps against one, styles told"),
+        ({"two__noir__flicker": 0.4}, "two steps against one, flicker"),
+        ({"strength": [[1, 2.0], [2, 1.5], [3, 4.0]]}, "change by t-index"),
+        ({"guidance": [[1, 2.0], [2, 2.0]]}, "change by guidance"),
+        ({"negative": [[1, 2.0], [2, 1.0]]}, "change by negative prompt"),
+        ({"faces__share": 0.89}, "faces found at index 32, 8 portraits"),
+        ({"free_text": [{"prompt": "a", "shown": "noir", "sensible": False}] * 100}, "free text, sensible of 100"),
+    ],
+)
+def test_what_falls_short_is_told(changed, what):
+    made = figures(**changed)
+    assert what in missed(made)
+    assert not bar.met(made)
+    assert f"| {what} |" in bar.table(made)
+
+
+def test_edges_are_asked_of_the_styles_that_keep_them_only():
+    made = figures(one__noir__edge_f1=0.2, two__noir__edge_f1=0.2, stylisers__noir__edge_f1=0.3)
+    assert not [what for what in missed(made) if "edges" in what]
+
+
+def test_a_quick_run_has_a_table_too():
+    made = {name: figures()[name] for name in ("styles", "stylisers", "one", "two")}
+    for style in (made["one"]["noir"], made["two"]["noir"], made["stylisers"]["noir"]):
+        del style["told"]
+    assert "| noir | 25.0 | 26.0 | 0.70 | 0.80 | 0.30 |  |" in bar.table(made)
+
+
+def test_free_text_is_unheard_of_and_names_styles():
+    assert len(PROMPTS) == len({prompt for prompt, _ in PROMPTS}) == 100
+    phrases = {phrase for told in PHRASES.values() for phrase in told.split("|")}
+    for prompt, sensible in PROMPTS:
+        assert prompt not in phrases, prompt
+        assert sensible and set(sensible.split()) <= set(STYLES), prompt
