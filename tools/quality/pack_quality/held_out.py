@@ -53,9 +53,10 @@ class HeldOut:
 
 
 def in_turn(by_kind: dict[str, list[np.ndarray]]) -> Iterator[np.ndarray]:
-    """One picture of every kind, then the next of every kind."""
-    for place in range(max(map(len, by_kind.values()), default=0)):
-        for pictures in by_kind.values():
+    """One picture of every kind, faces first, then the next of every kind."""
+    ordered = [by_kind[kind] for kind in sorted(by_kind, key=lambda kind: "face" not in kind)]
+    for place in range(max(map(len, ordered), default=0)):
+        for pictures in ordered:
             if place < len(pictures):
                 yield pictures[place]
 
