@@ -31,7 +31,8 @@ fn address(scheme: &str, rest: &str) -> String {
     let is_rtmp = scheme.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("rtmp"));
     // rtmp://host/application/key: who has the key can publish.
     let key = path.strip_prefix('/').and_then(|path| path.find('/')).map(|at| at + 2).filter(|_| is_rtmp);
-    let path = key.filter(|&at| at < path.len()).map_or_else(|| path.to_owned(), |at| format!("{}{HIDDEN}", &path[..at]));
+    let path =
+        key.filter(|&at| at < path.len()).map_or_else(|| path.to_owned(), |at| format!("{}{HIDDEN}", &path[..at]));
     let query = query.map(|query| if is_rtmp { format!("?{HIDDEN}") } else { parameters(query) }).unwrap_or_default();
     format!("{host}{path}{query}{fragment}")
 }
@@ -56,7 +57,10 @@ mod tests {
             ("rtmps://live.example:443/app/key?x=1", "rtmps://live.example:443/app/…?…"),
             ("rtmp://host/app", "rtmp://host/app"),
             ("rtsp://admin:pass@10.0.0.2:554/stream1", "rtsp://10.0.0.2:554/stream1"),
-            ("srt://host:7000?mode=caller&passphrase=abc&latency=20", "srt://host:7000?mode=caller&passphrase=…&latency=20"),
+            (
+                "srt://host:7000?mode=caller&passphrase=abc&latency=20",
+                "srt://host:7000?mode=caller&passphrase=…&latency=20",
+            ),
             ("srt://host:7000?StreamId=publish:x", "srt://host:7000?StreamId=…"),
             ("whips://key@host/live/a@b", "whips://host/live/a@b"),
             ("whep://[::1]:80/x?y=1", "whep://[::1]:80/x?y=1"),

@@ -112,7 +112,11 @@ fn pack_toml_is_read() {
     assert!(Pack::open(copy.path()).is_ok());
     std::fs::write(copy.path().join("pack.toml"), "format = 2\npresets = \"of another kind\"\n").unwrap();
     let newer = Pack::open(copy.path()).unwrap_err();
-    assert!(newer.what.contains("format 2 is newer") && newer.hint.is_some_and(|hint| hint.contains("update")), "{}", newer.what);
+    assert!(
+        newer.what.contains("format 2 is newer") && newer.hint.is_some_and(|hint| hint.contains("update")),
+        "{}",
+        newer.what
+    );
 }
 
 #[test]
