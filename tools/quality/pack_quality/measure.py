@@ -15,7 +15,7 @@ from pack_train.styles import STYLES
 from pack_train.tuples import crop, photographs
 
 from . import metrics
-from .classify import Classifier
+from .classify import Classifier, worn
 from .faces import Detector
 from .freetext import PROMPTS as FREE_TEXT
 from .held_out import HeldOut
@@ -33,7 +33,7 @@ STILL = 3
 CHANGED = 2
 """Pictures on which the effect of strength and guidance is measured, in every style."""
 TRAINING = 120
-"""Crops of training photographs that the classifier learns from, each in every style."""
+"""Crops of training photographs that the classifier learns from, each in every style, as it is and worn."""
 KEEPS_EDGES = 0.6
 """A style is asked for its edges where the styliser's own pictures keep them as well as this."""
 
@@ -59,13 +59,14 @@ def repaint(stream: Stream, pictures: list[np.ndarray], style: str, indices: tup
 
 def train_classifier(data: Path) -> Classifier:
     photos = photographs(data)
-    chance = random.Random(5)
+    chance, wear = random.Random(5), np.random.default_rng(5)
     pictures, styles = [], []
     for index in range(TRAINING):
         clean = crop(photos[index * 7 % len(photos)].picture, chance)
         for place, styliser in enumerate(STYLES.values()):
-            pictures.append(styliser(clean))
-            styles.append(place)
+            styled = styliser(clean)
+            pictures += [styled, worn(styled, wear)]
+            styles += [place, place]
     return Classifier(pictures, styles, list(STYLES))
 
 

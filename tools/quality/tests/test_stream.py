@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from pack_quality import faces, held_out, sheets
-from pack_quality.classify import Classifier
+from pack_quality import faces, held_out, metrics, sheets
+from pack_quality.classify import Classifier, worn
 from pack_quality.stream import Stream
 
 SCHEDULE = {
@@ -91,6 +91,14 @@ def test_guidance_goes_from_the_frame_to_the_prediction(stream):
     assert 1.9 < guided / plain < 2.1
     negative = stream.repaint(grey, "noir", (47,), guidance=2.0, negative="photo")
     assert abs(negative.astype(float).std() - plain) < 0.01
+
+
+def test_a_worn_picture_is_still_that_picture():
+    whole = cv2.GaussianBlur(picture(3), (0, 0), 4)
+    old = worn(whole, np.random.default_rng(1))
+    assert old.shape == whole.shape and old.dtype == np.uint8
+    assert 18 < metrics.psnr(whole, old) < 40
+    assert np.array_equal(old, worn(whole, np.random.default_rng(1)))
 
 
 def test_the_classifier_tells_what_differs_and_shrugs_at_what_does_not():

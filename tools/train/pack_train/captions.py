@@ -126,6 +126,11 @@ TEMPLATES = (
     "turn it into {phrase}", "make it {phrase}", "make it look like {phrase}", "{phrase} {subject}", "a {subject}, {phrase}",
     "{subject} {adjective}, {phrase}, {adjective}", "{phrase} {phrase2}", "{subject}, {phrase}, {phrase2}",
 )  # fmt: skip
+JOINED = (
+    "{first} {second}", "{first}, {second}", "{first} and {second}", "{first} with {second}", "{first} at {second}", "{first} in {second}",
+    "{first} {second} style", "{second} as {first}", "{first} of a {subject}, {second}", "{first} of a {subject} in {second}",
+)  # fmt: skip
+"""How a person asks for two styles at once."""
 WORD = re.compile(r"[a-z]+|[0-9]+")
 
 
@@ -169,6 +174,11 @@ class Captioner:
             subject=self.random.choice(SUBJECTS),
             adjective=self.random.choice(ADJECTIVES),
         )
+        return " ".join(self.disturbed(words(told)))
+
+    def mixed(self, first: str, second: str) -> str:
+        """A prompt that asks for two styles at once."""
+        told = self.random.choice(JOINED).format(first=self.phrase(first), second=self.phrase(second), subject=self.random.choice(SUBJECTS))
         return " ".join(self.disturbed(words(told)))
 
     def disturbed(self, told: list[str]) -> list[str]:

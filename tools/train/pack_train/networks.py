@@ -12,11 +12,16 @@ from torch import Tensor, nn
 
 from .captions import TOKENS
 
-LATENTS = 16
-"""Channels of a latent. Each has unit variance and thus the same share of the noise, so more of them carry the picture through
-more noise: with 4, a frame loses its detail at the first step of the schedule."""
+LATENTS = 32
+"""Channels of a latent, a power of two. A patch of 4 x 4 pixels is 48 values: 32 of them are all but the least of it. Sixteen cost a
+tenth of a millisecond less and 4 dB of what a picture can come back as."""
+PATCH = 4
+"""Pixels a side of what one place of the latents stands for."""
 TEXT = 128
 """Width of the text encoder."""
+DECIDED = 1.5
+"""How much more decided for one style a prompt is taken than the text encoder has learnt. At 1, a word of doubtful meaning gives a
+picture between two styles; at 3, so does hardly one that names both."""
 EMBEDDING = 192
 """Width of what time and prompt are told by."""
 
@@ -39,52 +44,65 @@ class Residual(nn.Module):
         self.second = zeroed(conv(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.second(F.relu(self.first(x))))
+        return x + self.second(F.relu(self.first(x)))
 
 
 class Encoder(nn.Module):
-    """`[B, 3, H, W]` of -1 to 1 to latents of mean 0 and variance 1."""
+    """`[B, 3, H, W]` of -1 to 1 to latents of mean 0 and variance 1.
 
-    def __init__(self, narrow: int = 32, wide: int = 64) -> None:
+    A linear map of every patch (`linear_start`) and what a small network adds to it.
+    """
+
+    def __init__(self, width: int = 48) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            conv(12, narrow),
-            nn.ReLU(),
-            Residual(narrow),
-            conv(narrow, wide, 4, 2),
-            nn.ReLU(),
-            Residual(wide),
-            Residual(wide),
-            conv(wide, LATENTS),
-        )
+        self.linear = conv(3 * PATCH**2, LATENTS, 1)
+        self.layers = nn.Sequential(nn.PixelUnshuffle(PATCH), conv(3 * PATCH**2, width), nn.ReLU(), zeroed(conv(width, LATENTS)))
         self.norm = nn.BatchNorm2d(LATENTS, affine=False, momentum=0.02)
 
     def forward(self, picture: Tensor) -> Tensor:
-        return self.norm(self.layers(picture))
+        return self.norm(self.linear(F.pixel_unshuffle(picture, PATCH)) + self.layers(picture))
 
 
 class Decoder(nn.Module):
-    """Latents to `[B, 3, H, W]` of about -1 to 1."""
+    """Latents to `[B, 3, H, W]` of about -1 to 1: the way back, with a network that knows what pictures look like."""
 
-    def __init__(self, narrow: int = 32, wide: int = 64) -> None:
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
+        self.linear = conv(LATENTS, 3 * PATCH**2, 1)
         self.layers = nn.Sequential(
-            conv(LATENTS, wide),
-            nn.ReLU(),
-            Residual(wide),
-            Residual(wide),
-            Residual(wide),
-            conv(wide, narrow * 4),
-            nn.PixelShuffle(2),
-            nn.ReLU(),
-            Residual(narrow),
-            conv(narrow, 12),
-            nn.PixelShuffle(2),
+            conv(LATENTS, width), nn.ReLU(), Residual(width), Residual(width), nn.ReLU(), zeroed(conv(width, 3 * PATCH**2))
         )
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)
+        return F.pixel_shuffle(self.linear(latents) + self.layers(latents), PATCH)
+
+
+def hadamard(size: int) -> Tensor:
+    """An orthogonal matrix whose entries all have one magnitude; `size` is a power of two."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < size:
+        matrix = torch.kron(matrix, torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+    return matrix / size**0.5
+
+
+@torch.no_grad()
+def linear_start(encoder: Encoder, decoder: Decoder, patches: Tensor) -> None:
+    """Sets the linear ways to what is best for patches `[N, 48]` under noise (Lee and Petersen, 1976).
+
+    Principal components, each with the root of its deviation, so that the strong ones keep more of their lead over the noise than
+    if all were of unit variance; and spread evenly over all channels, which gives every channel the same variance.
+    """
+    mean = patches.mean(0)
+    variances, axes = torch.linalg.eigh(torch.cov((patches - mean).T).double())
+    variances, axes = variances.flip(0)[:LATENTS].clamp(min=1e-8), axes.flip(1)[:, :LATENTS]
+    spread = hadamard(LATENTS).double()
+    scale = variances.sqrt().mean().sqrt()
+    forth = spread @ torch.diag(variances**-0.25) @ axes.T / scale
+    back = axes @ torch.diag(variances**0.25) @ spread.T * scale
+    encoder.linear.weight.copy_(forth.float()[:, :, None, None])
+    encoder.linear.bias.copy_((-forth @ mean.double()).float())
+    decoder.linear.weight.copy_(back.float()[:, :, None, None])
+    decoder.linear.bias.copy_(mean)
 
 
 class TextBlock(nn.Module):
@@ -107,10 +125,12 @@ class TextBlock(nn.Module):
 class TextEncoder(nn.Module):
     """Token ids `[B, 24]` (0 is padding) to `[B, 24, 128]`; the first token stands for the whole prompt.
 
-    The word vectors are frozen: that is what places a word that no caption had near those that some had.
+    What comes out of every token is a mixture of the styles' own vectors. So a word that no caption had leads to a style or
+    to something between styles, never to where the U-Net has not been; and prompts blend as their vectors do. The word
+    vectors are frozen: that is what places an unheard word near those that some caption had.
     """
 
-    def __init__(self, vectors: Tensor, layers: int = 2, heads: int = 4) -> None:
+    def __init__(self, vectors: Tensor, styles: int, layers: int = 2, heads: int = 4) -> None:
         super().__init__()
         self.words = nn.Embedding.from_pretrained(vectors, freeze=True)
         self.project = nn.Linear(vectors.shape[1], TEXT)
@@ -118,15 +138,25 @@ class TextEncoder(nn.Module):
         self.whole = nn.Parameter(torch.randn(TEXT) * 0.02)
         self.blocks = nn.ModuleList([TextBlock(TEXT, heads) for _ in range(layers)])
         self.norm = nn.LayerNorm(TEXT)
+        self.tell = nn.Linear(TEXT, styles)
+        self.styles = nn.Parameter(torch.randn(styles, TEXT))
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def hidden(self, ids: Tensor) -> Tensor:
+        """`[B, 24, 128]`."""
         x = self.project(self.words(ids)) + self.position
         x = torch.cat([x[:, :1] + self.whole, x[:, 1:]], 1)
-        known = (ids != 0).to(x.dtype)
-        mask = (1 - known)[:, None, None, :] * -1e4
+        mask = (1 - (ids != 0).to(x.dtype))[:, None, None, :] * -1e4
         for block in self.blocks:
             x = block(x, mask)
-        return self.norm(x) * known[..., None]
+        return self.norm(x)
+
+    def weights(self, ids: Tensor) -> Tensor:
+        """The share of every style in every token, `[B, 24, styles]`; none in padding."""
+        told = torch.softmax(self.tell(self.hidden(ids)) * DECIDED, -1)
+        return told * (ids != 0).to(told.dtype)[..., None]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.weights(ids) @ self.styles
 
 
 class Modulated(nn.Module):
@@ -215,7 +245,7 @@ class UNet(nn.Module):
         self.rise1 = Up(c, b)
         self.up1 = nn.ModuleList([Modulated(b), Modulated(b)])
         self.rise0 = Up(b, a)
-        self.up0 = nn.ModuleList([Modulated(a), Modulated(a)])
+        self.up0 = nn.ModuleList([Modulated(a), Modulated(a), Modulated(a)])
         self.leave = zeroed(conv(a, LATENTS))
 
     def scales(self, timestep: Tensor) -> tuple[Tensor, Tensor]:

@@ -174,7 +174,7 @@ def write(vocabulary_path: Path, vae: Path, unet_path: Path, folder: Path) -> No
     if autoencoder is None or kept is None:
         raise SystemExit(f"error: there is no checkpoint {vae if autoencoder is None else unet_path}\nhint: train first")
     encoder, decoder, unet = Encoder(), Decoder(), UNet()
-    text = TextEncoder(torch.from_numpy(vocabulary.vectors))
+    text = TextEncoder(torch.from_numpy(vocabulary.vectors), len(PROMPTS))
     encoder.load_state_dict(autoencoder["encoder"])
     for module, name in ((unet, "unet"), (text, "text"), (decoder, "decoder")):
         module.load_state_dict(kept["average"][name])

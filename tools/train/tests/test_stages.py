@@ -8,10 +8,13 @@ import onnx
 import pytest
 import torch
 
-from pack_train import muon, pack, qt_resources, tuples, unet, vae
+from pack_train import muon, networks, pack, qt_resources, text, tuples, unet, vae
 from pack_train.captions import PROMPTS
 from pack_train.styles import STYLES
-from pack_train.vocabulary import SPECIAL, Vocabulary
+from pack_train.vocabulary import DIMENSIONS, SPECIAL, Vocabulary
+
+
+FILES = ("tuples.npy", "vocabulary.npz", "text.pt", "vae.pt", "unet.pt")
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +34,16 @@ def data(tmp_path_factory):
 
 def vocabulary() -> Vocabulary:
     names = [*SPECIAL, *dict.fromkeys(word for prompt in PROMPTS.values() for word in prompt.replace(",", "").split())]
-    vectors = np.random.default_rng(1).standard_normal((len(names), 64)).astype(np.float32)
+    vectors = np.random.default_rng(1).standard_normal((len(names), DIMENSIONS)).astype(np.float32)
     return Vocabulary({word: place for place, word in enumerate(names)}, vectors, {}, ["stone"])
+
+
+def lessons(known: Vocabulary) -> text.Lessons:
+    """As the sentence model would give them, if it knew of one style by chance what another is near to."""
+    texts = [prompt for prompt in PROMPTS.values() for _ in range(10)]
+    scores = np.repeat(np.eye(len(PROMPTS), dtype=np.float32) * 0.8, 10, 0)
+    vectors = torch.nn.functional.normalize(torch.randn(len(texts), 24), dim=-1)
+    return text.Lessons(torch.tensor([known.ids(told) for told in texts]), vectors, text.shares(scores))
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +54,8 @@ def work(data, tmp_path_factory):
     vocabulary().save(folder / "vocabulary.npz")
     tuples.make(data, folder / "tuples.npy", 4, 1, 2)
     vae.train(folder / "tuples.npy", folder / "vae.pt", 0.15, 1)
-    vae.encode(folder / "tuples.npy", folder / "vae.pt", folder / "latents.npy")
-    files = [folder / name for name in ("latents.npy", "tuples.npy", "vocabulary.npz", "vae.pt", "unet.pt")]
-    unet.train(*files, 0.3, 1)
+    text.learn(vocabulary(), lessons(vocabulary()), folder / "text.pt", 1, 0.2)
+    unet.train(*(folder / name for name in FILES), 0.5, 1)
     return folder
 
 
@@ -66,8 +76,7 @@ def test_tuples_hold_the_camera_and_every_style(work):
 def test_training_goes_on_where_it_was_left(work, capsys):
     before = torch.load(work / "unet.pt", weights_only=True)
     assert before["step"] > 0
-    files = [work / name for name in ("latents.npy", "tuples.npy", "vocabulary.npz", "vae.pt", "unet.pt")]
-    unet.train(*files, before["spent"] + 0.1, 1)
+    unet.train(*(work / name for name in FILES), before["spent"] + 0.1, 1)
     after = torch.load(work / "unet.pt", weights_only=True)
     assert after["step"] > before["step"]
 
@@ -77,7 +86,7 @@ def test_a_pack_comes_out_whole(work, tmp_path):
     pack.write(work / "vocabulary.npz", work / "vae.pt", work / "unet.pt", out)
     for part in ("vae_encoder", "vae_decoder", "unet", "text_encoder"):
         onnx.checker.check_model(str(out / part / "model.onnx"))
-    assert json.loads((out / "unet/config.json").read_text())["in_channels"] == 16
+    assert json.loads((out / "unet/config.json").read_text())["in_channels"] == networks.LATENTS
     assert (out / "pack.toml").read_text().count("[[presets]]") == len(STYLES)
     assert sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) < 24e6
     assert not out.with_name("pack.part").exists()
@@ -95,10 +104,80 @@ def test_muon_makes_updates_orthogonal():
         assert 0.5 < values.min() and values.max() < 1.4
 
 
-def test_timesteps_are_mostly_small():
-    drawn = unet.draw_timesteps(4000, torch.Generator().manual_seed(1))
-    assert 0.45 < (drawn < 110).float().mean() < 0.7
-    assert drawn.min() >= 5 and drawn.max() < 720
+def test_timesteps_are_mostly_small_and_later_steps_come_later():
+    chance = np.random.default_rng(1)
+    first, none = unet.draw_timesteps(4000, chance, later=False)
+    assert none is None and 0.5 < (first < 110).float().mean() < 0.8
+    assert first.min() >= 8 and first.max() < 600
+    second, earlier = unet.draw_timesteps(4000, chance, later=True)
+    assert (earlier > second).all() and earlier.max() < 600
+
+
+def test_more_noise_asks_for_more_of_the_style():
+    assert unet.strength(10) == 0 and unet.strength(59) == pytest.approx(1, abs=0.01)
+    rising = [unet.strength(t) for t in (19, 39, 59, 99, 199, 359, 499)]
+    assert rising == sorted(rising) and rising[-1] < 1.3
+
+
+def test_two_styles_are_a_tone_on_a_drawing_or_halfway():
+    picture = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+    own = np.stack([picture, *(styliser(picture) for styliser in STYLES.values())])
+    places = {name: place for place, name in enumerate(STYLES)}
+    both = STYLES["night"](STYLES["pencil"](picture))
+    assert np.array_equal(unet.mixture(own, places["pencil"], places["night"], 0.5), both)
+    assert np.array_equal(unet.mixture(own, places["night"], places["pencil"], 0.5), both)
+    assert np.array_equal(unet.mixture(own, places["pencil"], places["night"], 1.0), STYLES["night"](picture))
+    halfway = unet.mixture(own, places["pencil"], places["ink"], 0.5).astype(int)
+    assert np.abs(halfway - (STYLES["pencil"](picture).astype(int) + STYLES["ink"](picture)) / 2).max() <= 1
+
+
+def test_the_linear_ways_of_the_autoencoder_are_each_others_inverse():
+    patches = torch.randn(4000, 48, generator=torch.Generator().manual_seed(1)) @ torch.diag(0.8 ** torch.arange(48.0))
+    encoder, decoder = networks.Encoder().eval(), networks.Decoder().eval()
+    networks.linear_start(encoder, decoder, patches)
+    picture = torch.nn.functional.pixel_shuffle(patches[:64].T.reshape(1, 48, 8, 8), networks.PATCH)
+    with torch.no_grad():
+        latents = encoder(picture)
+        back = decoder(latents)
+    assert 0.7 < latents.std() < 1.4
+    assert (back - picture).abs().max() < 0.02
+    assert torch.allclose(networks.hadamard(8) @ networks.hadamard(8).T, torch.eye(8), atol=1e-6)
+
+
+def test_a_text_encoder_says_shares_of_styles_and_nothing_of_padding(work):
+    known = vocabulary()
+    made = networks.TextEncoder(torch.from_numpy(known.vectors), len(PROMPTS))
+    made.load_state_dict(torch.load(work / "text.pt", weights_only=True)["text"])
+    ids = torch.tensor([known.ids(prompt) for prompt in PROMPTS.values()])
+    shares = made.weights(ids).detach()
+    assert torch.allclose(shares[:, 0].sum(-1), torch.ones(len(PROMPTS)), atol=1e-4)
+    assert (shares[ids == 0] == 0).all(), "padding says something"
+
+
+def test_lessons_teach_which_style_a_prompt_means():
+    torch.manual_seed(1)
+    known = vocabulary()
+    made, recall = networks.TextEncoder(torch.from_numpy(known.vectors), len(PROMPTS)), torch.nn.Linear(networks.TEXT, 24)
+    lesson = text.Lesson(known, lessons(known), 1)
+    optimiser = torch.optim.AdamW([p for p in [*made.parameters(), *recall.parameters()] if p.requires_grad], 1.5e-3)
+    before = text.agreement(made, lesson.lessons)
+    for _ in range(40):
+        optimiser.zero_grad()
+        text.loss(made, recall, lesson.draw()).backward()
+        optimiser.step()
+    assert text.agreement(made, lesson.lessons) > before + 0.3
+
+
+def test_texts_that_are_near_nothing_mean_the_photograph():
+    scores = np.full((1, len(PROMPTS)), 0.1, np.float32)
+    assert list(PROMPTS)[int(text.shares(scores).argmax())] == "photo"
+
+
+def test_wordnet_is_read_in_short_pieces(tmp_path):
+    line = "00001740 03 n 02 stained_glass 0 glass 0 000 | colored glass (held by lead); used in \"church windows\"  \n"
+    for file in ("data.noun", "data.adj", "data.verb"):
+        (tmp_path / file).write_text("  1 the licence\n" + line)
+    assert list(text.glosses(tmp_path))[:3] == ["stained glass", "colored glass ", "held by lead"]
 
 
 def test_what_is_no_resource_file_is_refused(tmp_path):
