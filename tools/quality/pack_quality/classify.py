@@ -25,7 +25,9 @@ def features(picture: np.ndarray) -> np.ndarray:
     """Colours, slopes and the spectrum of 8x8 blocks: what a style is, whatever the picture shows."""
     small = cv2.resize(picture, (128, 128), interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
-    colours = np.histogramdd(lab.reshape(-1, 3), bins=(6, 6, 6), range=((0, 256),) * 3)[0].ravel() / (128 * 128)
+    # An odd number of bins for the colours: grey is in the middle of one. On an edge, as with six, the least cast made of a black-and-white
+    # picture another one.
+    colours = np.histogramdd(lab.reshape(-1, 3), bins=(6, 7, 7), range=((0, 256),) * 3)[0].ravel() / (128 * 128)
     moments = np.concatenate([lab.mean((0, 1)), lab.std((0, 1))]) / 128
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     slopes = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pack_quality import faces, held_out, metrics, sheets
-from pack_quality.classify import Classifier, worn
+from pack_quality.classify import Classifier, features, worn
 from pack_quality.stream import Stream
 
 SCHEDULE = {
@@ -99,6 +99,12 @@ def test_a_worn_picture_is_still_that_picture():
     assert old.shape == whole.shape and old.dtype == np.uint8
     assert 18 < metrics.psnr(whole, old) < 40
     assert np.array_equal(old, worn(whole, np.random.default_rng(1)))
+
+
+def test_grey_with_the_least_cast_is_still_grey():
+    grey = np.full((64, 64, 3), 100, np.uint8)
+    for cast in np.eye(3, dtype=np.uint8):
+        assert np.abs(features(grey) - features(grey + 2 * cast)).max() < 0.1
 
 
 def test_the_classifier_tells_what_differs_and_shrugs_at_what_does_not():
