@@ -23,11 +23,11 @@ from .vocabulary import Sentences, Vocabulary, nearness
 
 STYLES = list(PHRASES)
 TEXTS = 90000
-"""Of all kinds. The sentence model takes two minutes for them; half as many lose some unseen words."""
+"""Of all kinds. The sentence model takes some minutes for them; fewer were not tried."""
 LONGEST = 10
 """Words of a text; prompts are short."""
 FLOOR = 0.3
-"""Cosine under which a text is taken to mean no style: the picture stays as it is. Unrelated texts reach 0.1 to 0.25."""
+"""Cosine under which a text is taken to mean no style: the picture stays as it is. At 0.24, unknown words were taken for sepia."""
 SOFTNESS = 0.04
 """Of the teacher's choice between styles that are about as near, as a difference of cosines."""
 BATCH = (48, 16, 4, 128)
