@@ -17,6 +17,9 @@ LATENTS = 32
 training brings a picture back 3.6 dB worse."""
 PATCH = 4
 """Pixels a side of what one place of the latents stands for."""
+SCALE = 2.0
+"""Deviation of the latents that noise is added to: what the autoencoder gives times this, `scaling_factor` in diffusers. A frame is
+repainted from its own latents, so that noise only hides it: at 1, what thin lines and flat patches are made of drowns in it."""
 TEXT = 128
 """Width of the text encoder."""
 DECIDED = 1.5
@@ -50,7 +53,8 @@ class Residual(nn.Module):
 class Encoder(nn.Module):
     """`[B, 3, H, W]` of -1 to 1 to latents of mean 0 and variance 1.
 
-    A linear map of every patch (`linear_start`) and what a small network adds to it.
+    A linear map of every patch (`linear_start`) and what a small network adds to it, by its mean and deviation in the long run:
+    by those of a batch, as is usual in training, the decoder could not know how bright and how rich in contrast a picture is.
     """
 
     def __init__(self, width: int = 48) -> None:
@@ -60,7 +64,11 @@ class Encoder(nn.Module):
         self.norm = nn.BatchNorm2d(LATENTS, affine=False, momentum=0.02)
 
     def forward(self, picture: Tensor) -> Tensor:
-        return self.norm(self.linear(F.pixel_unshuffle(picture, PATCH)) + self.layers(picture))
+        raw = self.linear(F.pixel_unshuffle(picture, PATCH)) + self.layers(picture)
+        if self.training:
+            with torch.no_grad():
+                self.norm(raw)
+        return F.batch_norm(raw, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)
 
 
 class Decoder(nn.Module):
@@ -219,6 +227,7 @@ class UNet(nn.Module):
     """Noisy latents, a time step per row and prompts to the predicted noise, as diffusers' `UNet2DConditionModel`.
 
     Inside, the clean latents are predicted: their error is what is seen, and it does not grow where there is little noise.
+    Latents are of deviation `SCALE`.
     """
 
     def __init__(self, widths: tuple[int, int, int, int] = (64, 112, 160, 192)) -> None:
@@ -255,11 +264,12 @@ class UNet(nn.Module):
 
     def clean(self, x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
         """The clean latents that `x` was made of."""
-        signal, _ = self.scales(timestep)
+        signal, noise = self.scales(timestep)
+        variance = (SCALE * signal) ** 2 + noise**2
         angles = timestep.float()[:, None] * self.frequencies[None]
         told = F.silu(self.time(torch.cat([angles.sin(), angles.cos()], -1)))
         told = F.silu(self.mix(told + self.prompt(context[:, 0])))
-        kept0 = h = self.down0(self.enter(x), told)
+        kept0 = h = self.down0(self.enter(x * variance**-0.5), told)
         h = self.stride0(h)
         for block in self.down1:
             h = block(h, told)
@@ -276,8 +286,8 @@ class UNet(nn.Module):
         h = self.rise0(h, kept0)
         for block in self.up0:
             h = block(h, told)
-        # Of latents of unit variance, signal * x is the best guess without looking around.
-        return self.leave(h).float() + x * signal
+        # The second part is the best guess without looking around (Wiener's).
+        return self.leave(h).float() * SCALE + x * (SCALE**2 * signal / variance)
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
         signal, noise = self.scales(timestep)

@@ -15,7 +15,7 @@ from torch import nn
 
 from . import progress
 from .captions import PROMPTS, TOKENS, preset
-from .networks import LATENTS, TEXT, Decoder, Encoder, TextEncoder, UNet
+from .networks import LATENTS, SCALE, TEXT, Decoder, Encoder, TextEncoder, UNet
 from .vocabulary import Vocabulary
 
 OPSET = 17
@@ -106,7 +106,7 @@ def configs(vocabulary: Vocabulary, unet: UNet, folder: Path) -> None:
     for part in ("vae_encoder", "vae_decoder"):
         config(
             folder / part / "config.json", _class_name="AutoencoderTiny", in_channels=3, out_channels=3, latent_channels=LATENTS,
-            scaling_factor=1.0, shift_factor=0.0, force_upcast=False, block_out_channels=[32, 64, 64], sample_size=256,
+            scaling_factor=SCALE, shift_factor=0.0, force_upcast=False, block_out_channels=[32, 64, 64], sample_size=256,
             spatial_scale_factor=4,
         )  # fmt: skip
     widths = [unet.enter.out_channels, *(layer.out_channels for layer in (unet.stride0, unet.stride1, unet.stride2))]

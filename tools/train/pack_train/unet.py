@@ -10,8 +10,6 @@ little it changes, so that the last step need not ask itself whether a picture h
 """
 
 import copy
-import queue
-import threading
 import warnings
 from collections import deque
 from dataclasses import dataclass
@@ -22,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from . import progress
+from .arithmetic import arithmetic
 from .captions import Captioner
-from .networks import PATCH, Decoder, Encoder, TextEncoder, UNet
+from .networks import PATCH, SCALE, Decoder, Encoder, TextEncoder, UNet
 from .styles import STYLES, Picture
 from .tuples import camera
 from .vae import optimisers, psnr, slopes, to_tensor
@@ -32,8 +31,8 @@ from .vocabulary import Vocabulary
 NAMES = list(STYLES)
 HARD = {
     "photo": 0.7, "pencil": 1.5, "crayon": 1.3, "charcoal": 1.5, "ink": 1.8, "engraving": 1.5, "comic": 1.8, "oil": 1.6,
-    "watercolor": 1.4, "vangogh": 1.6, "popart": 1.3, "halftone": 1.5, "neon": 1.8, "blueprint": 1.7, "bronze": 1.2,
-    "lava": 1.7, "matrix": 1.1, "stained": 1.2, "embroidery": 1.2, "pixel": 1.2, "gameboy": 1.2, "cyberpunk": 1.1,
+    "watercolor": 1.4, "vangogh": 1.6, "popart": 1.3, "halftone": 1.5, "neon": 1.8, "blueprint": 1.7, "bronze": 1.5,
+    "lava": 1.7, "matrix": 1.1, "stained": 1.2, "embroidery": 1.2, "pixel": 1.6, "gameboy": 1.2, "cyberpunk": 1.1,
 }  # fmt: skip
 """How often a style is drawn; 0.7 where it only changes colours, which is learnt in minutes."""
 TONES = ("sepia", "noir", "night", "underwater", "autumn", "blossom", "winter", "thermal", "cyberpunk")
@@ -46,11 +45,15 @@ JOINT = 0.4
 """Share of the time after which the decoder learns along."""
 ROLLOUT = 0.33
 """Share of the batches that start from the network's own pictures, once it has learnt a little."""
-WEAK, FULL, FREE = 15, 55, 500
+WEAK, FULL, FREE = 15, 50, 500
 """Time steps at which a photograph stays as it is, at which it has all of the style, and at which that is overdone by `OVERDONE`:
 so that the strength follows the time step, to which index 49 is 19, 47 is 59 and 32 is 359."""
-OVERDONE = 0.25
+OVERDONE = 0.35
 
+TWINS = 0.2
+"""Share of a batch's samples that are in it twice, under two draws of the camera's noise."""
+STEADY = 0.3
+"""Weight of the difference between what such twins become. Without it, noise that hardly shows in the error is left to flicker."""
 LIMIT = 8.0
 """Of a latent's values in a rollout, in deviations: what lies beyond is no picture."""
 OUTLIER = 3.0
@@ -67,7 +70,8 @@ def strength(timestep: float) -> float:
 @dataclass
 class Batch:
     """Latents `[B, 32, side, side]` and what they are to become, also in pixels; the styles' shares `[B, 24, styles]`; the time
-    steps, and those of the step before, if it is a later step."""
+    steps, and those of the step before, if it is a later step. The last `twins` samples are the first ones under other noise of
+    the camera."""
 
     source: Tensor
     target: Tensor
@@ -75,10 +79,12 @@ class Batch:
     shares: Tensor
     timestep: Tensor
     earlier: Tensor | None
+    twins: int
 
 
 class Loader:
-    """Draws batches in a thread of its own, a few ahead."""
+    """Draws batches. That takes a fifteenth of a step, and none of it beside a step: the threads of a convolution wait for each other, so
+    that a third one on the same cores cost more than it saved."""
 
     def __init__(self, tuples: Path, vocabulary: Vocabulary, text: TextEncoder, encoder: Encoder, seed: int) -> None:
         self.pictures = np.load(tuples, mmap_mode="r")
@@ -90,25 +96,19 @@ class Loader:
         self.weights = weights / weights.sum()
         self.rollouts = False
         """Whether the network has learnt enough for its pictures to be worth something."""
-        self.ready: queue.Queue[Batch] = queue.Queue(3)
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        torch.set_num_threads(1)  # of this thread alone: the cores are the training's
-        while True:
-            self.ready.put(self._draw())
 
     @torch.no_grad()
-    def _draw(self) -> Batch:
+    def draw(self) -> Batch:
         chance = self.chance
         side, size, _ = SHAPES[chance.choice(len(SHAPES), p=[share for *_, share in SHAPES])]
         later = self.rollouts and chance.random() < ROLLOUT
-        timestep, earlier = draw_timesteps(size, chance, later)
+        twins = round(TWINS * size)
+        timestep, earlier = draw_timesteps(size - twins, chance, later)
         source = np.empty((size, side * PATCH, side * PATCH, 3), np.uint8)
-        target = np.empty_like(source)
+        target = np.empty((size - twins, *source.shape[1:]), np.uint8)
         captions: list[tuple[str, str]] = []
-        between = np.zeros(size, np.float32)
-        for row in range(size):
+        between = np.zeros(size - twins, np.float32)
+        for row in range(size - twins):
             top, left = 8 * PATCH * chance.integers((64 - side) // 8 + 1, size=2)
             crop = np.s_[:, top : top + side * PATCH, left : left + side * PATCH]
             own = self.pictures[chance.integers(len(self.pictures))][crop]
@@ -129,16 +129,21 @@ class Loader:
                 caption = other = "" if chance.random() < 0.5 else self.captioner.caption("photo")
             elif style == 0 and chance.random() < 0.5:
                 caption = other = ""
-            source[row] = camera(photograph, chance) if chance.random() < 0.7 else photograph
+            source[row] = camera(photograph, chance) if row < twins or chance.random() < 0.7 else photograph
+            if row < twins:
+                source[size - twins + row] = camera(photograph, chance)
             target[row] = wanted if later else moved(photograph, wanted, strength(float(timestep[row])))
             captions.append((caption, other))
+        again = torch.cat([torch.arange(size - twins), torch.arange(twins)])
         shares = self.text.weights(torch.tensor([self.vocabulary.ids(caption) for pair in captions for caption in pair]))
-        shares = shares.reshape(size, 2, *shares.shape[1:])
-        weight = torch.from_numpy(between)[:, None, None]
+        shares = shares.reshape(size - twins, 2, *shares.shape[1:])
+        shares = torch.lerp(shares[:, 0], shares[:, 1], torch.from_numpy(between)[:, None, None])[again]
         pixels = to_tensor(target)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            latents = self.encoder(torch.cat([to_tensor(source), pixels])).float()
-        return Batch(*latents.chunk(2), pixels, torch.lerp(shares[:, 0], shares[:, 1], weight), timestep, earlier)
+        with arithmetic():
+            latents = self.encoder(torch.cat([to_tensor(source), pixels])).float() * SCALE
+        sources, targets = latents[:size], latents[size:][again].contiguous(memory_format=torch.channels_last)
+        pixels = pixels[again].contiguous(memory_format=torch.channels_last)
+        return Batch(sources, targets, pixels, shares, timestep[again], None if earlier is None else earlier[again], twins)
 
 
 def moved(photograph: Picture, styled: Picture, share: float) -> Picture:
@@ -171,9 +176,9 @@ def draw_timesteps(size: int, chance: np.random.Generator, later: bool) -> tuple
         return torch.from_numpy(chance.integers(low, high))
 
     if not later:
-        return drawn((0.1, 8, 45), (0.52, 45, 75), (0.2, 75, 220), (0.18, 220, 600)), None
-    timestep = drawn((0.65, 10, 30), (0.35, 30, 120))
-    return timestep, timestep + drawn((0.7, 30, 60), (0.3, 60, 480))
+        return drawn((0.08, 8, 50), (0.5, 50, 68), (0.24, 68, 220), (0.18, 220, 600)), None
+    timestep = drawn((0.75, 14, 25), (0.25, 25, 120))
+    return timestep, timestep + drawn((0.75, 32, 52), (0.25, 52, 480))
 
 
 class Trainer:
@@ -217,13 +222,16 @@ class Trainer:
             optimiser.load_state_dict(state)
         self.step = kept["step"]
 
-    def noisy(self, clean: Tensor, timestep: Tensor) -> Tensor:
+    def noisy(self, clean: Tensor, timestep: Tensor, twins: int) -> Tensor:
+        """Twins get the same noise, as all frames of a stream do."""
         signal, noise = self.unet.scales(timestep)
-        x = signal * clean + noise * torch.randn(clean.shape, generator=self.chance)
+        drawn = torch.randn(clean.shape, generator=self.chance)
+        drawn[len(drawn) - twins :] = drawn[:twins]
+        x = signal * clean + noise * drawn
         return x.contiguous(memory_format=torch.channels_last)
 
     def clean(self, x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with arithmetic():
             return self.unet.clean(x, timestep, context)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -232,16 +240,18 @@ class Trainer:
         source = batch.source
         if batch.earlier is not None:
             with torch.no_grad():
-                source = self.clean(self.noisy(source, batch.earlier), batch.earlier, context).float().clamp(-LIMIT, LIMIT)
-        found = self.clean(self.noisy(source, batch.timestep), batch.timestep, context).float()
+                source = self.clean(self.noisy(source, batch.earlier, batch.twins), batch.earlier, context).float()
+                source = source.clamp(-LIMIT * SCALE, LIMIT * SCALE)
+        found = self.clean(self.noisy(source, batch.timestep, batch.twins), batch.timestep, context).float()
         # Of much noise no one could make the target: such samples count less.
         weight = 1 / (0.4 + self.unet.scales(batch.timestep)[1])
-        latents = ((found - batch.target).abs() * weight).mean()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            seen = self.decoder(found.contiguous(memory_format=torch.channels_last)).float()
+        latents = ((found - batch.target).abs() * weight).mean() / SCALE
+        with arithmetic():
+            seen = self.decoder((found / SCALE).contiguous(memory_format=torch.channels_last)).float()
         apart = (seen - batch.pixels) * weight
         pixels = apart.abs().mean() + 2 * (apart * (seen - batch.pixels)).mean() + 0.4 * slopes(seen * weight, batch.pixels * weight)
-        return 0.2 * latents + pixels, psnr(seen.detach().clamp(-1, 1), batch.pixels)
+        boil = (seen[: batch.twins] - seen[len(seen) - batch.twins :]).abs().mean()
+        return 0.2 * latents + pixels + STEADY * boil, psnr(seen.detach().clamp(-1, 1), batch.pixels)
 
     def usual(self, value: float) -> bool:
         """Whether a loss is like those before it."""
@@ -295,7 +305,7 @@ def train(tuples: Path, vocabulary: Path, text: Path, vae: Path, path: Path, min
     saved, seen = clock.spent, []
     while clock.share < 1:
         loader.rollouts = clock.share > 0.12
-        seen.append(trainer.update(loader.ready.get(), clock.share >= JOINT, clock.rate(trainer.step)))
+        seen.append(trainer.update(loader.draw(), clock.share >= JOINT, clock.rate(trainer.step)))
         if trainer.step % 100 == 0:
             with warnings.catch_warnings(action="ignore"):  # before there are rollouts, there are no decibels of them
                 loss, first, later = np.nanmean(np.array(seen), 0)
