@@ -26,10 +26,10 @@ class Clock:
         """0 at the beginning, 1 at the end."""
         return min(1.0, self.spent / self.minutes)
 
-    def rate(self, step: int, warm: int = 60, level: float = 0.35) -> float:
+    def rate(self, step: int, warm: int = 60, level: float = 0.35, power: float = 1.0) -> float:
         """Share of the learning rate: up within `warm` steps, level, and down to 0 over the last 1 - `level` of the time."""
         down = 1 - max(0.0, self.share - level) / (1 - level)
-        return min(1.0, (step + 1) / warm) * max(0.0, down)
+        return min(1.0, (step + 1) / warm) * max(0.0, down) ** power
 
 
 def save(state: dict[str, Any], path: Path) -> None:

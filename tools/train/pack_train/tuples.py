@@ -62,17 +62,18 @@ def crop(picture: Picture, chance: random.Random, side: int = SIDE) -> Picture:
     return (np.clip(light, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def camera(picture: Picture, chance: np.random.Generator) -> Picture:
-    """The same picture as a webcam gives it: with noise, and through JPEG every other time.
+def camera(picture: Picture, chance: np.random.Generator, frames: int = 1) -> list[Picture]:
+    """Frames of the same picture as a webcam gives them: with noise, and through JPEG every other time.
 
     The networks learn to give for it what the clean picture gives, so that noise does not flicker in the output.
     """
-    noise = chance.standard_normal(picture.shape, np.float32) * chance.uniform(0.5, 5)
-    noisy = np.clip(picture + noise, 0, 255).astype(np.uint8)
-    if chance.random() < 0.5:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(chance.integers(60, 95))]
-        noisy = cv2.imdecode(cv2.imencode(".jpg", noisy, quality)[1], cv2.IMREAD_COLOR)
-    return noisy
+    deviation = chance.uniform(0.5, 5)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(chance.integers(60, 95))] if chance.random() < 0.5 else None
+    seen = []
+    for _ in range(frames):
+        noisy = np.clip(picture + chance.standard_normal(picture.shape, np.float32) * deviation, 0, 255).astype(np.uint8)
+        seen.append(cv2.imdecode(cv2.imencode(".jpg", noisy, quality)[1], cv2.IMREAD_COLOR) if quality else noisy)
+    return seen
 
 
 def _work(worker: int, workers: int, photos: list[Photograph], path: str, count: int, seed: int) -> None:
@@ -83,7 +84,7 @@ def _work(worker: int, workers: int, photos: list[Photograph], path: str, count:
         # Every photograph once, then by weight.
         photo = photos[index] if index < len(photos) else chance.choices(photos, weights)[0]
         clean = crop(photo.picture, chance)
-        out[index, 0] = camera(clean, np.random.default_rng(chance.getrandbits(32)))
+        out[index, 0] = camera(clean, np.random.default_rng(chance.getrandbits(32)))[0]
         for place, styliser in enumerate(STYLES.values()):
             out[index, 1 + place] = styliser(clean)
     out.flush()

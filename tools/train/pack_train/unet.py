@@ -52,7 +52,7 @@ OVERDONE = 0.35
 
 TWINS = 0.2
 """Share of a batch's samples that are in it twice, under two draws of the camera's noise."""
-STEADY = 0.3
+STEADY = 2.5
 """Weight of the difference between what such twins become. Without it, noise that hardly shows in the error is left to flicker."""
 LIMIT = 8.0
 """Of a latent's values in a rollout, in deviations: what lies beyond is no picture."""
@@ -129,9 +129,10 @@ class Loader:
                 caption = other = "" if chance.random() < 0.5 else self.captioner.caption("photo")
             elif style == 0 and chance.random() < 0.5:
                 caption = other = ""
-            source[row] = camera(photograph, chance) if row < twins or chance.random() < 0.7 else photograph
             if row < twins:
-                source[size - twins + row] = camera(photograph, chance)
+                source[[row, size - twins + row]] = camera(photograph, chance, 2)
+            else:
+                source[row] = camera(photograph, chance)[0] if chance.random() < 0.7 else photograph
             target[row] = wanted if later else moved(photograph, wanted, strength(float(timestep[row])))
             captions.append((caption, other))
         again = torch.cat([torch.arange(size - twins), torch.arange(twins)])
@@ -305,7 +306,7 @@ def train(tuples: Path, vocabulary: Path, text: Path, vae: Path, path: Path, min
     saved, seen = clock.spent, []
     while clock.share < 1:
         loader.rollouts = clock.share > 0.12
-        seen.append(trainer.update(loader.draw(), clock.share >= JOINT, clock.rate(trainer.step)))
+        seen.append(trainer.update(loader.draw(), clock.share >= JOINT, clock.rate(trainer.step, level=0.0, power=1.5)))
         if trainer.step % 100 == 0:
             with warnings.catch_warnings(action="ignore"):  # before there are rollouts, there are no decibels of them
                 loss, first, later = np.nanmean(np.array(seen), 0)
