@@ -43,7 +43,7 @@ SHAPES = ((32, 24, 0.75), (48, 10, 0.17), (64, 6, 0.08))
 """Side in latents, samples, and share of the batches. Textures repeat every 8 latents: cuts are multiples of that."""
 JOINT = 0.4
 """Share of the time after which the decoder learns along."""
-ROLLOUT = 0.33
+ROLLOUT = 0.45
 """Share of the batches that start from the network's own pictures, once it has learnt a little."""
 WEAK, FULL, FREE = 15, 50, 500
 """Time steps at which a photograph stays as it is, at which it has all of the style, and at which that is overdone by `OVERDONE`:
@@ -52,7 +52,7 @@ OVERDONE = 0.35
 
 TWINS = 0.2
 """Share of a batch's samples that are in it twice, under two draws of the camera's noise."""
-STEADY = 2.5
+STEADY = 12.0
 """Weight of the difference between what such twins become. Without it, noise that hardly shows in the error is left to flicker."""
 LIMIT = 8.0
 """Of a latent's values in a rollout, in deviations: what lies beyond is no picture."""
@@ -235,14 +235,20 @@ class Trainer:
         with arithmetic():
             return self.unet.clean(x, timestep, context)
 
+    @torch.no_grad()
+    def rollout(self, batch: Batch) -> Tensor:
+        """What the step before makes of the photographs: the average's, for its pictures are what the pack will give."""
+        x = self.noisy(batch.source, batch.earlier, batch.twins)
+        with arithmetic():
+            made = self.averages["unet"].clean(x, batch.earlier, batch.shares @ self.averages["text"].styles)
+        return made.float().clamp(-LIMIT * SCALE, LIMIT * SCALE)
+
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """And the dB, of every sample."""
         context = batch.shares @ self.text.styles
         source = batch.source
         if batch.earlier is not None:
-            with torch.no_grad():
-                source = self.clean(self.noisy(source, batch.earlier, batch.twins), batch.earlier, context).float()
-                source = source.clamp(-LIMIT * SCALE, LIMIT * SCALE)
+            source = self.rollout(batch)
         found = self.clean(self.noisy(source, batch.timestep, batch.twins), batch.timestep, context).float()
         # Of much noise no one could make the target: such samples count less.
         weight = 1 / (0.4 + self.unet.scales(batch.timestep)[1])
