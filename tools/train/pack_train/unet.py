@@ -224,7 +224,7 @@ class Trainer:
         self.step = kept["step"]
 
     def noisy(self, clean: Tensor, timestep: Tensor, twins: int) -> Tensor:
-        """Twins get the same noise, as all frames of a stream do."""
+        """The last `twins` get the noise of the first ones, as all frames of a stream get the same."""
         signal, noise = self.unet.scales(timestep)
         drawn = torch.randn(clean.shape, generator=self.chance)
         drawn[len(drawn) - twins :] = drawn[:twins]
@@ -249,7 +249,9 @@ class Trainer:
         source = batch.source
         if batch.earlier is not None:
             source = self.rollout(batch)
-        found = self.clean(self.noisy(source, batch.timestep, batch.twins), batch.timestep, context).float()
+        # The little noise of a later step hardly shows in the error either: twins get different noise there, so that it is removed.
+        alike = batch.twins if batch.earlier is None else 0
+        found = self.clean(self.noisy(source, batch.timestep, alike), batch.timestep, context).float()
         # Of much noise no one could make the target: such samples count less.
         weight = 1 / (0.4 + self.unet.scales(batch.timestep)[1])
         latents = ((found - batch.target).abs() * weight).mean() / SCALE
