@@ -43,7 +43,7 @@ SHAPES = ((32, 24, 0.75), (48, 10, 0.17), (64, 6, 0.08))
 """Side in latents, samples, and share of the batches. Textures repeat every 8 latents: cuts are multiples of that."""
 JOINT = 0.4
 """Share of the time after which the decoder learns along."""
-ROLLOUT = 0.45
+ROLLOUT = 0.55
 """Share of the batches that start from the network's own pictures, once it has learnt a little."""
 WEAK, FULL, FREE = 15, 50, 500
 """Time steps at which a photograph stays as it is, at which it has all of the style, and at which that is overdone by `OVERDONE`:
@@ -178,8 +178,8 @@ def draw_timesteps(size: int, chance: np.random.Generator, later: bool) -> tuple
 
     if not later:
         return drawn((0.08, 8, 50), (0.5, 50, 68), (0.24, 68, 220), (0.18, 220, 600)), None
-    timestep = drawn((0.75, 14, 25), (0.25, 25, 120))
-    return timestep, timestep + drawn((0.75, 32, 52), (0.25, 52, 480))
+    timestep = drawn((0.85, 15, 25), (0.15, 25, 120))
+    return timestep, timestep + drawn((0.85, 35, 50), (0.15, 50, 480))
 
 
 class Trainer:
@@ -249,9 +249,7 @@ class Trainer:
         source = batch.source
         if batch.earlier is not None:
             source = self.rollout(batch)
-        # The little noise of a later step hardly shows in the error either: twins get different noise there, so that it is removed.
-        alike = batch.twins if batch.earlier is None else 0
-        found = self.clean(self.noisy(source, batch.timestep, alike), batch.timestep, context).float()
+        found = self.clean(self.noisy(source, batch.timestep, batch.twins), batch.timestep, context).float()
         # Of much noise no one could make the target: such samples count less.
         weight = 1 / (0.4 + self.unet.scales(batch.timestep)[1])
         latents = ((found - batch.target).abs() * weight).mean() / SCALE
@@ -260,7 +258,9 @@ class Trainer:
         apart = (seen - batch.pixels) * weight
         pixels = apart.abs().mean() + 2 * (apart * (seen - batch.pixels)).mean() + 0.4 * slopes(seen * weight, batch.pixels * weight)
         boil = (seen[: batch.twins] - seen[len(seen) - batch.twins :]).abs().mean()
-        return 0.2 * latents + pixels + STEADY * boil, psnr(seen.detach().clamp(-1, 1), batch.pixels)
+        # What a later step sees is steady already; asked for more, it would blur what the first one has drawn.
+        steady = STEADY if batch.earlier is None else 0.0
+        return 0.2 * latents + pixels + steady * boil, psnr(seen.detach().clamp(-1, 1), batch.pixels)
 
     def usual(self, value: float) -> bool:
         """Whether a loss is like those before it."""
