@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from . import pack, photos, text, tuples, unet, vae, vocabulary
+from . import pack, photos, text, tuples, unet, unpack, vae, vocabulary
 
 MINUTES = {"vae": 4.0, "text": 4.0, "unet": 120.0}
 """On two cores. The autoencoder begins near its best and needs no more; twice the time of the U-Net brings some tenths of a decibel."""
@@ -26,6 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--vae-minutes", type=float, default=MINUTES["vae"], help="of training in all (default: %(default)s)")
     parser.add_argument("--text-minutes", type=float, default=MINUTES["text"], help="of training (default: %(default)s)")
     parser.add_argument("--unet-minutes", type=float, default=MINUTES["unet"], help="of training in all (default: %(default)s)")
+    parser.add_argument("--from", dest="start", type=Path, metavar="PACK", help="go on from a pack's weights for the last 3 in 10 of the minutes")
     parser.add_argument("--until", choices=("tuples", "text", "vae", "unet"), help="stop after this stage")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is drawn (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="(default: %(default)s)")
@@ -47,6 +48,9 @@ def main() -> None:
         tuples.make(data, made["tuples.npy"], asked.tuples, asked.seed, asked.threads)
     if asked.until == "tuples":
         return
+    if asked.start and not made["unet.pt"].exists():
+        minutes = {"vae": asked.vae_minutes, "unet": asked.unet_minutes}
+        unpack.write(asked.start, made["vocabulary.npz"], made["text.pt"], made["vae.pt"], made["unet.pt"], minutes, asked.seed)
     if not made["text.pt"].exists():
         text.train(data, made["vocabulary.npz"], made["text.pt"], asked.seed, asked.text_minutes)
     if asked.until == "text":

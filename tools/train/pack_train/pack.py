@@ -68,6 +68,21 @@ def graph(module: nn.Module, inputs: dict[str, torch.Tensor], output: str, axes:
     halved(path)
 
 
+def signature(part: str) -> tuple[dict[str, torch.Tensor], str, dict[str, dict[int, str]]]:
+    """Inputs, output and free dimensions of a graph."""
+    image, latent = picture_axes("batch", "height", "width"), picture_axes("batch", "latent_height", "latent_width")
+    z = torch.randn(2, LATENTS, 64, 64)
+    told = {"sample": z, "timestep": torch.tensor([400, 100]), "encoder_hidden_states": torch.randn(2, TOKENS, TEXT)}
+    free = {"sample": latent, "timestep": {0: "batch"}, "encoder_hidden_states": {0: "batch", 1: "sequence"}, "out_sample": latent}
+    ids = {"input_ids": torch.ones(2, TOKENS, dtype=torch.long)}
+    return {
+        "vae_encoder": ({"sample": torch.randn(2, 3, 256, 256)}, "latent_sample", {"sample": image, "latent_sample": latent}),
+        "vae_decoder": ({"latent_sample": z}, "sample", {"latent_sample": latent, "sample": image}),
+        "unet": (told, "out_sample", free),
+        "text_encoder": (ids, "last_hidden_state", {"input_ids": {0: "batch"}, "last_hidden_state": {0: "batch"}}),
+    }[part]
+
+
 def tokenizer(vocabulary: Vocabulary, folder: Path) -> None:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -182,15 +197,8 @@ def write(vocabulary_path: Path, vae: Path, unet_path: Path, folder: Path) -> No
         rounded(module.eval())
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    image, latent = picture_axes("batch", "height", "width"), picture_axes("batch", "latent_height", "latent_width")
-    z = torch.randn(2, LATENTS, 64, 64)
-    graph(encoder, {"sample": torch.randn(2, 3, 256, 256)}, "latent_sample", {"sample": image, "latent_sample": latent}, part / "vae_encoder")
-    graph(decoder, {"latent_sample": z}, "sample", {"latent_sample": latent, "sample": image}, part / "vae_decoder")
-    inputs = {"sample": z, "timestep": torch.tensor([400, 100]), "encoder_hidden_states": torch.randn(2, TOKENS, TEXT)}
-    axes = {"sample": latent, "timestep": {0: "batch"}, "encoder_hidden_states": {0: "batch", 1: "sequence"}, "out_sample": latent}
-    graph(unet, inputs, "out_sample", axes, part / "unet")
-    ids = {"input_ids": torch.ones(2, TOKENS, dtype=torch.long)}
-    graph(text, ids, "last_hidden_state", {"input_ids": {0: "batch"}, "last_hidden_state": {0: "batch"}}, part / "text_encoder")
+    for module, name in ((encoder, "vae_encoder"), (decoder, "vae_decoder"), (unet, "unet"), (text, "text_encoder")):
+        graph(module, *signature(name), part / name)
     tokenizer(vocabulary, part / "tokenizer")
     configs(vocabulary, unet, part)
     presets(part)

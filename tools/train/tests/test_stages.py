@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 
-from pack_train import muon, networks, pack, qt_resources, text, tuples, unet, vae
+from pack_train import muon, networks, pack, progress, qt_resources, text, tuples, unet, unpack, vae
 from pack_train.captions import PROMPTS
 from pack_train.styles import STYLES
 from pack_train.vocabulary import DIMENSIONS, SPECIAL, Vocabulary
@@ -92,6 +92,41 @@ def test_a_pack_comes_out_whole(work, tmp_path):
     assert not out.with_name("pack.part").exists()
 
 
+def test_training_goes_on_from_a_pack(work, tmp_path):
+    out = tmp_path / "pack"
+    # After seconds of training some weights are still all zero, of which the exporter keeps one. After minutes none is.
+    trained = {}
+    for name, networks_of in (("vae", ("encoder", "decoder")), ("unet", ("unet", "text", "decoder"))):
+        state = progress.load(work / f"{name}.pt")
+        for part in networks_of:
+            weights = (state["average"] if name == "unet" else state)[part]
+            for key, weight in weights.items():
+                if key not in ("alphas", "frequencies") and weight.is_floating_point():
+                    weight += torch.rand(weight.shape) * 0.01
+        trained[name] = tmp_path / f"trained-{name}.pt"
+        progress.save(state, trained[name])
+    pack.write(work / "vocabulary.npz", trained["vae"], trained["unet"], out)
+    made = [tmp_path / name for name in ("text.pt", "vae.pt", "unet.pt")]
+    unpack.write(out, work / "vocabulary.npz", *made, {"vae": 1.0, "unet": 10.0}, 1)
+    was, now = progress.load(trained["unet"]), progress.load(made[2])
+    for part, weights in was["average"].items():
+        for name, weight in weights.items():
+            # To f16's rounding.
+            torch.testing.assert_close(now["now"][part][name], weight, rtol=1e-3, atol=1e-6)
+    assert now["spent"] == 7.0
+    encoder = progress.load(trained["vae"])["encoder"]
+    torch.testing.assert_close(progress.load(made[1])["encoder"]["linear.weight"], encoder["linear.weight"], rtol=1e-3, atol=1e-6)
+
+
+def test_a_pack_with_other_words_is_not_gone_on_from(work, tmp_path):
+    out = tmp_path / "pack"
+    pack.write(work / "vocabulary.npz", work / "vae.pt", work / "unet.pt", out)
+    file = out / "tokenizer/tokenizer.json"
+    file.write_text(file.read_text().replace('"pencil"', '"pencils"'))
+    with pytest.raises(SystemExit, match="another vocabulary"):
+        unpack.write(out, work / "vocabulary.npz", *[tmp_path / "none.pt"] * 3, {"vae": 1.0, "unet": 10.0}, 1)
+
+
 def test_a_pack_without_training_is_refused(tmp_path, work):
     with pytest.raises(SystemExit, match="no checkpoint"):
         pack.write(work / "vocabulary.npz", work / "vae.pt", tmp_path / "none.pt", tmp_path / "pack")
@@ -116,7 +151,7 @@ def test_timesteps_are_mostly_small_and_later_steps_come_later():
 def test_more_noise_asks_for_more_of_the_style():
     assert unet.strength(10) == 0 and unet.strength(59) == pytest.approx(1, abs=0.01)
     rising = [unet.strength(t) for t in (19, 39, 59, 99, 199, 359, 499)]
-    assert rising == sorted(rising) and rising[-1] < 1.3
+    assert rising == sorted(rising) and rising[-1] < 1.4
 
 
 def test_two_styles_are_a_tone_on_a_drawing_or_halfway():
