@@ -19,7 +19,7 @@ PATCH = 4
 """Pixels a side of what one place of the latents stands for."""
 SCALE = 2.0
 """Deviation of the latents that noise is added to: what the autoencoder gives times this, `scaling_factor` in diffusers. A frame is
-repainted from its own latents, so that noise only hides it: at 1, what thin lines and flat patches are made of drowns in it."""
+repainted from its own latents, so that noise only hides it, at 1 twice as much."""
 TEXT = 128
 """Width of the text encoder."""
 DECIDED = 1.5

@@ -27,7 +27,8 @@ class Clock:
         return min(1.0, self.spent / self.minutes)
 
     def rate(self, step: int, warm: int = 60, level: float = 0.35, power: float = 1.0) -> float:
-        """Share of the learning rate: up within `warm` steps, level, and down to 0 over the last 1 - `level` of the time."""
+        """Share of the learning rate: up within `warm` steps, level, and down to 0 over the last 1 - `level` of the time,
+        by a straight line to the power of `power`."""
         down = 1 - max(0.0, self.share - level) / (1 - level)
         return min(1.0, (step + 1) / warm) * max(0.0, down) ** power
 

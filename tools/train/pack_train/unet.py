@@ -4,7 +4,7 @@ What it learns is a bridge: noisy latents of a *photograph* to clean latents of 
 So one step repaints a frame. An empty prompt leaves the picture as it is, which makes guidance go from the photograph to the
 style (what R-CFG "self" takes for the unconditional prediction is the photograph itself).
 
-Later steps of a stream batch do not see photographs but what the step before gave. So a third of the training starts from the
+Later steps of a stream batch do not see photographs but what the step before gave. So half of the training starts from the
 network's own clean latents (a rollout); and next to no noise is kept for them: what little noise is put on a photograph, as
 little it changes, so that the last step need not ask itself whether a picture has its style already.
 """

@@ -15,7 +15,7 @@ from .captions import TOKENS
 from .networks import Decoder, Encoder, TextEncoder, UNet
 from .styles import STYLES
 from .unet import Trainer
-from .vae import optimisers
+from .vae import RATES, optimisers
 from .vocabulary import Vocabulary
 
 HAD = 0.7
@@ -79,7 +79,7 @@ def write(folder: Path, vocabulary_path: Path, text_path: Path, vae_path: Path, 
     text = fill(TextEncoder(torch.from_numpy(vocabulary.vectors), len(STYLES)), "text_encoder", folder)
     unet = fill(UNet(), "unet", folder)
     autoencoder = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict(), "step": 0, "spent": minutes["vae"]}
-    fresh = [optimiser.state_dict() for optimiser in optimisers([encoder, decoder], 0.0, 0.0)]
+    fresh = [optimiser.state_dict() for optimiser in optimisers([encoder, decoder], *RATES)]
     progress.save({"text": text.state_dict(), "tokens": TOKENS}, text_path)
     progress.save(autoencoder | {"optimisers": fresh}, vae_path)
     trainer = Trainer(vocabulary, {"text": text.state_dict()}, autoencoder, seed)

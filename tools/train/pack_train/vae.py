@@ -18,6 +18,8 @@ BATCH = 24
 CALM, LOUD = (0.0, 0.05), (0.05, 0.3)
 """Deviations of the noise put on the latents. The calm part keeps the decoder sharp; the loud part (a third of the pictures)
 makes the encoder spread a picture over all channels, for the diffusion starts from noisy latents."""
+RATES = 0.003, 3e-4
+"""Highest rates of Muon and AdamW."""
 SAMPLE = 600
 """Parts of pictures from which the linear ways start: 150 000 patches."""
 
@@ -81,7 +83,7 @@ def train(tuples: Path, path: Path, minutes: float, seed: int) -> None:
     encoder, decoder = Encoder(), Decoder()
     encoder.to(memory_format=torch.channels_last)
     decoder.to(memory_format=torch.channels_last)
-    made = optimisers([encoder, decoder], 0.003, 3e-4)
+    made = optimisers([encoder, decoder], *RATES)
     kept = progress.load(path)
     step = 0
     if kept:
