@@ -30,11 +30,14 @@ from .vocabulary import Vocabulary
 
 NAMES = list(STYLES)
 HARD = {
-    "photo": 0.7, "pencil": 1.5, "crayon": 1.3, "charcoal": 1.5, "ink": 1.8, "engraving": 1.5, "comic": 1.8, "oil": 1.6,
+    "photo": 0.7, "pencil": 1.5, "crayon": 1.3, "charcoal": 1.5, "ink": 1.8, "engraving": 1.5, "comic": 2.1, "oil": 1.6,
     "watercolor": 1.4, "vangogh": 1.6, "popart": 1.3, "halftone": 1.5, "neon": 1.8, "blueprint": 1.7, "bronze": 1.5,
     "lava": 1.7, "matrix": 1.1, "stained": 1.2, "embroidery": 1.2, "pixel": 1.6, "gameboy": 1.2, "cyberpunk": 1.1,
 }  # fmt: skip
 """How often a style is drawn; 0.7 where it only changes colours, which is learnt in minutes."""
+LASTING = {"photo": 4.0}
+"""The same in later steps, if not once: there the styles that are learnt in minutes are the ones to get worse, as all that is right is to
+leave them alone."""
 TONES = ("sepia", "noir", "night", "underwater", "autumn", "blossom", "winter", "thermal", "cyberpunk")
 """Styles that change colours alone: of a prompt that asks for one of them and for another style, this one comes on top."""
 MIXED, KEPT = 0.1, 0.04
@@ -45,15 +48,17 @@ JOINT = 0.4
 """Share of the time after which the decoder learns along."""
 ROLLOUT = 0.55
 """Share of the batches that start from the network's own pictures, once it has learnt a little."""
-WEAK, FULL, FREE = 15, 50, 500
-"""Time steps at which a photograph stays as it is, at which it has all of the style, and at which that is overdone by `OVERDONE`:
-so that the strength follows the time step, to which index 49 is 19, 47 is 59 and 32 is 359."""
-OVERDONE = 0.35
+STRENGTH = {15: 0.0, 50: 1.0, 62: 1.0, 100: 1.08, 500: 1.35}
+"""How much of the way from the photograph to the style is asked for at a time step, so that the strength follows it: index 49 is 19, 47 is
+59, 45 is 99 and 32 is 359. It rises fast behind the full style, for more noise alone makes a paler picture, and 45 would change less
+than 47."""
 
 TWINS = 0.2
 """Share of a batch's samples that are in it twice, under two draws of the camera's noise."""
 STEADY = 12.0
 """Weight of the difference between what such twins become. Without it, noise that hardly shows in the error is left to flicker."""
+GAIN = 3.0
+"""Bound of the weights of later steps: with more, pictures that are right already would be all that is learnt from."""
 LIMIT = 8.0
 """Of a latent's values in a rollout, in deviations: what lies beyond is no picture."""
 OUTLIER = 3.0
@@ -62,9 +67,8 @@ explodes."""
 
 
 def strength(timestep: float) -> float:
-    """How much of the way from the photograph to the style is asked for."""
-    up = min(1.0, max(0.0, (timestep - WEAK) / (FULL - WEAK)))
-    return up + OVERDONE * max(0.0, (timestep - FULL) / (FREE - FULL))
+    """Of `STRENGTH`, with straight lines between."""
+    return float(np.interp(timestep, list(STRENGTH), list(STRENGTH.values())))
 
 
 @dataclass
@@ -94,6 +98,8 @@ class Loader:
         self.chance = np.random.default_rng(seed)
         weights = np.array([HARD.get(name, 0.7) for name in NAMES])
         self.weights = weights / weights.sum()
+        again = np.array([LASTING.get(name, 1.0) for name in NAMES])
+        self.lasting = again / again.sum()
         self.rollouts = False
         """Whether the network has learnt enough for its pictures to be worth something."""
 
@@ -102,6 +108,7 @@ class Loader:
         chance = self.chance
         side, size, _ = SHAPES[chance.choice(len(SHAPES), p=[share for *_, share in SHAPES])]
         later = self.rollouts and chance.random() < ROLLOUT
+        styles = self.lasting if later else self.weights
         twins = round(TWINS * size)
         timestep, earlier = draw_timesteps(size - twins, chance, later)
         source = np.empty((size, side * PATCH, side * PATCH, 3), np.uint8)
@@ -113,12 +120,12 @@ class Loader:
             crop = np.s_[:, top : top + side * PATCH, left : left + side * PATCH]
             own = self.pictures[chance.integers(len(self.pictures))][crop]
             photograph = own[1]
-            style = int(chance.choice(len(NAMES), p=self.weights))
+            style = int(chance.choice(len(NAMES), p=styles))
             caption = self.captioner.caption(NAMES[style])
             other, wanted = caption, own[1 + style]
             kind = chance.random()
             if kind < MIXED:
-                second = int(chance.choice(len(NAMES), p=self.weights))
+                second = int(chance.choice(len(NAMES), p=styles))
                 between[row] = chance.choice([0.5, chance.random()], p=[0.6, 0.4])
                 other = self.captioner.caption(NAMES[second])
                 if between[row] == 0.5 and chance.random() < 0.6:
@@ -180,6 +187,13 @@ def draw_timesteps(size: int, chance: np.random.Generator, later: bool) -> tuple
         return drawn((0.08, 8, 50), (0.5, 50, 68), (0.24, 68, 220), (0.18, 220, 600)), None
     timestep = drawn((0.85, 15, 25), (0.15, 25, 120))
     return timestep, timestep + drawn((0.85, 35, 50), (0.15, 50, 480))
+
+
+def gain(source: Tensor, target: Tensor) -> Tensor:
+    """Weights by which the error of a later step counts as a share of the error that it started from, `[B, 1, 1, 1]`: what is nearly
+    right is as easy to spoil as what is not is hard to mend."""
+    error = (source - target).abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-6)
+    return (error.mean() / error).clamp(1 / GAIN, GAIN)
 
 
 class Trainer:
@@ -252,6 +266,8 @@ class Trainer:
         found = self.clean(self.noisy(source, batch.timestep, batch.twins), batch.timestep, context).float()
         # Of much noise no one could make the target: such samples count less.
         weight = 1 / (0.4 + self.unet.scales(batch.timestep)[1])
+        if batch.earlier is not None:
+            weight = weight * gain(source, batch.target)
         latents = ((found - batch.target).abs() * weight).mean() / SCALE
         with arithmetic():
             seen = self.decoder((found / SCALE).contiguous(memory_format=torch.channels_last)).float()

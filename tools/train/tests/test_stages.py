@@ -154,6 +154,17 @@ def test_more_noise_asks_for_more_of_the_style():
     assert rising == sorted(rising) and rising[-1] < 1.4
 
 
+def test_later_steps_count_what_is_nearly_right_as_much_as_what_is_not():
+    target = torch.zeros(4, 32, 8, 8)
+    source = torch.tensor([0.1, 0.2, 0.4, 100.0]).reshape(4, 1, 1, 1).expand_as(target)
+    weight = unet.gain(source[:3], target[:3])
+    share = weight.flatten() * torch.tensor([0.1, 0.2, 0.4])
+    assert torch.allclose(share, share.mean().expand(3)), "the same share of each error counts the same"
+    weight = unet.gain(source, target).flatten()
+    assert weight.min() >= 1 / unet.GAIN and weight.max() <= unet.GAIN
+    assert torch.isfinite(unet.gain(target, target)).all(), "a perfect picture breaks the loss"
+
+
 def test_two_styles_are_a_tone_on_a_drawing_or_halfway():
     picture = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
     own = np.stack([picture, *(styliser(picture) for styliser in STYLES.values())])
