@@ -16,6 +16,8 @@ Line = tuple[str, str, str, bool]
 STYLES, PSNR, WORST_PSNR, FLICKER, EDGES, TOLD, FACES, FREE_TEXT = 24, 24.0, 17.0, 0.5, 0.6, 0.95, 0.9, 80
 SAME = {"psnr": 0.05, "edge_f1": 0.005, "flicker": 0.02, "told": 0.005}
 """Two figures that are as near as this count as the same."""
+MORE = ("two", "three", "four")
+"""Numbers of steps that are compared with one."""
 CHANGE = 0.05
 """The same for how far pictures are apart, of 255."""
 
@@ -34,7 +36,8 @@ def monotone(pairs: list[list[float]]) -> bool:
 def lines(figures: Figures) -> Iterator[Line]:
     yield "styles", str(figures["styles"]), f">= {STYLES}", figures["styles"] >= STYLES
     yield from one_step(figures)
-    yield from two_steps(figures)
+    for steps in MORE:
+        yield from more_steps(figures, steps)
     if "steadiness" in figures:
         yield from behaviour(figures)
 
@@ -60,17 +63,17 @@ def one_step(figures: Figures) -> Iterator[Line]:
     yield f"flicker, worst style ({most}); {over} over {FLICKER}", f"{one[most]['flicker']:.2f}/255", "", True
 
 
-def two_steps(figures: Figures) -> Iterator[Line]:
+def more_steps(figures: Figures, steps: str) -> Iterator[Line]:
     """No worse than one on any figure, and nearer to the stylisers on average."""
-    one, two = figures["one"], figures["two"]
-    gain = mean(two, "psnr") - mean(one, "psnr")
-    yield "two steps against one, PSNR", f"{gain:+.2f} dB", "> 0", gain > 0
+    one, more = figures["one"], figures[steps]
+    gain = mean(more, "psnr") - mean(one, "psnr")
+    yield f"{steps} steps against one, PSNR", f"{gain:+.2f} dB", "> 0", gain > 0
     for name, what, sign in (("edge_f1", "edges F1", 1), ("told", "styles told", 1), ("flicker", "flicker", -1)):
         if name in next(iter(one.values())):
-            gain = mean(two, name) - mean(one, name)
-            yield f"two steps against one, {what}", f"{gain:+.3f}", ">= 0" if sign > 0 else "<= 0", sign * gain >= -SAME[name]
-    behind = [style for style in one if two[style]["psnr"] < one[style]["psnr"] - SAME["psnr"]]
-    yield "styles in which two steps are further from the styliser", str(len(behind)), "0", not behind
+            gain = mean(more, name) - mean(one, name)
+            yield f"{steps} steps against one, {what}", f"{gain:+.3f}", ">= 0" if sign > 0 else "<= 0", sign * gain >= -SAME[name]
+    behind = [style for style in one if more[style]["psnr"] < one[style]["psnr"] - SAME["psnr"]]
+    yield f"styles in which {steps} steps are further from the styliser", str(len(behind)), "0", not behind
 
 
 def behaviour(figures: Figures) -> Iterator[Line]:

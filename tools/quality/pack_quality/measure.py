@@ -4,7 +4,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Steps:
 
     one: tuple[int, ...] = (47,)
     two: tuple[int, ...] = (47, 49)
+    three: tuple[int, ...] = (47, 48, 49)
+    four: tuple[int, ...] = (46, 47, 48, 49)
 
 
 def batches(pictures: list[np.ndarray], size: int = 8) -> list[np.ndarray]:
@@ -168,7 +170,7 @@ def faces(stream: Stream, held_out: HeldOut, indices: tuple[int, ...]) -> Figure
 
 
 def measure(stream: Stream, held_out: HeldOut, data: Path, steps: Steps, quick: bool) -> Figures:
-    figures: Figures = {"styles": len(STYLES), "steps": {"one": list(steps.one), "two": list(steps.two)}}
+    figures: Figures = {"styles": len(STYLES), "steps": asdict(steps)}
 
     def stage(name: str, found: Callable[[], Any]) -> None:
         began = time.monotonic()
@@ -181,8 +183,8 @@ def measure(stream: Stream, held_out: HeldOut, data: Path, steps: Steps, quick: 
         classifier = train_classifier(data)
         print(f"classifier: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     stage("stylisers", lambda: stylised(held_out, classifier))
-    stage("one", lambda: fidelity(stream, held_out, steps.one, classifier))
-    stage("two", lambda: fidelity(stream, held_out, steps.two, classifier))
+    for name, indices in asdict(steps).items():
+        stage(name, lambda indices=indices: fidelity(stream, held_out, indices, classifier))
     if classifier is None:
         return figures
     changes = {"strength": [(at[0], at, {}) for at in STRENGTHS]}

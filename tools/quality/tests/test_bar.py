@@ -17,7 +17,7 @@ def figures(**changed) -> dict:
         "styles": 30,
         "stylisers": {"noir": {"edge_f1": 0.8, "told": 1.0}},
         "one": {"noir": dict(style)},
-        "two": {"noir": style | {"psnr": 26.0}},
+        **{steps: {"noir": style | {"psnr": 26.0}} for steps in bar.MORE},
         "steadiness": {"noir": {"warp": 4.0, "styliser_warp": 3.0}},
         "strength": rising,
         "guidance": rising,
@@ -58,6 +58,8 @@ def test_what_is_good_enough_meets_the_bar():
         ({"two__noir__edge_f1": 0.69}, "two steps against one, edges F1"),
         ({"two__noir__told": 0.9}, "two steps against one, styles told"),
         ({"two__noir__flicker": 0.4}, "two steps against one, flicker"),
+        ({"three__noir__psnr": 24.9}, "three steps against one, PSNR"),
+        ({"four__noir__edge_f1": 0.69}, "four steps against one, edges F1"),
         ({"strength": [[1, 2.0], [2, 1.5], [3, 4.0]]}, "change by t-index"),
         ({"guidance": [[1, 2.0], [2, 2.0]]}, "change by guidance"),
         ({"negative": [[1, 2.0], [2, 1.0]]}, "change by negative prompt"),
@@ -73,13 +75,13 @@ def test_what_falls_short_is_told(changed, what):
 
 
 def test_edges_are_asked_of_the_styles_that_keep_them_only():
-    made = figures(one__noir__edge_f1=0.2, two__noir__edge_f1=0.2, stylisers__noir__edge_f1=0.3)
+    made = figures(stylisers__noir__edge_f1=0.3, **{f"{steps}__noir__edge_f1": 0.2 for steps in ("one", *bar.MORE)})
     assert not [what for what in missed(made) if "edges" in what]
 
 
 def test_a_quick_run_has_a_table_too():
-    made = {name: figures()[name] for name in ("styles", "stylisers", "one", "two")}
-    for style in (made["one"]["noir"], made["two"]["noir"], made["stylisers"]["noir"]):
+    made = {name: figures()[name] for name in ("styles", "stylisers", "one", *bar.MORE)}
+    for style in (made[name]["noir"] for name in ("stylisers", "one", *bar.MORE)):
         del style["told"]
     assert "| noir | 25.0 | 26.0 | 0.70 | 0.80 | 0.30 |  |" in bar.table(made)
 
