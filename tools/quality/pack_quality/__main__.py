@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 from . import bar, sheets
@@ -27,10 +28,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="what `python -m pack_train.photos fetch` gave")
     parser.add_argument("--out", type=Path, default=Path("out/quality"), help="folder for sheets and figures (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file (default: figures.json in the folder)")
-    parser.add_argument("--one", type=indices, default=Steps.one, metavar="INDEX", help="t-index of one step (default: 47)")
-    parser.add_argument("--two", type=indices, default=Steps.two, metavar="INDICES", help="those of two steps (default: 47,49)")
-    parser.add_argument("--three", type=indices, default=Steps.three, metavar="INDICES", help="of three (default: 47,48,49)")
-    parser.add_argument("--four", type=indices, default=Steps.four, metavar="INDICES", help="of four (default: 46,47,48,49)")
+    for steps in fields(Steps):
+        usual = ",".join(map(str, steps.default))
+        told = f"t-index list of {steps.name} step{'' if steps.name == 'one' else 's'} (default: {usual})"
+        parser.add_argument(f"--{steps.name}", type=indices, default=steps.default, metavar="INDICES", help=told)
     parser.add_argument("--quick", action="store_true", help="only what needs no classifier: fidelity, edges and flicker")
     parser.add_argument("--strict", action="store_true", help="fail where a figure misses what is asked")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="(default: %(default)s)")
@@ -43,7 +44,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     held_out = HeldOut.load(asked.data)
     stream = Stream(asked.model, asked.threads)
-    steps = Steps(asked.one, asked.two, asked.three, asked.four)
+    steps = Steps(**{steps.name: getattr(asked, steps.name) for steps in fields(Steps)})
     figures = measure(stream, held_out, asked.data, steps, asked.quick)
     print(bar.table(figures), flush=True)
     write(asked.json or asked.out / "figures.json", json.dumps(figures, indent=1) + "\n")

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from .measure import KEEPS_EDGES
+from .measure import KEEPS_EDGES, Steps
 
 Figures = dict[str, Any]
 Line = tuple[str, str, str, bool]
@@ -16,7 +17,7 @@ Line = tuple[str, str, str, bool]
 STYLES, PSNR, WORST_PSNR, FLICKER, EDGES, TOLD, FACES, FREE_TEXT = 24, 24.0, 17.0, 0.5, 0.6, 0.95, 0.9, 80
 SAME = {"psnr": 0.05, "edge_f1": 0.005, "flicker": 0.02, "told": 0.005}
 """Two figures that are as near as this count as the same."""
-MORE = ("two", "three", "four")
+MORE = tuple(steps.name for steps in fields(Steps) if steps.name != "one")
 """Numbers of steps that are compared with one."""
 CHANGE = 0.05
 """The same for how far pictures are apart, of 255."""
