@@ -217,6 +217,10 @@ class Up(nn.Module):
         return self.join(torch.cat([F.pixel_shuffle(self.spread(x), 2), kept], 1))
 
 
+TABLES = ("alphas", "frequencies")
+"""Buffers of the U-Net that are not learnt, and not rounded either."""
+
+
 def alphas_cumprod() -> Tensor:
     """The scaled-linear schedule of Stable Diffusion, `float32[1000]`."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2

@@ -15,7 +15,7 @@ from torch import nn
 
 from . import progress
 from .captions import PROMPTS, TOKENS, preset
-from .networks import LATENTS, SCALE, TEXT, Decoder, Encoder, TextEncoder, UNet
+from .networks import LATENTS, SCALE, TABLES, TEXT, Decoder, Encoder, TextEncoder, UNet
 from .vocabulary import Vocabulary
 
 OPSET = 17
@@ -32,7 +32,7 @@ def halved(path: Path) -> None:
     graph = model.graph
     casts = []
     for tensor in list(graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < EXACT or tensor.name == "alphas":
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < EXACT or tensor.name in TABLES:
             continue
         half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{tensor.name}.f16")
         casts.append(helper.make_node("Cast", [half.name], [tensor.name], to=TensorProto.FLOAT, name=f"{tensor.name}.f32"))
@@ -49,7 +49,7 @@ def halved(path: Path) -> None:
 def rounded(module: nn.Module) -> nn.Module:
     """The network with the weights that its file will hold, so that a comparison sees only what is wrong."""
     for name, tensor in module.state_dict().items():
-        if tensor.dtype == torch.float32 and tensor.numel() >= EXACT and name != "alphas":
+        if tensor.dtype == torch.float32 and tensor.numel() >= EXACT and name not in TABLES:
             tensor.copy_(tensor.half().float())
     return module
 

@@ -58,7 +58,7 @@ TWINS = 0.2
 STEADY = 12.0
 """Weight of the difference between what such twins become. Without it, noise that hardly shows in the error is left to flicker."""
 GAIN = 3.0
-"""Bound of the weights of later steps: with more, pictures that are right already would be all that is learnt from."""
+"""Bound of the weights of later steps: with more, pictures that are right already outweigh all others."""
 LIMIT = 8.0
 """Of a latent's values in a rollout, in deviations: what lies beyond is no picture."""
 OUTLIER = 3.0
@@ -96,10 +96,7 @@ class Loader:
         self.text, self.encoder = text, encoder
         self.captioner = Captioner(vocabulary.similar, vocabulary.fillers, seed)
         self.chance = np.random.default_rng(seed)
-        weights = np.array([HARD.get(name, 0.7) for name in NAMES])
-        self.weights = weights / weights.sum()
-        again = np.array([LASTING.get(name, 1.0) for name in NAMES])
-        self.lasting = again / again.sum()
+        self.first, self.later = chances(HARD, 0.7), chances(LASTING, 1.0)
         self.rollouts = False
         """Whether the network has learnt enough for its pictures to be worth something."""
 
@@ -108,7 +105,7 @@ class Loader:
         chance = self.chance
         side, size, _ = SHAPES[chance.choice(len(SHAPES), p=[share for *_, share in SHAPES])]
         later = self.rollouts and chance.random() < ROLLOUT
-        styles = self.lasting if later else self.weights
+        styles = self.later if later else self.first
         twins = round(TWINS * size)
         timestep, earlier = draw_timesteps(size - twins, chance, later)
         source = np.empty((size, side * PATCH, side * PATCH, 3), np.uint8)
@@ -152,6 +149,12 @@ class Loader:
         sources, targets = latents[:size], latents[size:][again].contiguous(memory_format=torch.channels_last)
         pixels = pixels[again].contiguous(memory_format=torch.channels_last)
         return Batch(sources, targets, pixels, shares, timestep[again], None if earlier is None else earlier[again], twins)
+
+
+def chances(weights: dict[str, float], usual: float) -> np.ndarray:
+    """Of every style to be drawn, `float64[styles]`."""
+    given = np.array([weights.get(name, usual) for name in NAMES])
+    return given / given.sum()
 
 
 def moved(photograph: Picture, styled: Picture, share: float) -> Picture:
@@ -260,22 +263,21 @@ class Trainer:
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """And the dB, of every sample."""
         context = batch.shares @ self.text.styles
-        source = batch.source
-        if batch.earlier is not None:
+        if batch.earlier is None:
+            source, trust, steady = batch.source, 1.0, STEADY
+        else:
             source = self.rollout(batch)
+            # What a later step sees is steady already; asked for more, it would blur what the first one has drawn.
+            trust, steady = gain(source, batch.target), 0.0
         found = self.clean(self.noisy(source, batch.timestep, batch.twins), batch.timestep, context).float()
         # Of much noise no one could make the target: such samples count less.
-        weight = 1 / (0.4 + self.unet.scales(batch.timestep)[1])
-        if batch.earlier is not None:
-            weight = weight * gain(source, batch.target)
+        weight = 1 / (0.4 + self.unet.scales(batch.timestep)[1]) * trust
         latents = ((found - batch.target).abs() * weight).mean() / SCALE
         with arithmetic():
             seen = self.decoder((found / SCALE).contiguous(memory_format=torch.channels_last)).float()
         apart = (seen - batch.pixels) * weight
         pixels = apart.abs().mean() + 2 * (apart * (seen - batch.pixels)).mean() + 0.4 * slopes(seen * weight, batch.pixels * weight)
         boil = (seen[: batch.twins] - seen[len(seen) - batch.twins :]).abs().mean()
-        # What a later step sees is steady already; asked for more, it would blur what the first one has drawn.
-        steady = STEADY if batch.earlier is None else 0.0
         return 0.2 * latents + pixels + steady * boil, psnr(seen.detach().clamp(-1, 1), batch.pixels)
 
     def usual(self, value: float) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import pack, progress
 from .captions import TOKENS
-from .networks import Decoder, Encoder, TextEncoder, UNet
+from .networks import TABLES, Decoder, Encoder, TextEncoder, UNet
 from .styles import STYLES
 from .unet import Trainer
 from .vae import RATES, optimisers
@@ -53,8 +53,7 @@ def fill(module: nn.Module, part: str, folder: Path) -> nn.Module:
 
 def fixed(module: nn.Module) -> set[str]:
     """Names of what is not learnt: tables, and the counter of batches."""
-    tables = {"alphas", "frequencies"}
-    return {name for name in module.state_dict() if name in tables or name.endswith("num_batches_tracked")}
+    return {name for name in module.state_dict() if name in TABLES or name.endswith("num_batches_tracked")}
 
 
 def found(name: str, tensor: Tensor, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], part: Path) -> np.ndarray:
