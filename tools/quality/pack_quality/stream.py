@@ -4,6 +4,7 @@ The noise is fixed per step, as the engine's is, so that a still scene stays sti
 """
 
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,10 @@ class Stream:
         self.alphas = np.cumprod(1 - betas)
         self.steps = int(schedule["original_inference_steps"])
         self.timestep_scaling = float(schedule["timestep_scaling"])
+        told = pack / "pack.toml"
+        defaults = tomllib.loads(told.read_text()).get("defaults", {}) if told.exists() else {}
+        self.add_noise = bool(defaults.get("add-noise", True))
+        """Whether later steps get noise again (do_add_noise)."""
         self.contexts: dict[str, np.ndarray] = {}
 
     def context(self, prompt: str) -> np.ndarray:
@@ -80,7 +85,9 @@ class Stream:
         for step, index in enumerate(indices):
             t = self.timestep(index)
             signal, noise = np.sqrt(self.alphas[t]), np.sqrt(1 - self.alphas[t])
-            x = signal * clean + noise * self.noise(source.shape, step)
+            x = signal * clean
+            if step == 0 or self.add_noise:
+                x = x + noise * self.noise(source.shape, step)
             predicted = self.predicted(x, t, context)
             if guidance != 1:
                 if negative is None:

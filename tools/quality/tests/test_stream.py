@@ -32,7 +32,7 @@ def network(path, inputs, output, nodes, constants=()):
 
 
 @pytest.fixture(scope="module")
-def stream(tmp_path_factory):
+def pack(tmp_path_factory):
     """A pack whose autoencoder keeps pictures as they are, and whose U-Net says that there is no noise at all."""
     pack = tmp_path_factory.mktemp("pack")
     image = [("sample", TensorProto.FLOAT, 4)]
@@ -55,6 +55,11 @@ def stream(tmp_path_factory):
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     (pack / "tokenizer").mkdir()
     words.save(str(pack / "tokenizer/tokenizer.json"))
+    return pack
+
+
+@pytest.fixture(scope="module")
+def stream(pack):
     return Stream(pack, 1)
 
 
@@ -82,6 +87,17 @@ def test_one_step_adds_the_schedules_noise(stream):
     wanted = ratio / 2.0 * 127.5
     assert abs(painted.astype(float).std() - wanted) < 0.1 * wanted
     assert np.array_equal(painted, stream.repaint(grey, "noir", (47,)))
+
+
+def test_later_steps_get_noise_unless_the_pack_says_no(stream, pack):
+    """Left in, the noises of two steps add up; without the second, only that of the first is seen."""
+    grey = np.full((1, 32, 32, 3), 128, np.uint8)
+    one, two = (stream.repaint(grey, "noir", indices).astype(float).std() for indices in ((47,), (47, 47)))
+    assert stream.add_noise and abs(two / one - 2**0.5) < 0.05
+    (pack / "pack.toml").write_text("[defaults]\nadd-noise = false\n")
+    quiet = Stream(pack, 1)
+    assert not quiet.add_noise
+    assert abs(quiet.repaint(grey, "noir", (47, 47)).astype(float).std() / one - 1) < 0.02
 
 
 def test_guidance_goes_from_the_frame_to_the_prediction(stream):

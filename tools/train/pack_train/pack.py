@@ -145,7 +145,9 @@ def presets(folder: Path) -> None:
     index = ", ".join(map(str, DEFAULT_INDEX))
     text = "# Of this file: a program that knows only older ones says so.\nformat = 1\n\n"
     text += "# What this pack is used with where nothing else is asked for.\n\n"
-    text += f'[defaults]\nsize = "256x256"\nt-index = [{index}]\nguidance = 1.0\n\n# One for each style that the pack was trained on.\n'
+    text += f'[defaults]\nsize = "256x256"\nt-index = [{index}]\nguidance = 1.0\n'
+    text += "# Of several steps: noise between them would hide again what the first has drawn.\nadd-noise = false\n"
+    text += "\n# One for each style that the pack was trained on.\n"
     for style, prompt in PROMPTS.items():
         text += f'\n[[presets]]\nname = "{preset(style)}"\nprompt = "{prompt}"\nt-index = [{index}]\nguidance = 1.0\n'
     (folder / "pack.toml").write_text(text)

@@ -4,9 +4,10 @@ What it learns is a bridge: noisy latents of a *photograph* to clean latents of 
 So one step repaints a frame. An empty prompt leaves the picture as it is, which makes guidance go from the photograph to the
 style (what R-CFG "self" takes for the unconditional prediction is the photograph itself).
 
-Later steps of a stream batch do not see photographs but what the step before gave. So half of the training starts from the
-network's own clean latents (a rollout); and next to no noise is kept for them: what little noise is put on a photograph, as
-little it changes, so that the last step need not ask itself whether a picture has its style already.
+Later steps of a stream batch do not see photographs but what the step before gave. So more than half of the training starts from
+the network's own clean latents (a rollout) after one, two or three steps, mostly without noise between them. And what the network gives
+carries a mark that no photograph has and no one sees (`marked`): without it, a step could not tell a painted picture from a photograph
+that looks like one, and would paint it again.
 """
 
 import copy
@@ -46,7 +47,7 @@ SHAPES = ((32, 24, 0.75), (48, 10, 0.17), (64, 6, 0.08))
 """Side in latents, samples, and share of the batches. Textures repeat every 8 latents: cuts are multiples of that."""
 JOINT = 0.4
 """Share of the time after which the decoder learns along."""
-ROLLOUT = 0.55
+ROLLOUT = 0.6
 """Share of the batches that start from the network's own pictures, once it has learnt a little."""
 STRENGTH = {15: 0.0, 50: 1.0, 62: 1.0, 100: 1.08, 500: 1.35}
 """How much of the way from the photograph to the style is asked for at a time step, so that the strength follows it: index 49 is 19, 47 is
@@ -59,6 +60,14 @@ STEADY = 12.0
 """Weight of the difference between what such twins become. Without it, noise that hardly shows in the error is left to flicker."""
 GAIN = 3.0
 """Bound of the weights of later steps: with more, pictures that are right already outweigh all others."""
+CHAINS = (0.3, 0.3, 0.4)
+"""Shares of the rollouts that go through one, two and three steps."""
+RENOISED = 0.1
+"""Share of the rollouts whose later steps get noise again, as `add-noise` (the paper's code: do_add_noise) would have it. The pack turns that
+off: noise hides what was drawn, and a step that brings back what it hid gains less than that costs."""
+MARK = 1.0
+"""Length of the mark in latents, whose deviation is `SCALE`. Averaged over 8 x 8 of them, photographs deviate by 0.04 in this direction, and
+the noise of index 47 by 0.03: a tenth of the mark could be missed. Before the decoder has learnt of it, it changes pixels by 1.3 of 255."""
 LIMIT = 8.0
 """Of a latent's values in a rollout, in deviations: what lies beyond is no picture."""
 OUTLIER = 3.0
@@ -74,15 +83,16 @@ def strength(timestep: float) -> float:
 @dataclass
 class Batch:
     """Latents `[B, 32, side, side]` and what they are to become, also in pixels; the styles' shares `[B, 24, styles]`; the time
-    steps, and those of the step before, if it is a later step. The last `twins` samples are the first ones under other noise of
-    the camera."""
+    steps, and those of the steps before from the first on, if it is a later step; whether later steps get noise again. The last
+    `twins` samples are the first ones under other noise of the camera."""
 
     source: Tensor
     target: Tensor
     pixels: Tensor
     shares: Tensor
     timestep: Tensor
-    earlier: Tensor | None
+    earlier: list[Tensor]
+    renoised: bool
     twins: int
 
 
@@ -137,7 +147,8 @@ class Loader:
                 source[[row, size - twins + row]] = camera(photograph, chance, 2)
             else:
                 source[row] = camera(photograph, chance)[0] if chance.random() < 0.7 else photograph
-            target[row] = wanted if later else moved(photograph, wanted, strength(float(timestep[row])))
+            first = earlier[0] if later else timestep
+            target[row] = moved(photograph, wanted, strength(float(first[row])))
             captions.append((caption, other))
         again = torch.cat([torch.arange(size - twins), torch.arange(twins)])
         shares = self.text.weights(torch.tensor([self.vocabulary.ids(caption) for pair in captions for caption in pair]))
@@ -148,7 +159,8 @@ class Loader:
             latents = self.encoder(torch.cat([to_tensor(source), pixels])).float() * SCALE
         sources, targets = latents[:size], latents[size:][again].contiguous(memory_format=torch.channels_last)
         pixels = pixels[again].contiguous(memory_format=torch.channels_last)
-        return Batch(sources, targets, pixels, shares, timestep[again], None if earlier is None else earlier[again], twins)
+        renoised = chance.random() < RENOISED
+        return Batch(sources, targets, pixels, shares, timestep[again], [times[again] for times in earlier], renoised, twins)
 
 
 def chances(weights: dict[str, float], usual: float) -> np.ndarray:
@@ -175,10 +187,10 @@ def mixture(own: np.ndarray, first: int, second: int, between: float) -> Picture
     return moved(a, both, 2 * between) if between < 0.5 else moved(both, b, 2 * between - 1)
 
 
-def draw_timesteps(size: int, chance: np.random.Generator, later: bool) -> tuple[Tensor, Tensor | None]:
+def draw_timesteps(size: int, chance: np.random.Generator, later: bool) -> tuple[Tensor, list[Tensor]]:
     """Mostly little noise, where most people use the pack; the rest reaches as far as a strength of 0.6.
 
-    Later steps mostly have next to none, after a step with some more.
+    Later steps are at the last few indices, after one, two or three steps further up; these come from the first on.
     """
 
     def drawn(*ranges: tuple[float, int, int]) -> Tensor:
@@ -187,9 +199,22 @@ def draw_timesteps(size: int, chance: np.random.Generator, later: bool) -> tuple
         return torch.from_numpy(chance.integers(low, high))
 
     if not later:
-        return drawn((0.08, 8, 50), (0.5, 50, 68), (0.24, 68, 220), (0.18, 220, 600)), None
-    timestep = drawn((0.85, 15, 25), (0.15, 25, 120))
-    return timestep, timestep + drawn((0.85, 35, 50), (0.15, 50, 480))
+        return drawn((0.08, 8, 50), (0.5, 50, 68), (0.24, 68, 220), (0.18, 220, 600)), []
+    timestep = at = drawn((0.04, 4, 15), (0.27, 15, 25), (0.24, 25, 50), (0.35, 50, 70), (0.1, 70, 200))
+    earlier: list[Tensor] = []
+    for _ in range(1 + chance.choice(len(CHAINS), p=CHAINS)):
+        at = (at + drawn((0.85, 18, 40), (0.15, 40, 480))).clamp(max=900)
+        earlier.insert(0, at)
+    return timestep, earlier
+
+
+@torch.no_grad()
+def marked(encoder: Encoder) -> Tensor:
+    """What is added to latents that the network gives, `[32, 1, 1]`: the direction in which the encoder magnifies most, which is where
+    pictures differ least and where the decoder makes least of it."""
+    directions = torch.linalg.svd(encoder.linear.weight.flatten(1).double())[0]
+    mark = directions[:, 0] * MARK
+    return (mark * mark[mark.abs().argmax()].sign()).float()[:, None, None]
 
 
 def gain(source: Tensor, target: Tensor) -> Tensor:
@@ -215,6 +240,9 @@ class Trainer:
         self.decoder.load_state_dict(vae["decoder"])
         self.encoder = Encoder().eval()
         self.encoder.load_state_dict(vae["encoder"])
+        self.mark = marked(self.encoder)
+        with torch.no_grad():
+            self.unet.leave.bias.add_(self.mark.flatten() / SCALE)
         self.made = optimisers([self.unet, self.text], 0.01, 1e-3)
         self.late = optimisers([self.decoder], 0.002, 2e-4)
         self.step = 0
@@ -240,12 +268,14 @@ class Trainer:
             optimiser.load_state_dict(state)
         self.step = kept["step"]
 
-    def noisy(self, clean: Tensor, timestep: Tensor, twins: int) -> Tensor:
-        """The last `twins` get the noise of the first ones, as all frames of a stream get the same."""
+    def entered(self, clean: Tensor, timestep: Tensor, batch: Batch, first: bool) -> Tensor:
+        """What a step is given. Twins get the same noise, as all frames of a stream do."""
         signal, noise = self.unet.scales(timestep)
-        drawn = torch.randn(clean.shape, generator=self.chance)
-        drawn[len(drawn) - twins :] = drawn[:twins]
-        x = signal * clean + noise * drawn
+        x = signal * clean
+        if first or batch.renoised:
+            drawn = torch.randn(clean.shape, generator=self.chance)
+            drawn[len(drawn) - batch.twins :] = drawn[: batch.twins]
+            x = x + noise * drawn
         return x.contiguous(memory_format=torch.channels_last)
 
     def clean(self, x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
@@ -254,25 +284,28 @@ class Trainer:
 
     @torch.no_grad()
     def rollout(self, batch: Batch) -> Tensor:
-        """What the step before makes of the photographs: the average's, for its pictures are what the pack will give."""
-        x = self.noisy(batch.source, batch.earlier, batch.twins)
-        with arithmetic():
-            made = self.averages["unet"].clean(x, batch.earlier, batch.shares @ self.averages["text"].styles)
-        return made.float().clamp(-LIMIT * SCALE, LIMIT * SCALE)
+        """What the steps before make of the photographs: the average's, for its pictures are what the pack will give."""
+        made, context = batch.source, batch.shares @ self.averages["text"].styles
+        for place, timestep in enumerate(batch.earlier):
+            x = self.entered(made, timestep, batch, first=place == 0)
+            with arithmetic():
+                made = self.averages["unet"].clean(x, timestep, context)
+            made = made.float().clamp(-LIMIT * SCALE, LIMIT * SCALE)
+        return made
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """And the dB, of every sample."""
-        context = batch.shares @ self.text.styles
-        if batch.earlier is None:
-            source, trust, steady = batch.source, 1.0, STEADY
-        else:
+        context, target = batch.shares @ self.text.styles, batch.target + self.mark
+        if batch.earlier:
             source = self.rollout(batch)
             # What a later step sees is steady already; asked for more, it would blur what the first one has drawn.
-            trust, steady = gain(source, batch.target), 0.0
-        found = self.clean(self.noisy(source, batch.timestep, batch.twins), batch.timestep, context).float()
+            trust, steady = gain(source, target), 0.0
+        else:
+            source, trust, steady = batch.source, 1.0, STEADY
+        found = self.clean(self.entered(source, batch.timestep, batch, first=not batch.earlier), batch.timestep, context).float()
         # Of much noise no one could make the target: such samples count less.
         weight = 1 / (0.4 + self.unet.scales(batch.timestep)[1]) * trust
-        latents = ((found - batch.target).abs() * weight).mean() / SCALE
+        latents = ((found - target).abs() * weight).mean() / SCALE
         with arithmetic():
             seen = self.decoder((found / SCALE).contiguous(memory_format=torch.channels_last)).float()
         apart = (seen - batch.pixels) * weight
@@ -315,7 +348,7 @@ class Trainer:
                 averaged = [p for p in self.averages[name].parameters() if p.requires_grad]
                 torch._foreach_lerp_(averaged, [p for p in module.parameters() if p.requires_grad], 1 - keep)
         near = decibels[batch.timestep < 110].mean().item()
-        return (value, near, float("nan")) if batch.earlier is None else (value, float("nan"), near)
+        return (value, float("nan"), near) if batch.earlier else (value, near, float("nan"))
 
 
 def train(tuples: Path, vocabulary: Path, text: Path, vae: Path, path: Path, minutes: float, seed: int) -> None:

@@ -1,5 +1,7 @@
 """All stages on three drawn pictures, for seconds: that a pack comes out, that it goes on where it was, and what is refused."""
 
+import dataclasses
+import itertools
 import json
 
 import cv2
@@ -142,10 +144,57 @@ def test_muon_makes_updates_orthogonal():
 def test_timesteps_are_mostly_small_and_later_steps_come_later():
     chance = np.random.default_rng(1)
     first, none = unet.draw_timesteps(4000, chance, later=False)
-    assert none is None and 0.5 < (first < 110).float().mean() < 0.8
+    assert none == [] and 0.5 < (first < 110).float().mean() < 0.8
     assert first.min() >= 8 and first.max() < 600
-    second, earlier = unet.draw_timesteps(4000, chance, later=True)
-    assert (earlier > second).all() and earlier.max() < 600
+    lengths = set()
+    for _ in range(40):
+        last, earlier = unet.draw_timesteps(400, chance, later=True)
+        times = [*earlier, last]
+        assert all((before >= after).all() for before, after in itertools.pairwise(times)), "noise does not fall along the steps"
+        assert last.min() >= 4 and times[0].max() <= 900
+        lengths.add(len(earlier))
+    assert lengths == {1, 2, 3}
+
+
+def test_the_mark_is_of_its_length_and_hardly_seen():
+    patches = torch.randn(4000, 48, generator=torch.Generator().manual_seed(1)) @ torch.diag(0.8 ** torch.arange(48.0))
+    encoder, decoder = networks.Encoder().eval(), networks.Decoder().eval()
+    networks.linear_start(encoder, decoder, patches)
+    mark = unet.marked(encoder)
+    assert mark.shape == (networks.LATENTS, 1, 1) and mark.norm().item() == pytest.approx(unet.MARK)
+    aside = torch.linalg.qr(torch.randn(networks.LATENTS, networks.LATENTS))[0][:, 0] * unet.MARK
+    latents = torch.randn(1, networks.LATENTS, 8, 8)
+    with torch.no_grad():
+        plain = decoder(latents)
+        seen, other = ((decoder(latents + shift.reshape(-1, 1, 1)) - plain).square().mean().sqrt() for shift in (mark, aside))
+    assert seen < 0.3 * other, "the decoder makes as much of the mark as of anything else"
+    with torch.no_grad():
+        encoder.linear.weight.mul_(1 + 1e-3 * torch.randn(encoder.linear.weight.shape))
+    torch.testing.assert_close(unet.marked(encoder), mark, rtol=0, atol=0.05)  # a pack's weights are rounded
+
+
+def test_a_rollout_is_the_steps_before_with_noise_between_them_or_none(work):
+    trainer = unet.Trainer(vocabulary(), *(progress.load(work / name) for name in ("text.pt", "vae.pt")), 1)
+    trainer.restore(progress.load(work / "unet.pt"))
+    loader = unet.Loader(work / "tuples.npy", vocabulary(), trainer.text, trainer.encoder, 1)
+    loader.rollouts = True
+    batch = next(batch for batch in iter(loader.draw, None) if len(batch.earlier) == 2)
+
+    def made(**changes):
+        return trainer.rollout(dataclasses.replace(batch, **changes))
+
+    trainer.chance.manual_seed(1)
+    once = made(earlier=batch.earlier[:1])
+    noisy_twice = made(source=once, earlier=batch.earlier[1:])
+    trainer.chance.manual_seed(1)
+    torch.testing.assert_close(made(renoised=True), noisy_twice)
+    trainer.chance.manual_seed(1)
+    quiet = made(renoised=False)
+    after = trainer.chance.get_state()
+    trainer.chance.manual_seed(1)
+    made(earlier=batch.earlier[:1])
+    assert torch.equal(after, trainer.chance.get_state()), "noise was drawn for the second step too"
+    assert not torch.allclose(quiet, noisy_twice) and not torch.allclose(quiet, once)
 
 
 def test_more_noise_asks_for_more_of_the_style():
