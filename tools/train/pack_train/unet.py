@@ -67,7 +67,7 @@ RENOISED = 0.1
 off: noise hides what was drawn, and a step that brings back what it hid gains less than that costs."""
 MARK = 1.0
 """Length of the mark in latents, whose deviation is `SCALE`. Averaged over 8 x 8 of them, photographs deviate by 0.04 in this direction, and
-the noise of index 47 by 0.03: a tenth of the mark could be missed. Before the decoder has learnt of it, it changes pixels by 1.3 of 255."""
+the noise of index 47 by 0.03: a mark of a tenth could hardly be told from them. Before the decoder has learnt of it, it changes pixels by 1.3 of 255."""
 LIMIT = 8.0
 """Of a latent's values in a rollout, in deviations: what lies beyond is no picture."""
 OUTLIER = 3.0
@@ -118,6 +118,7 @@ class Loader:
         styles = self.later if later else self.first
         twins = round(TWINS * size)
         timestep, earlier = draw_timesteps(size - twins, chance, later)
+        first = earlier[0] if earlier else timestep
         source = np.empty((size, side * PATCH, side * PATCH, 3), np.uint8)
         target = np.empty((size - twins, *source.shape[1:]), np.uint8)
         captions: list[tuple[str, str]] = []
@@ -147,7 +148,6 @@ class Loader:
                 source[[row, size - twins + row]] = camera(photograph, chance, 2)
             else:
                 source[row] = camera(photograph, chance)[0] if chance.random() < 0.7 else photograph
-            first = earlier[0] if later else timestep
             target[row] = moved(photograph, wanted, strength(float(first[row])))
             captions.append((caption, other))
         again = torch.cat([torch.arange(size - twins), torch.arange(twins)])
