@@ -115,21 +115,28 @@ impl Work<'_> {
             is_own |= id_out == id;
             let begun = clock.now();
             self.session.audience.show(picture.rgb, self.size).map_err(|error| (error.to_string(), error.hint()))?;
-            if self.has_page {
+            let message: Option<(Header, Bytes)> = if self.has_page {
                 let encoded = jpeg(picture.rgb, self.size).map_err(|what| (what, None))?;
                 let header = Header { kind: Kind::Picture, ..header };
-                let message: Bytes = header.message(&encoded);
-                if self.session.outbox.picture(header, message) {
-                    self.session.count_drop();
-                }
-            }
-            encoding += clock.now().saturating_sub(begun);
+                Some((header, header.message(&encoded)))
+            } else {
+                None
+            };
+            // Counted and kept before it is sent: who has seen a picture finds it in all that the server tells.
             counts.frames_out.fetch_add(1, Ordering::Relaxed);
             metrics.frames_out.inc();
-            let mut newest = self.session.newest();
-            newest.size = Some(self.size);
-            newest.picture.clear();
-            newest.picture.extend_from_slice(picture.rgb);
+            {
+                let mut newest = self.session.newest();
+                newest.size = Some(self.size);
+                newest.picture.clear();
+                newest.picture.extend_from_slice(picture.rgb);
+            }
+            if let Some((header, message)) = message
+                && self.session.outbox.picture(header, message)
+            {
+                self.session.count_drop();
+            }
+            encoding += clock.now().saturating_sub(begun);
         }
         let quality = self.painter.quality().map(|quality| (quality.size, quality.steps));
         if let Some((size, steps)) = quality.filter(|_| quality != self.quality) {
