@@ -8,18 +8,12 @@ import json
 import os
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 from . import bar, sheets
 from .held_out import HeldOut
 from .measure import Steps, measure
-from .stream import Stream
-
-
-def indices(text: str) -> tuple[int, ...]:
-    """`47,49` as numbers."""
-    return tuple(int(part) for part in text.split(","))
+from .stream import Stream, TIndex
 
 
 def arguments() -> argparse.Namespace:
@@ -28,10 +22,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="what `python -m pack_train.photos fetch` gave")
     parser.add_argument("--out", type=Path, default=Path("out/quality"), help="folder for sheets and figures (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file (default: figures.json in the folder)")
-    for steps in fields(Steps):
-        usual = ",".join(map(str, steps.default))
-        told = f"t-index list of {steps.name} step{'' if steps.name == 'one' else 's'} (default: {usual})"
-        parser.add_argument(f"--{steps.name}", type=indices, default=steps.default, metavar="INDICES", help=told)
+    for name, at in Steps().listed().items():
+        told = f"t-index list of {name.replace('_', ' ')} step(s), of another table than that of 50 times as 94,98@100 (default: {at})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=TIndex.parse, default=at, metavar="INDICES", help=told)
     parser.add_argument("--quick", action="store_true", help="only what needs no classifier: fidelity, edges and flicker")
     parser.add_argument("--strict", action="store_true", help="fail where a figure misses what is asked")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="(default: %(default)s)")
@@ -44,7 +37,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     held_out = HeldOut.load(asked.data)
     stream = Stream(asked.model, asked.threads)
-    steps = Steps(**{steps.name: getattr(asked, steps.name) for steps in fields(Steps)})
+    steps = Steps(**{name: getattr(asked, name) for name in Steps().listed()})
     figures = measure(stream, held_out, asked.data, steps, asked.quick)
     print(bar.table(figures), flush=True)
     write(asked.json or asked.out / "figures.json", json.dumps(figures, indent=1) + "\n")

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from .measure import KEEPS_EDGES, Steps
+from .measure import KEEPS_EDGES
 
 Figures = dict[str, Any]
 Line = tuple[str, str, str, bool]
@@ -17,8 +16,8 @@ Line = tuple[str, str, str, bool]
 STYLES, PSNR, WORST_PSNR, FLICKER, EDGES, TOLD, FACES, FREE_TEXT = 24, 24.0, 17.0, 0.5, 0.6, 0.95, 0.9, 80
 SAME = {"psnr": 0.05, "edge_f1": 0.005, "flicker": 0.02, "told": 0.005}
 """Two figures that are as near as this count as the same."""
-MORE = tuple(steps.name for steps in fields(Steps) if steps.name != "one")
-"""Numbers of steps that are compared with one."""
+MORE = {"two": "one", "three": "one", "four": "one", "freer_four": "freer_one"}
+"""Of `Steps`, what is compared with what: several steps with one that begins with as much noise."""
 CHANGE = 0.05
 """The same for how far pictures are apart, of 255."""
 
@@ -37,8 +36,10 @@ def monotone(pairs: list[list[float]]) -> bool:
 def lines(figures: Figures) -> Iterator[Line]:
     yield "styles", str(figures["styles"]), f">= {STYLES}", figures["styles"] >= STYLES
     yield from one_step(figures)
-    for steps in MORE:
-        yield from more_steps(figures, steps)
+    for steps, fewer in MORE.items():
+        yield from more_steps(figures, steps, fewer)
+    for steps in ("freer_one", "freer_four"):
+        yield f"{told(figures, steps)} against {told(figures, 'one')}, PSNR", f"{gain(figures, steps, 'one', 'psnr'):+.2f} dB", "", True
     if "steadiness" in figures:
         yield from behaviour(figures)
 
@@ -64,17 +65,28 @@ def one_step(figures: Figures) -> Iterator[Line]:
     yield f"flicker, worst style ({most}); {over} over {FLICKER}", f"{one[most]['flicker']:.2f}/255", "", True
 
 
-def more_steps(figures: Figures, steps: str) -> Iterator[Line]:
-    """No worse than one on any figure, and nearer to the stylisers on average."""
-    one, more = figures["one"], figures[steps]
-    gain = mean(more, "psnr") - mean(one, "psnr")
-    yield f"{steps} steps against one, PSNR", f"{gain:+.2f} dB", "> 0", gain > 0
-    for name, what, sign in (("edge_f1", "edges F1", 1), ("told", "styles told", 1), ("flicker", "flicker", -1)):
+def told(figures: Figures, steps: str) -> str:
+    """`two steps (47,49)`."""
+    number = steps.removeprefix("freer_")
+    return f"{number} step{'' if number == 'one' else 's'} ({figures['steps'][steps]})"
+
+
+def gain(figures: Figures, steps: str, fewer: str, name: str) -> float:
+    return mean(figures[steps], name) - mean(figures[fewer], name)
+
+
+def more_steps(figures: Figures, steps: str, fewer: str) -> Iterator[Line]:
+    """No worse than `fewer` on any figure, and nearer to the stylisers on average."""
+    one, more = figures[fewer], figures[steps]
+    what = f"{told(figures, steps)} against {told(figures, fewer)}"
+    gained = gain(figures, steps, fewer, "psnr")
+    yield f"{what}, PSNR", f"{gained:+.2f} dB", "> 0", gained > 0
+    for name, figure, sign in (("edge_f1", "edges F1", 1), ("told", "styles told", 1), ("flicker", "flicker", -1)):
         if name in next(iter(one.values())):
-            gain = mean(more, name) - mean(one, name)
-            yield f"{steps} steps against one, {what}", f"{gain:+.3f}", ">= 0" if sign > 0 else "<= 0", sign * gain >= -SAME[name]
+            gained = gain(figures, steps, fewer, name)
+            yield f"{what}, {figure}", f"{gained:+.3f}", ">= 0" if sign > 0 else "<= 0", sign * gained >= -SAME[name]
     behind = [style for style in one if more[style]["psnr"] < one[style]["psnr"] - SAME["psnr"]]
-    yield f"styles in which {steps} steps are further from the styliser", str(len(behind)), "0", not behind
+    yield f"styles in which {what} are further from the styliser", " ".join([str(len(behind)), *behind[:4]]), "0", not behind
 
 
 def behaviour(figures: Figures) -> Iterator[Line]:
@@ -83,8 +95,8 @@ def behaviour(figures: Figures) -> Iterator[Line]:
     yield "the same of the stylisers' own pictures", f"{mean(steady, 'styliser_warp'):.2f}/255", "", True
     changes = (("strength", "change by t-index"), ("guidance", "change by guidance"), ("negative", "change by negative prompt"))
     for name, what in changes:
-        told = ", ".join(f"{at:g}: {value:.1f}" for at, value in figures[name])
-        yield what, told, "rises", monotone(figures[name])
+        listed = ", ".join(f"{at:g}: {value:.1f}" for at, value in figures[name])
+        yield what, listed, "rises", monotone(figures[name])
     faces = figures["faces"]
     share = faces["share"]
     yield f"faces found at index 32, {faces['portraits']} portraits", f"{100 * share:.0f} %", f">= {FACES:.0%}", share >= FACES
@@ -105,10 +117,10 @@ def table(figures: Figures) -> str:
     one, two, own = figures["one"], figures["two"], figures["stylisers"]
     rows += ["", "| style | PSNR, one step | two steps | edges F1 | the styliser's | flicker | told |", "|---|---|---|---|---|---|---|"]
     for style, value in one.items():
-        told = value.get("told", math.nan)
+        share = value.get("told", math.nan)
         rows.append(
             f"| {style} | {value['psnr']:.1f} | {two[style]['psnr']:.1f} | {value['edge_f1']:.2f} | {own[style]['edge_f1']:.2f} "
-            f"| {value['flicker']:.2f} | {'' if math.isnan(told) else f'{100 * told:.0f} %'} |"
+            f"| {value['flicker']:.2f} | {'' if math.isnan(share) else f'{100 * share:.0f} %'} |"
         )
     if figures.get("free_text"):
         rows += ["", "| prompt | nearest style | sensible |", "|---|---|---|"]

@@ -11,7 +11,7 @@ from pack_train.styles import STYLES
 from . import metrics
 from .held_out import HeldOut
 from .measure import FREER, Steps, repaint
-from .stream import Stream
+from .stream import Stream, TIndex
 
 CELL = 144
 COLUMNS = 10
@@ -40,9 +40,9 @@ def save(sheet: np.ndarray, path: Path) -> None:
     cv2.imwrite(str(path), sheet[..., ::-1])
 
 
-def paint(stream: Stream, pictures: list[np.ndarray], indices: tuple[int, ...]) -> dict[str, list[np.ndarray]]:
+def paint(stream: Stream, pictures: list[np.ndarray], at: TIndex) -> dict[str, list[np.ndarray]]:
     """The input, and it in every style."""
-    return {"input": pictures} | {style: repaint(stream, pictures, style, indices) for style in STYLES}
+    return {"input": pictures} | {style: repaint(stream, pictures, style, at) for style in STYLES}
 
 
 def contact(painted: dict[str, list[np.ndarray]], names: bool = True) -> np.ndarray:
@@ -54,13 +54,13 @@ def contact(painted: dict[str, list[np.ndarray]], names: bool = True) -> np.ndar
     return grid(columns, COLUMNS + 1)
 
 
-def failures(stream: Stream, held_out: HeldOut, figures: dict[str, Any], indices: tuple[int, ...]) -> np.ndarray:
+def failures(stream: Stream, held_out: HeldOut, figures: dict[str, Any], at: TIndex) -> np.ndarray:
     """The pictures that are furthest from what they should be: the photograph, what came out, what was wanted."""
     one = figures["one"]
     cells = []
     for style in sorted(one, key=lambda style: one[style]["psnr"])[:FAILURES]:
         picture = held_out.pictures[one[style]["worst"]]
-        (painted,) = repaint(stream, [picture], style, indices)
+        (painted,) = repaint(stream, [picture], style, at)
         wanted = STYLES[style](picture)
         text = f"{style} {metrics.psnr(painted, wanted):.1f} dB"
         cells.append(np.vstack([labelled(picture, "input"), labelled(painted, text), labelled(wanted, "wanted")]))

@@ -5,6 +5,7 @@ The noise is fixed per step, as the engine's is, so that a still scene stays sti
 
 import json
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,23 @@ from tokenizers import Tokenizer
 
 STEPS = 1000
 """Of the schedule that the networks were trained on."""
+
+
+@dataclass(frozen=True)
+class TIndex:
+    """Which denoising steps a frame goes through: indices (t_index_list) into a table of so many times (num_inference_steps)."""
+
+    indices: tuple[int, ...]
+    steps: int = 50
+
+    @classmethod
+    def parse(cls, text: str) -> "TIndex":
+        """`47,49`, or with another table than that of 50 times `94,98@100`."""
+        indices, _, steps = text.partition("@")
+        return cls(tuple(int(part) for part in indices.split(",")), int(steps or 50))
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.indices)) + (f"@{self.steps}" if self.steps != 50 else "")
 
 
 class Stream:
@@ -32,7 +50,7 @@ class Stream:
         schedule = json.loads((pack / "scheduler/scheduler_config.json").read_text())
         betas = np.linspace(schedule["beta_start"] ** 0.5, schedule["beta_end"] ** 0.5, STEPS) ** 2
         self.alphas = np.cumprod(1 - betas)
-        self.steps = int(schedule["original_inference_steps"])
+        self.original_steps = int(schedule["original_inference_steps"])
         self.timestep_scaling = float(schedule["timestep_scaling"])
         told = pack / "pack.toml"
         defaults = tomllib.loads(told.read_text()).get("defaults", {}) if told.exists() else {}
@@ -46,10 +64,12 @@ class Stream:
             (self.contexts[prompt],) = self.text.run(None, {"input_ids": ids})
         return self.contexts[prompt]
 
-    def timestep(self, index: int) -> int:
-        """Of an index into LCM's original steps: 0 is all noise, 49 is next to none."""
-        spacing = STEPS // self.steps
-        return STEPS - 1 - spacing * index
+    def times(self, at: TIndex) -> list[int]:
+        """LCM's: of the times that the model was distilled on, so many, evenly; index 0 is all noise."""
+        if not 0 < at.steps <= self.original_steps or not all(0 <= index < at.steps for index in at.indices):
+            raise SystemExit(f"error: {at} is not in a table of up to {self.original_steps} times\nhint: original_inference_steps of the pack bounds it")
+        spacing = STEPS // self.original_steps
+        return [spacing * (self.original_steps - index * self.original_steps // at.steps) - 1 for index in at.indices]
 
     def noise(self, shape: tuple[int, ...], step: int) -> np.ndarray:
         return np.random.default_rng([self.seed, step]).standard_normal(shape[1:]).astype(np.float32)[None]
@@ -71,9 +91,7 @@ class Stream:
         y = self.decoder.run(None, {"latent_sample": (latents / self.scale + self.shift).astype(np.float32)})[0]
         return np.clip((y.transpose(0, 2, 3, 1) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
 
-    def repaint(
-        self, pictures: np.ndarray, prompt: str, indices: tuple[int, ...], guidance: float = 1.0, negative: str | None = None
-    ) -> np.ndarray:
+    def repaint(self, pictures: np.ndarray, prompt: str, at: TIndex, guidance: float = 1.0, negative: str | None = None) -> np.ndarray:
         """`uint8[B, H, W, 3]` repainted.
 
         Guidance above 1 is R-CFG "self" (the unconditional prediction is the noise that leads to the frame itself), or with a
@@ -82,8 +100,7 @@ class Stream:
         source = self.encode(pictures)
         context = self.context(prompt)
         clean = source
-        for step, index in enumerate(indices):
-            t = self.timestep(index)
+        for step, t in enumerate(self.times(at)):
             signal, noise = np.sqrt(self.alphas[t]), np.sqrt(1 - self.alphas[t])
             x = signal * clean
             if step == 0 or self.add_noise:

@@ -6,6 +6,7 @@ import pytest
 
 from pack_quality import bar
 from pack_quality.freetext import PROMPTS
+from pack_quality.measure import Steps
 from pack_train.captions import PHRASES
 from pack_train.styles import STYLES
 
@@ -16,7 +17,9 @@ def figures(**changed) -> dict:
     made = {
         "styles": 30,
         "stylisers": {"noir": {"edge_f1": 0.8, "told": 1.0}},
+        "steps": {name: str(at) for name, at in Steps().listed().items()},
         "one": {"noir": dict(style)},
+        "freer_one": {"noir": dict(style)},
         **{steps: {"noir": style | {"psnr": 26.0}} for steps in bar.MORE},
         "steadiness": {"noir": {"warp": 4.0, "styliser_warp": 3.0}},
         "strength": rising,
@@ -54,12 +57,15 @@ def test_what_is_good_enough_meets_the_bar():
         ({"one__noir__told": 0.94}, "styles told by the classifier"),
         ({"one__noir__edge_f1": 0.59}, "edges kept, weakest of these (noir)"),
         ({"one__noir__flicker": 0.51}, "flicker of a still scene, mean"),
-        ({"two__noir__psnr": 24.9}, "two steps against one, PSNR"),
-        ({"two__noir__edge_f1": 0.69}, "two steps against one, edges F1"),
-        ({"two__noir__told": 0.9}, "two steps against one, styles told"),
-        ({"two__noir__flicker": 0.4}, "two steps against one, flicker"),
-        ({"three__noir__psnr": 24.9}, "three steps against one, PSNR"),
-        ({"four__noir__edge_f1": 0.69}, "four steps against one, edges F1"),
+        ({"two__noir__psnr": 24.9}, "two steps (47,49) against one step (47), PSNR"),
+        ({"two__noir__edge_f1": 0.69}, "two steps (47,49) against one step (47), edges F1"),
+        ({"two__noir__told": 0.9}, "two steps (47,49) against one step (47), styles told"),
+        ({"two__noir__flicker": 0.4}, "two steps (47,49) against one step (47), flicker"),
+        ({"three__noir__psnr": 24.9}, "three steps (47,48,49) against one step (47), PSNR"),
+        ({"four__noir__edge_f1": 0.69}, "four steps (94,96,97,98@100) against one step (47), edges F1"),
+        ({"freer_four__noir__psnr": 24.9}, "four steps (46,47,48,49) against one step (46), PSNR"),
+        ({"freer_one__noir__psnr": 26.1}, "four steps (46,47,48,49) against one step (46), PSNR"),
+        ({"two__noir__psnr": 24.9}, "styles in which two steps (47,49) against one step (47) are further from the styliser"),
         ({"strength": [[1, 2.0], [2, 1.5], [3, 4.0]]}, "change by t-index"),
         ({"guidance": [[1, 2.0], [2, 2.0]]}, "change by guidance"),
         ({"negative": [[1, 2.0], [2, 1.0]]}, "change by negative prompt"),
@@ -75,13 +81,13 @@ def test_what_falls_short_is_told(changed, what):
 
 
 def test_edges_are_asked_of_the_styles_that_keep_them_only():
-    made = figures(stylisers__noir__edge_f1=0.3, **{f"{steps}__noir__edge_f1": 0.2 for steps in ("one", *bar.MORE)})
+    made = figures(stylisers__noir__edge_f1=0.3, **{f"{steps}__noir__edge_f1": 0.2 for steps in ("one", "freer_one", *bar.MORE)})
     assert not [what for what in missed(made) if "edges" in what]
 
 
 def test_a_quick_run_has_a_table_too():
-    made = {name: figures()[name] for name in ("styles", "stylisers", "one", *bar.MORE)}
-    for style in (made[name]["noir"] for name in ("stylisers", "one", *bar.MORE)):
+    made = {name: figures()[name] for name in ("styles", "steps", "stylisers", "one", "freer_one", *bar.MORE)}
+    for style in (made[name]["noir"] for name in ("stylisers", "one", "freer_one", *bar.MORE)):
         del style["told"]
     assert "| noir | 25.0 | 26.0 | 0.70 | 0.80 | 0.30 |  |" in bar.table(made)
 

@@ -11,8 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pack_quality import faces, held_out, metrics, sheets
 from pack_quality.classify import Classifier, features, worn
-from pack_quality.stream import Stream
+from pack_quality.stream import Stream, TIndex
 
+ONE = TIndex((47,))
 SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -68,8 +69,20 @@ def picture(seed: int = 1) -> np.ndarray:
     return (cv2.GaussianBlur(noise, (0, 0), 3) * 255).astype(np.uint8)
 
 
-def test_indices_are_those_of_50_steps(stream):
-    assert [stream.timestep(index) for index in (0, 32, 47, 49)] == [999, 359, 59, 19]
+def test_indices_are_those_of_the_engine(stream, monkeypatch):
+    assert stream.times(TIndex((0, 32, 47, 49))) == [999, 359, 59, 19]
+    assert stream.times(TIndex((0, 9), 10)) == [999, 99]
+    monkeypatch.setattr(stream, "original_steps", 100)
+    assert stream.times(TIndex((0, 32, 47, 49))) == [999, 359, 59, 19]
+    assert stream.times(TIndex.parse("94,96,97,98@100")) == [59, 39, 29, 19]
+    for beyond in ("50", "-1", "0@101", "0@0"):
+        with pytest.raises(SystemExit, match="is not in a table"):
+            stream.times(TIndex.parse(beyond))
+
+
+@pytest.mark.parametrize("text", ["47", "47,49", "94,98@100"])
+def test_lists_of_indices_are_written_as_they_are_read(text):
+    assert str(TIndex.parse(text)) == text
 
 
 def test_latents_are_shifted_and_scaled_and_back(stream):
@@ -81,31 +94,31 @@ def test_latents_are_shifted_and_scaled_and_back(stream):
 def test_one_step_adds_the_schedules_noise(stream):
     """A U-Net that sees no noise leaves all of it in: the error is the schedule's, and the same in every frame."""
     grey = np.full((1, 32, 32, 3), 128, np.uint8)
-    t = stream.timestep(47)
-    painted = stream.repaint(grey, "noir", (47,))
+    (t,) = stream.times(ONE)
+    painted = stream.repaint(grey, "noir", ONE)
     ratio = np.sqrt(1 - stream.alphas[t]) / np.sqrt(stream.alphas[t])
     wanted = ratio / 2.0 * 127.5
     assert abs(painted.astype(float).std() - wanted) < 0.1 * wanted
-    assert np.array_equal(painted, stream.repaint(grey, "noir", (47,)))
+    assert np.array_equal(painted, stream.repaint(grey, "noir", ONE))
 
 
 def test_later_steps_get_noise_unless_the_pack_says_no(stream, pack):
     """Left in, the noises of two steps add up; without the second, only that of the first is seen."""
     grey = np.full((1, 32, 32, 3), 128, np.uint8)
-    one, two = (stream.repaint(grey, "noir", indices).astype(float).std() for indices in ((47,), (47, 47)))
+    one, two = (stream.repaint(grey, "noir", at).astype(float).std() for at in (ONE, TIndex((47, 47))))
     assert stream.add_noise and abs(two / one - 2**0.5) < 0.05
     (pack / "pack.toml").write_text("[defaults]\nadd-noise = false\n")
     quiet = Stream(pack, 1)
     assert not quiet.add_noise
-    assert abs(quiet.repaint(grey, "noir", (47, 47)).astype(float).std() / one - 1) < 0.02
+    assert abs(quiet.repaint(grey, "noir", TIndex((47, 47))).astype(float).std() / one - 1) < 0.02
 
 
 def test_guidance_goes_from_the_frame_to_the_prediction(stream):
     """Without is the noise itself and with is none: the prediction turns negative, which doubles the noise at 2."""
     grey = np.full((1, 32, 32, 3), 128, np.uint8)
-    plain, guided = (stream.repaint(grey, "noir", (47,), guidance=value).astype(float).std() for value in (1.0, 2.0))
+    plain, guided = (stream.repaint(grey, "noir", ONE, guidance=value).astype(float).std() for value in (1.0, 2.0))
     assert 1.9 < guided / plain < 2.1
-    negative = stream.repaint(grey, "noir", (47,), guidance=2.0, negative="photo")
+    negative = stream.repaint(grey, "noir", ONE, guidance=2.0, negative="photo")
     assert abs(negative.astype(float).std() - plain) < 0.01
 
 

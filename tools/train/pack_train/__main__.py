@@ -11,7 +11,7 @@ import torch
 
 from . import pack, photos, text, tuples, unet, unpack, vae, vocabulary
 
-MINUTES = {"vae": 4.0, "text": 4.0, "unet": 290.0}
+MINUTES = {"vae": 4.0, "text": 4.0, "unet": 356.0}
 """On two cores. The autoencoder begins near its best and needs no more; the U-Net of the default pack gained a decibel after the first hundred."""
 TUPLES = 720
 """Crops, each in every style: 4 GB. More of them bring less than longer training does."""

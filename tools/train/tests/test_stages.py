@@ -173,6 +173,29 @@ def test_the_mark_is_of_its_length_and_hardly_seen():
     torch.testing.assert_close(unet.marked(encoder), mark, rtol=0, atol=0.05)  # a pack's weights are rounded
 
 
+def test_a_painted_picture_is_known_and_left_as_it_is():
+    """By a U-Net that has learnt nothing: a photograph is paled by what it takes for noise, what a step has painted is not."""
+    net, mark = networks.UNet(), torch.randn(networks.LATENTS, 1, 1, generator=torch.Generator().manual_seed(1))
+    net.attend(mark)
+    photograph = networks.SCALE * torch.randn(2, networks.LATENTS, 32, 32, generator=torch.Generator().manual_seed(2))
+    photograph -= photograph.mean((2, 3), keepdim=True)
+    timestep, context = torch.tensor([19, 359]), torch.randn(2, networks.TOKENS, networks.TEXT)
+    signal, noise = net.scales(timestep)
+    with torch.no_grad():
+        assert net.again(signal * photograph, signal).max() < 1e-3
+        paled = photograph * (networks.SCALE * signal) ** 2 / ((networks.SCALE * signal) ** 2 + noise**2)
+        torch.testing.assert_close(net.clean(signal * photograph, timestep, context), paled)
+        painted = photograph + mark
+        torch.testing.assert_close(net.again(signal * painted, signal), torch.ones(2, 1))
+        torch.testing.assert_close(net.clean(signal * painted, timestep, context), painted)
+        # And it is told so.
+        for layer in (net.down0.second, net.leave):
+            layer.weight.normal_(std=0.1)
+        untold = net.clean(signal * painted, timestep, context)
+        net.painted.normal_()
+        assert not torch.allclose(net.clean(signal * painted, timestep, context), untold)
+
+
 def test_a_rollout_is_the_steps_before_with_noise_between_them_or_none(work):
     trainer = unet.Trainer(vocabulary(), *(progress.load(work / name) for name in ("text.pt", "vae.pt")), 1)
     trainer.restore(progress.load(work / "unet.pt"))
