@@ -214,6 +214,18 @@ def pipe_of_torch(options, torch):
     return pipe, dtype
 
 
+def widen(stream, channels, torch):
+    """Gives a prepared stream latents of so many channels: version 0.1.1 makes its noise and its buffer with four, whatever the model has."""
+    chance = torch.Generator().manual_seed(2)
+    _, _, height, width = stream.init_noise.shape
+    shape = (stream.batch_size, channels, height, width)
+    stream.init_noise = torch.randn(shape, generator=chance).to(stream.init_noise)
+    stream.stock_noise = torch.zeros_like(stream.init_noise)
+    if stream.x_t_latent_buffer is not None:
+        rows = len(stream.x_t_latent_buffer)
+        stream.x_t_latent_buffer = torch.zeros((rows, channels, height, width)).to(stream.init_noise)
+
+
 def main():
     options = arguments()
     import torch
@@ -233,6 +245,8 @@ def main():
         pipe, options.t_index, torch_dtype=dtype, width=options.width, height=options.height, cfg_type="self"
     )
     stream.prepare(options.prompt, "", num_inference_steps=50, guidance_scale=1.2, delta=1.0, seed=2)
+    if not whole:
+        widen(stream, config(options.pack, "unet")["in_channels"], torch)
     noise = numpy.random.default_rng(1)
     pictures = [
         PIL.Image.fromarray(noise.integers(0, 256, (options.height, options.width, 3), dtype=numpy.uint8))
