@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup setup-cuda build demo webcam test test-gpu-tools test-export test-train quality bench peers report lint clean
+.PHONY: help setup setup-cuda setup-webgpu build demo webcam test test-gpu-tools test-export test-train quality bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -17,6 +17,9 @@ setup: ## install the Debian packages and the ONNX Runtime library
 setup-cuda: ## fetch ONNX Runtime for NVIDIA cards and CUDA into the user's cache (2 GB): CUDA=12 or CUDA=13
 	@tools/setup/cuda.sh $(or $(CUDA),12)
 
+setup-webgpu: ## fetch ONNX Runtime's WebGPU plug-in into the user's cache (40 MB), for --provider webgpu
+	@tools/setup/webgpu.sh
+
 build: setup ## build the binary
 	@$(CARGO) build --release --locked --quiet
 
@@ -28,6 +31,7 @@ webcam: build ## serve a page on which you see yourself repainted: http://127.0.
 
 test: setup ## run all tests
 	@tools/setup/browser.sh
+	@tools/setup/webgpu.sh || echo "without the plug-in WebGPU is not tested in this run"
 	@tools/setup/nvrtc.sh || echo "without NVRTC the CUDA kernels are not compiled in this run"
 	@command -v cargo-nextest >/dev/null || $(CARGO) install --locked --quiet cargo-nextest --version 0.9.143
 	@$(CARGO) nextest run --workspace --locked --no-fail-fast; status=$$?; tools/setup/skipped.sh; exit $$status

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use livediffusion_onnx::{Pack, Preset, Provider, ProviderChoice};
+use livediffusion_onnx::{Libraries, Pack, Preset, Provider, ProviderChoice};
 use livediffusion_pipeline::params::{PARAMETERS, Parameters, spec};
 use serde::Deserialize;
 
@@ -251,7 +251,11 @@ pub(crate) fn config_file(path: Option<&Path>) -> Outcome<ConfigFile> {
 
 /// The ONNX Runtime that the arguments name, or the one that is found.
 pub(crate) fn runtime(model: &ModelArgs) -> Result<livediffusion_onnx::Runtime, livediffusion_onnx::OnnxError> {
-    livediffusion_onnx::Runtime::load_with(model.ort_lib.as_deref(), model.cuda_lib_dir.as_deref())
+    livediffusion_onnx::Runtime::load_with(&Libraries {
+        ort: model.ort_lib.as_deref(),
+        cuda: model.cuda_lib_dir.as_deref(),
+        provider: model.provider.unwrap_or_default(),
+    })
 }
 
 /// Whether frames stay on a card between their two copies.

@@ -8,6 +8,7 @@ mod clock;
 mod cpu;
 mod device;
 mod error;
+mod exclusive;
 mod flops;
 pub mod graph;
 mod matmul;
@@ -36,6 +37,6 @@ pub use self::provider::{
     Chosen, Extent, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings, UserStream,
     choose_provider, probe_provider,
 };
-pub use self::runtime::{Runtime, user_cache};
+pub use self::runtime::{Libraries, Runtime, user_cache};
 pub use self::timestep::Timesteps;
 pub use self::tokenizer::PromptTokenizer;

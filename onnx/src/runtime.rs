@@ -14,10 +14,13 @@ use livediffusion_kernels::cuda::Driver;
 
 use crate::error::OnnxError;
 use crate::preload::preload;
-use crate::provider::{Provider, webgpu_library};
+use crate::provider::{Provider, ProviderChoice, webgpu_library};
 
 /// Flavours of the library in the cache, the one to prefer first.
 const FLAVOURS: [&str; 3] = ["openvino", "cuda", "cpu"];
+
+/// What the library of flavour `webgpu` is for.
+const WEBGPU: ProviderChoice = ProviderChoice::Fixed(Provider::WebGpu);
 
 /// Names tried with the system's loader. The second is a link that only development packages have.
 const SYSTEM_NAMES: [&str; 2] = ["libonnxruntime.so.1", "libonnxruntime.so"];
@@ -36,6 +39,17 @@ pub struct Runtime {
     cuda: Option<PathBuf>,
 }
 
+/// Which libraries are loaded. The first call of [`Runtime::load_with`] decides for the process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Libraries<'a> {
+    /// ONNX Runtime, a file or a folder; `None` looks for it.
+    pub ort: Option<&'a Path>,
+    /// A folder with CUDA's, cuDNN's and TensorRT's libraries, in place of those beside ONNX Runtime.
+    pub cuda: Option<&'a Path>,
+    /// What is to run on it: of several libraries that are found, one for this provider is taken.
+    pub provider: ProviderChoice,
+}
+
 impl Runtime {
     /// Finds and loads the library, in this order:
     ///
@@ -43,24 +57,25 @@ impl Runtime {
     /// 2. `ORT_DYLIB_PATH`, likewise;
     /// 3. `$LIVEDIFFUSION_CACHE/ort/<flavour>-<version>/`, where `LIVEDIFFUSION_CACHE` is by default
     ///    `${XDG_CACHE_HOME:-~/.cache}/livediffusion`: the highest version of the first flavour among openvino, cuda and
-    ///    cpu; cuda comes first where the NVIDIA driver sees a card and is new enough for it;
+    ///    cpu; cuda comes first where the NVIDIA driver sees a card and is new enough for it, and webgpu, which is taken for
+    ///    no other provider, for that one;
     /// 4. the system's loader.
     ///
     /// What was asked for by 1 or 2 is never passed over for a later one. A second call gives the same library; it
     /// fails if it asks for another one.
     pub fn load(explicit: Option<&Path>) -> Result<Self, OnnxError> {
-        Self::load_with(explicit, None)
+        Self::load_with(&Libraries { ort: explicit, ..Libraries::default() })
     }
 
-    /// As [`load`](Self::load), with CUDA's, cuDNN's and TensorRT's libraries from the folder `cuda`, if one is given, in place of
-    /// those beside ONNX Runtime. The first call decides.
-    pub fn load_with(explicit: Option<&Path>, cuda: Option<&Path>) -> Result<Self, OnnxError> {
+    /// As [`load`](Self::load), for a provider, and with CUDA's libraries from where they are said to lie.
+    pub fn load_with(libraries: &Libraries<'_>) -> Result<Self, OnnxError> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let Libraries { ort: explicit, cuda, provider } = *libraries;
         if let Some(runtime) = &*loaded {
             return runtime.again(explicit);
         }
         let cuda = cuda.map(cuda_folder).transpose()?;
-        let candidate = find(explicit, |name| std::env::var_os(name), &nvidia_driver)?;
+        let candidate = find((explicit, provider), |name| std::env::var_os(name), &nvidia_driver)?;
         let runtime = if let Some(path) = candidate {
             // What the user named, else what `make setup-cuda` puts beside a library for GPUs.
             let beside = path.parent().map(|folder| folder.join("cuda"));
@@ -95,13 +110,15 @@ impl Runtime {
         &self.version
     }
 
-    /// What the library was built for: `openvino`, `cuda` or `cpu`.
+    /// What the library is for: `openvino`, `cuda`, `webgpu` or `cpu`.
     pub fn flavour(&self) -> &'static str {
         let compiled = self.compiled_providers();
         if compiled.contains(&Provider::OpenVino) {
             "openvino"
         } else if compiled.contains(&Provider::Cuda) {
             "cuda"
+        } else if compiled.contains(&Provider::WebGpu) {
+            "webgpu"
         } else {
             "cpu"
         }
@@ -111,7 +128,7 @@ impl Runtime {
     /// on a machine without a GPU. [`probe_provider`](crate::probe_provider) tells.
     pub fn compiled_providers(&self) -> Vec<Provider> {
         let has = |provider: &Provider| {
-            provider.is_compiled() || (*provider == Provider::WebGpu && webgpu_library().is_some())
+            provider.is_compiled() || (*provider == Provider::WebGpu && webgpu_library(&self.path).is_some())
         };
         Provider::ALL.into_iter().filter(has).collect()
     }
@@ -193,7 +210,7 @@ fn works_with(driver: i32, folder: &Path) -> bool {
 
 /// The library that the settings name or the cache holds; `None` leaves it to the system.
 fn find(
-    explicit: Option<&Path>,
+    (explicit, provider): (Option<&Path>, ProviderChoice),
     env: impl Fn(&str) -> Option<OsString>,
     driver: &dyn Fn() -> Option<i32>,
 ) -> Result<Option<PathBuf>, OnnxError> {
@@ -211,7 +228,8 @@ fn find(
     // A card is faster than any CPU; without one its library's CPU provider is slower than OpenVINO. The driver is asked only
     // where there is something to choose.
     let is_cuda = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("cuda-"));
-    if entries(&cache).any(|p| is_cuda(&p))
+    if provider != WEBGPU
+        && entries(&cache).any(|p| is_cuda(&p))
         && let Some(driver) = driver()
     {
         let mut folders: Vec<PathBuf> = entries(&cache).filter(|p| works_with(driver, p)).collect();
@@ -220,7 +238,9 @@ fn find(
             return Ok(Some(file));
         }
     }
-    for flavour in FLAVOURS {
+    // The plug-in asks for a newer library than any other provider.
+    let first = (provider == WEBGPU).then_some("webgpu");
+    for flavour in first.into_iter().chain(FLAVOURS) {
         let prefix = format!("{flavour}-");
         let mut folders: Vec<PathBuf> = entries(&cache)
             .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)))
@@ -331,20 +351,26 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let env = |name: &str| (name == "LIVEDIFFUSION_CACHE").then(|| cache.path().into());
         let driver = |version: i32| move || Some(version);
-        assert_eq!(find(None, env, &driver(13_000)).unwrap(), None);
+        assert_eq!(find((None, ProviderChoice::Auto), env, &driver(13_000)).unwrap(), None);
         touch(&cache.path().join("ort/cpu-1.32.0/libonnxruntime.so.1.32.0"));
         touch(&cache.path().join("ort/openvino-1.9.0/libonnxruntime.so.1.9.0"));
         let newest = cache.path().join("ort/openvino-1.24.1/libonnxruntime.so.1.24.1");
         touch(&newest);
         touch(&newest.with_file_name("libonnxruntime_providers_openvino.so"));
-        assert_eq!(find(None, env, &driver(13_000)).unwrap().as_ref(), Some(&newest));
+        assert_eq!(find((None, ProviderChoice::Auto), env, &driver(13_000)).unwrap().as_ref(), Some(&newest));
         let cuda = |version| cache.path().join(format!("ort/cuda-{version}/libonnxruntime.so.{version}"));
         touch(&cuda("1.26.0"));
         touch(&cuda("1.31.1"));
-        assert_eq!(find(None, env, &|| None).unwrap().as_ref(), Some(&newest));
-        assert_eq!(find(None, env, &driver(13_000)).unwrap(), Some(cuda("1.31.1")));
-        assert_eq!(find(None, env, &driver(12_080)).unwrap(), Some(cuda("1.26.0")));
-        assert_eq!(find(None, env, &driver(11_080)).unwrap(), Some(newest));
+        assert_eq!(find((None, ProviderChoice::Auto), env, &|| None).unwrap().as_ref(), Some(&newest));
+        assert_eq!(find((None, ProviderChoice::Auto), env, &driver(13_000)).unwrap(), Some(cuda("1.31.1")));
+        assert_eq!(find((None, ProviderChoice::Auto), env, &driver(12_080)).unwrap(), Some(cuda("1.26.0")));
+        assert_eq!(find((None, ProviderChoice::Auto), env, &driver(11_080)).unwrap().as_ref(), Some(&newest));
+        // WebGPU takes what is there until it has a library of its own, which nothing else takes.
+        assert_eq!(find((None, WEBGPU), env, &driver(13_000)).unwrap().as_ref(), Some(&newest));
+        let webgpu = cache.path().join("ort/webgpu-1.32.0/libonnxruntime.so.1.32.0");
+        touch(&webgpu);
+        assert_eq!(find((None, WEBGPU), env, &driver(13_000)).unwrap(), Some(webgpu));
+        assert_eq!(find((None, ProviderChoice::Auto), env, &|| None).unwrap(), Some(newest));
     }
 
     #[test]
@@ -353,8 +379,8 @@ mod tests {
         let file = folder.path().canonicalize().unwrap().join("libonnxruntime.so.1.24.1");
         touch(&file);
         let absent = |name: &str| (name == "ORT_DYLIB_PATH").then(|| OsString::from("/nowhere/libonnxruntime.so"));
-        assert_eq!(find(Some(folder.path()), absent, &|| None).unwrap(), Some(file));
-        let error = find(None, absent, &|| None).unwrap_err();
+        assert_eq!(find((Some(folder.path()), ProviderChoice::Auto), absent, &|| None).unwrap(), Some(file));
+        let error = find((None, ProviderChoice::Auto), absent, &|| None).unwrap_err();
         assert!(error.what.contains("ORT_DYLIB_PATH") && error.hint.is_some(), "{error:?}");
     }
 }

@@ -17,6 +17,7 @@ use ort::session::{RunOptions, Session};
 use ort::value::{DynTensor, TensorElementType};
 
 use crate::error::{OnnxError, run_error};
+use crate::exclusive::TurnSession;
 use crate::graph::{DType, Dim, Graph, TensorInfo, fold_upsampling};
 use crate::provider::{Builder, Chosen, GpuSettings, OpenVinoDevice, Prepared, Provider, SessionSettings, builder};
 use crate::runtime::Runtime;
@@ -47,7 +48,7 @@ pub(crate) struct Network {
     outputs: Arc<[Port]>,
     /// Before the session: fields are dropped in this order, and what a device holds for a session goes before it.
     shapes: Vec<Tensors>,
-    session: Arc<Session>,
+    session: Arc<TurnSession>,
     /// What every call is told; `None` for nothing.
     options: Option<Arc<RunOptions>>,
     calls: u64,
@@ -104,7 +105,7 @@ impl Network {
             prepared = Some(Prepared::new(runtime, label, (graph, folder), inputs, chosen, settings));
         }
         let engines = prepared.as_ref().map(|prepared| prepared.options.clone()).unwrap_or_default();
-        let build = |settings: &SessionSettings| -> ort::Result<Session> {
+        let commit = |settings: &SessionSettings| -> ort::Result<Session> {
             let engines = engines.clone();
             let of = Builder::new(chosen.provider, chosen.precision, settings).engines(engines);
             let mut builder = builder(runtime, &of)?;
@@ -119,6 +120,7 @@ impl Network {
                 }
             }
         };
+        let build = |settings: &SessionSettings| TurnSession::make(chosen.provider, || commit(settings));
         let failed = |e: ort::Error| {
             let ModelError { what, hint } = run_error(label, &format!("loading {}", path.display()), &e);
             OnnxError { hint, ..OnnxError::failed(what) }
@@ -164,7 +166,7 @@ impl Network {
     }
 
     /// Its session, for calls on tensors that are not its own.
-    pub(crate) fn session(&self) -> &Arc<Session> {
+    pub(crate) fn session(&self) -> &TurnSession {
         &self.session
     }
 
@@ -250,8 +252,9 @@ impl Network {
             (output_names[i], outputs[i]) = (port.name.as_ptr(), tensor.ptr_mut());
         }
         let options = self.options.as_ref().map_or(ptr::null(), |options| options.ptr());
+        let _turn = self.session.turn();
         // SAFETY: the tensors are alive and borrowed by `&mut self`, so nobody else uses them during the call; the session
-        // is kept alive by its Arc, and ONNX Runtime's Run may be called from several threads at once; names and tensors are as
+        // is kept alive by its Arc, and ONNX Runtime's Run may be called from several threads at once, or it is our turn; names and tensors are as
         // many as told (at most MAX_PORTS, checked on load); the options are alive or null, which is allowed;
         // every output tensor exists, so that ONNX Runtime makes none that somebody would have to free.
         let status = unsafe {

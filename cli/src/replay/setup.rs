@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use livediffusion_onnx::{GpuSettings, LoadedPack, Pack, Runtime, SessionSettings, load_networks};
+use livediffusion_onnx::{GpuSettings, Libraries, LoadedPack, Pack, Runtime, SessionSettings, load_networks};
 use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::{Conditioning, Networks, Row, SharedText, TextEncoder as _};
@@ -27,7 +27,8 @@ pub(super) fn load(args: &ReplayArgs, case: &Case, folder: &Path) -> Outcome<Loa
         let what = format!("{} has no vae_encoder/, which an img2img case needs", folder.display());
         return Err(Failure::usage(what, "replay at --level networks, or add the VAE encoder to the pack"));
     }
-    let runtime = Runtime::load_with(args.ort_lib.as_deref(), args.cuda_lib_dir.as_deref())?;
+    let (ort, cuda) = (args.ort_lib.as_deref(), args.cuda_lib_dir.as_deref());
+    let runtime = Runtime::load_with(&Libraries { ort, cuda, provider: args.provider })?;
     let settings = SessionSettings {
         provider: args.provider,
         precision: args.precision,

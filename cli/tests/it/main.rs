@@ -17,4 +17,5 @@ mod streams;
 mod support;
 mod survival;
 mod webcam;
+mod webgpu;
 mod whip;

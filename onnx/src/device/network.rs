@@ -67,6 +67,7 @@ impl Call {
         }
         let output_names = [outputs.first().map_or(ptr::null(), |port| port.name.as_ptr())];
         let mut output = [self.output.ptr_mut()];
+        let _turn = network.session().turn();
         // SAFETY: names, values and options are alive and as many as told (at most MAX_PORTS, checked on load); whoever made the
         // values answers for the memory under them; the session is kept alive by the network, and Run may be called from several threads at
         // once; the output exists, so that ONNX Runtime makes none that somebody would have to free.

@@ -5,6 +5,7 @@ use ort::session::Session;
 
 use crate::cpu;
 use crate::error::OnnxError;
+use crate::exclusive::TurnSession;
 use crate::graph::proto::{ModelProto, NodeProto, ValueInfoProto};
 use crate::provider::register::{Builder, builder};
 use crate::provider::{Chosen, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings};
@@ -93,7 +94,7 @@ fn probe(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> R
     );
     // The smallest that tells: no engine is kept for it, and no stream of the caller's is used.
     let settings = SessionSettings { threads: Some(1), openvino: settings.openvino, ..SessionSettings::default() };
-    let build = || -> ort::Result<Session> {
+    let commit = || -> ort::Result<Session> {
         let mut builder = builder(runtime, &Builder::new(provider, Precision::F32, &settings))?;
         if provider.is_on_device(OpenVinoDevice::Cpu) {
             // Not for real networks: their shape arithmetic belongs on the CPU.
@@ -101,7 +102,7 @@ fn probe(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> R
         }
         builder.commit_from_memory(&model)
     };
-    build().map(drop).map_err(|e| refusal(runtime, provider, &settings, &e))
+    TurnSession::make(provider, commit).map(drop).map_err(|e| refusal(runtime, provider, &settings, &e))
 }
 
 fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, error: &ort::Error) -> OnnxError {
@@ -127,12 +128,12 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
             settings.openvino
         ),
         Provider::WebGpu if compiled => {
-            "it needs a driver for Vulkan, Metal or Direct3D 12, and the plug-in an ONNX Runtime of 1.24.4 or newer (--ort-lib)"
+            "it needs a driver for Vulkan, Metal or Direct3D 12, and the plug-in a newer ONNX Runtime than others: `make setup-webgpu` \
+             fetches both"
                 .to_owned()
         }
         Provider::WebGpu => {
-            "name the library of `pip download onnxruntime-ep-webgpu` in LIVEDIFFUSION_WEBGPU_LIB, or put it into ep/ of the cache"
-                .to_owned()
+            "`make setup-webgpu` fetches the plug-in; LIVEDIFFUSION_WEBGPU_LIB names one of your own".to_owned()
         }
         _ if compiled => format!("this library has {provider}, but something that it needs is missing: see `doctor`"),
         Provider::OpenVino => {

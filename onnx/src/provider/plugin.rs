@@ -16,14 +16,18 @@ const WEBGPU: &str = "WebGpuExecutionProvider";
 const WEBGPU_FILES: [&str; 3] =
     ["libonnxruntime_providers_webgpu.so", "libonnxruntime_providers_webgpu.dylib", "onnxruntime_providers_webgpu.dll"];
 
-/// The WebGPU plug-in: where `LIVEDIFFUSION_WEBGPU_LIB` says, or in `ep/` of the user's cache, in it or in a folder of it.
-pub(crate) fn webgpu_library() -> Option<PathBuf> {
+/// The WebGPU plug-in: where `LIVEDIFFUSION_WEBGPU_LIB` says, beside the ONNX Runtime at `ort`, or in `ep/` of the user's cache, in it or
+/// in a folder of it.
+pub(crate) fn webgpu_library(ort: &Path) -> Option<PathBuf> {
     let named = std::env::var_os("LIVEDIFFUSION_WEBGPU_LIB").filter(|path| !path.is_empty());
-    named.map(PathBuf::from).or_else(|| find(&user_cache()?.join("ep")))
+    named.map(PathBuf::from).or_else(|| inside(ort.parent()?)).or_else(|| find(&user_cache()?.join("ep")))
+}
+
+fn inside(folder: &Path) -> Option<PathBuf> {
+    WEBGPU_FILES.iter().map(|name| folder.join(name)).find(|file| file.is_file())
 }
 
 fn find(folder: &Path) -> Option<PathBuf> {
-    let inside = |folder: &Path| WEBGPU_FILES.iter().map(|name| folder.join(name)).find(|file| file.is_file());
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).collect();
     folders.sort();

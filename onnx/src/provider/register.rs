@@ -48,7 +48,7 @@ pub(crate) fn builder(runtime: &Runtime, of: &Builder<'_>) -> ort::Result<Sessio
         // With it, every new shape adds an arena of its own: gigabytes for a U-Net that needs a few hundred megabytes.
         .with_memory_pattern(false)?;
     if provider == Provider::WebGpu
-        && let Some(library) = webgpu_library()
+        && let Some(library) = webgpu_library(runtime.path())
     {
         return register_webgpu(runtime.environment(), builder, &library, &options::webgpu());
     }
