@@ -77,11 +77,16 @@ mod tests {
         let turn = Turn::of(Provider::WebGpu);
         let held = turn.take();
         assert!(held.is_some());
-        let waits = std::thread::spawn(move || Turn::of(Provider::WebGpu).take().is_some());
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        assert!(!waits.is_finished(), "two have the turn at once");
+        let (say, hear) = std::sync::mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            let _turn = Turn::of(Provider::WebGpu).take();
+            say.send(()).unwrap();
+        });
+        let too_early = hear.recv_timeout(std::time::Duration::from_millis(20));
+        assert!(too_early.is_err(), "two have the turn at once");
         drop(held);
-        assert!(waits.join().unwrap());
+        hear.recv().unwrap();
+        waits.join().unwrap();
         assert!(Turn::of(Provider::Cuda).take().is_none() && Turn::of(Provider::Cpu).take().is_none());
     }
 }

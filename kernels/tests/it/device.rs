@@ -1,31 +1,11 @@
 //! The kernels on a card, where there is one: the same calls as on the host, and frames through the three streams.
 
-use std::sync::Arc;
-
-use livediffusion_kernels::cuda::{Card, Cuda, Image, NvrtcSearch, Stream, Target};
-use livediffusion_kernels::gpu::{DType, Element, GpuError, Overlap, Tensor, Work, calls};
+use crate::host::software::{first_card, left};
+use livediffusion_kernels::cuda::Stream;
+use livediffusion_kernels::gpu::{DType, Element, GpuErrorKind, Overlap, Queue, Tensor, Work, calls};
 use livediffusion_kernels::{
     Crop, Filter, Guidance, History, Normalise, PixelFormat, StepCoefficients, advance, dot_products_sampled,
 };
-
-/// The first card with the kernels on it; `None`, and a line that says why, where there is none. With `LIVEDIFFUSION_NEEDS_CARD` in
-/// the environment that is a failure, so that nobody takes what was skipped for a success.
-fn cuda() -> Option<Arc<Cuda>> {
-    let open = || -> Result<Arc<Cuda>, GpuError> {
-        let card = Card::open(0)?;
-        let driver = Some(card.driver().version());
-        let cache = crate::nvrtc::cache();
-        let nvrtc = NvrtcSearch { cache: cache.as_deref(), driver, explicit: None }.load()?;
-        let target = Target::for_card(card.capability()?, &nvrtc)?;
-        let version = card.driver().version();
-        card.with_kernels(Image::cached(None, &nvrtc, target, version)?)
-    };
-    let found = open();
-    if let (Err(error), Some(_)) = (&found, std::env::var_os("LIVEDIFFUSION_NEEDS_CARD")) {
-        panic!("error: {error}");
-    }
-    found.inspect_err(|error| eprintln!("skipped: {error}")).ok()
-}
 
 fn upload<T: Element>(stream: &Stream, values: &[T]) -> Tensor {
     let cuda = stream.cuda();
@@ -51,7 +31,7 @@ fn values(len: usize, salt: u32) -> Vec<f32> {
 
 #[test]
 fn frames_come_through_the_streams_as_they_went_in() {
-    let Some(cuda) = cuda() else { return };
+    let Some(cuda) = first_card() else { return };
     let (width, height) = (64, 48);
     let bytes = 3 * width * height;
     let stream = cuda.stream().unwrap();
@@ -93,7 +73,7 @@ fn frames_come_through_the_streams_as_they_went_in() {
 
 #[test]
 fn a_slot_advances_on_the_card_as_on_the_cpu() {
-    let Some(cuda) = cuda() else { return };
+    let Some(cuda) = first_card() else { return };
     let stream = cuda.stream().unwrap();
     let len = 4 * 64 * 64;
     let step = StepCoefficients {
@@ -134,7 +114,7 @@ fn a_slot_advances_on_the_card_as_on_the_cpu() {
 
 #[test]
 fn the_similarity_of_two_pictures_is_the_same_on_the_card() {
-    let Some(cuda) = cuda() else { return };
+    let Some(cuda) = first_card() else { return };
     let stream = cuda.stream().unwrap();
     let size = (512, 512);
     let len = 3 * size.0 * size.1;
@@ -150,5 +130,101 @@ fn the_similarity_of_two_pictures_is_the_same_on_the_card() {
         for (have, want) in have.into_iter().zip([want.xy, want.xx, want.yy, want.difference]) {
             assert!((have - want).abs() < 1e-6 * len as f64, "{have} instead of {want}");
         }
+    }
+}
+
+#[test]
+fn pinned_memory_is_written_again_once_its_copy_is_done() {
+    let Some(cuda) = first_card() else { return };
+    let (stream, other) = (cuda.stream().unwrap(), cuda.stream().unwrap());
+    let mut pinned = cuda.pinned(DType::F32, &[8]).unwrap();
+    let mut rows: Vec<Tensor> = (0..4).map(|_| cuda.zeros(DType::F32, &[8]).unwrap()).collect();
+    for (number, row) in rows.iter_mut().enumerate() {
+        // One buffer for all of them, and streams in turn.
+        pinned.as_mut_slice::<f32>().unwrap().fill(number as f32);
+        if number % 2 == 0 { &stream } else { &other }.upload(&pinned, row.view_mut()).unwrap();
+    }
+    // What comes back into the buffer comes after what went out of it.
+    for (number, row) in rows.iter().enumerate() {
+        let (from, to) = if number % 2 == 0 { (&stream, &other) } else { (&other, &stream) };
+        let done = from.event().unwrap();
+        from.record(&done).unwrap();
+        to.wait(&done).unwrap();
+        to.download(row.view(), &mut pinned).unwrap();
+        assert_eq!(pinned.as_slice::<f32>().unwrap(), [number as f32; 8]);
+    }
+}
+
+#[test]
+fn copies_of_two_streams_take_turns_in_pinned_memory() {
+    let Some(cuda) = first_card() else { return };
+    // In both orders of their making, which decides on a card in software how early each does its work.
+    for order in [[0, 1], [1, 0]] {
+        let streams = [cuda.stream().unwrap(), cuda.stream().unwrap()];
+        let [first, second] = order.map(|at| &streams[at]);
+        let (ones, twos) = (upload(first, &[1.0_f32; 8]), upload(first, &[2.0_f32; 8]));
+        let (mut pinned, mut there) = (cuda.pinned(DType::F32, &[8]).unwrap(), cuda.zeros(DType::F32, &[8]).unwrap());
+        // The host looks at nothing between: out of the buffer what came into it, and not yet what comes next.
+        first.download(ones.view(), &mut pinned).unwrap();
+        second.upload(&pinned, there.view_mut()).unwrap();
+        first.download(twos.view(), &mut pinned).unwrap();
+        assert_eq!(pinned.as_slice::<f32>().unwrap(), [2.0; 8]);
+        assert_eq!(download::<f32>(second, &there), [1.0; 8]);
+    }
+}
+
+#[test]
+fn events_order_streams_and_tell_times() {
+    let Some(cuda) = first_card() else { return };
+    let (first, second) = (cuda.stream().unwrap(), cuda.stream().unwrap());
+    let ones = upload(&first, &[1.0_f32; 64]);
+    let mut there = cuda.zeros(DType::F32, &[64]).unwrap();
+    let mut further = cuda.zeros(DType::F32, &[64]).unwrap();
+    let (begun, copied, done) = (first.event().unwrap(), first.event().unwrap(), second.event().unwrap());
+    first.record(&begun).unwrap();
+    Queue::copy(&first, ones.view(), there.view_mut()).unwrap();
+    first.record(&copied).unwrap();
+    second.wait(&copied).unwrap();
+    Queue::copy(&second, there.view(), further.view_mut()).unwrap();
+    second.record(&done).unwrap();
+    assert_eq!(download::<f32>(&second, &further), [1.0; 64]);
+    assert!(begun.ms_until(&copied).unwrap() >= 0.0 && begun.ms_until(&done).unwrap() >= 0.0);
+}
+
+#[test]
+fn what_a_card_cannot_do_is_refused() {
+    let Some(cuda) = first_card() else { return };
+    let stream = cuda.stream().unwrap();
+    let mut tensor = cuda.zeros(DType::F32, &[8]).unwrap();
+    let pageable = Tensor::host(DType::F32, &[8]);
+    assert_eq!(stream.upload(&pageable, tensor.view_mut()).unwrap_err().kind, GpuErrorKind::Misuse);
+    let longer = cuda.pinned(DType::F32, &[9]).unwrap();
+    assert_eq!(stream.upload(&longer, tensor.view_mut()).unwrap_err().kind, GpuErrorKind::Misuse);
+    // More than any card has.
+    let full = cuda.zeros(DType::F32, &[1 << 42]).unwrap_err();
+    assert_eq!(full.kind, GpuErrorKind::OutOfMemory, "{full}");
+    assert!(full.hint.is_some(), "{full}");
+    // An error of one call is none of the next.
+    assert_eq!(download::<f32>(&stream, &cuda.zeros(DType::F32, &[8]).unwrap()), [0.0; 8]);
+}
+
+#[test]
+fn nothing_is_left_of_what_is_dropped() {
+    let Some(cuda) = first_card() else { return };
+    let before = left();
+    {
+        let stream = cuda.stream().unwrap();
+        let mut tensor = cuda.zeros(DType::F32, &[1 << 16]).unwrap();
+        let pinned = cuda.pinned(DType::F32, &[1 << 16]).unwrap();
+        stream.upload(&pinned, tensor.view_mut()).unwrap();
+        // On their way while they are dropped.
+        drop((pinned, tensor));
+        drop(Overlap::new(&stream, 3, (1 << 12, 1 << 12)).unwrap());
+    }
+    match (before, left()) {
+        (Some(before), Some(after)) => {
+            assert_eq!((after.blocks, after.streams, after.events), (before.blocks, before.streams, before.events));
+        }
+        _ => println!("not counted: the card is a real one"),
     }
 }

@@ -10,3 +10,4 @@ mod latents;
 mod nvrtc;
 mod pictures;
 mod similarity;
+mod software;

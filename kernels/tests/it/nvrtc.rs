@@ -1,20 +1,12 @@
 //! The kernels through the compiler that a machine with a GPU uses. It needs neither a driver nor a card.
 
-use std::path::PathBuf;
-
 use livediffusion_kernels::cuda::{Image, ImageCache, Nvrtc, NvrtcSearch, Target, compile};
 use livediffusion_kernels::gpu::Kernel;
 
+use crate::host::software::cache;
+
 /// Turing to Blackwell.
 const CAPABILITIES: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
-
-/// Where tools/setup/nvrtc.sh puts it.
-pub(crate) fn cache() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).map(PathBuf::from);
-    set("LIVEDIFFUSION_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("livediffusion")))
-        .or_else(|| set("HOME").map(|folder| folder.join(".cache/livediffusion")))
-}
 
 fn nvrtc() -> Option<Nvrtc> {
     let cache = cache();

@@ -2,10 +2,11 @@
 //! over the same memory. Its pictures are those of the engine, bit by bit.
 
 #[path = "../../../kernels/tests/it/host/mod.rs"]
-mod host;
+pub(crate) mod host;
 
+use livediffusion_kernels::gpu::Queue;
 use livediffusion_onnx::LoadedPack;
-use livediffusion_pipeline::device::{DeviceEngine, DeviceStream as _, refusal};
+use livediffusion_pipeline::device::{DeviceEngine, DeviceNetworks, DeviceStream as _, refusal};
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::{FrameMeta, PictureView, Size};
 use livediffusion_pipeline::params::Parameters;
@@ -15,19 +16,43 @@ use livediffusion_pipeline::{Control, Emitted, Prompts, Settings};
 use self::host::Host;
 use crate::support::{load, pack_dir, runtime};
 
-const SIZE: Size = Size::new(128, 64);
+pub(crate) const SIZE: Size = Size::new(128, 64);
+
+/// A device, and how it runs the networks of a pack.
+pub(crate) trait Device {
+    type Queue: Queue;
+    fn queue(&self) -> Self::Queue;
+    fn networks(&self, pack: &LoadedPack) -> DeviceNetworks<Self::Queue>;
+}
+
+impl Device for Host {
+    type Queue = Self;
+
+    fn queue(&self) -> Self {
+        self.clone()
+    }
+
+    fn networks(&self, pack: &LoadedPack) -> DeviceNetworks<Self> {
+        pack.shared.on_device(self, SIZE).unwrap()
+    }
+}
 
 /// A pack and everything that streams of it need.
-struct Model {
+pub(crate) struct Model<D> {
     loaded: LoadedPack,
     facts: ModelFacts,
     prompts: Prompts,
-    host: Host,
+    device: D,
 }
 
-/// `None`, and a printed reason, without ONNX Runtime or a C++ compiler.
-fn model(dir: &std::path::Path) -> Option<Model> {
-    let (runtime, host) = (runtime()?, Host::new(2)?);
+/// On the host in a card's place. `None`, and a printed reason, without ONNX Runtime or a C++ compiler.
+fn model(dir: &std::path::Path) -> Option<Model<Host>> {
+    model_on(Host::new(2)?, dir)
+}
+
+/// `None`, and a printed reason, without ONNX Runtime.
+pub(crate) fn model_on<D: Device>(device: D, dir: &std::path::Path) -> Option<Model<D>> {
+    let runtime = runtime()?;
     let (pack, loaded) = load(&runtime, dir);
     let facts = ModelFacts {
         vae_factor: pack.vae_factor,
@@ -36,7 +61,7 @@ fn model(dir: &std::path::Path) -> Option<Model> {
         scheduler: serde_json::from_value(pack.scheduler_json.clone()).unwrap(),
     };
     let prompts = Prompts::new(Box::new(loaded.text.clone()), loaded.networks.denoiser.timestep_cond_width());
-    Some(Model { loaded, facts, prompts, host })
+    Some(Model { loaded, facts, prompts, device })
 }
 
 /// A picture that left: its frame, whether it is the one before again, its bytes.
@@ -56,9 +81,9 @@ fn frame(id: u64, size: Size) -> (Vec<u8>, usize) {
 }
 
 /// What happens to a stream before a frame.
-type Event = (u64, &'static [(&'static str, &'static str)]);
+pub(crate) type Event = (u64, &'static [(&'static str, &'static str)]);
 
-impl Model {
+impl<D: Device> Model<D> {
     fn settings(&mut self, pairs: &[(&str, &str)]) -> Settings {
         let mut parameters = Parameters::default();
         for (name, value) in pairs {
@@ -68,7 +93,14 @@ impl Model {
     }
 
     /// The same frames through the engine and through the device with `lanes` frames on their way; from noise if `generates`.
-    fn compare(&mut self, what: &str, pairs: &[(&str, &str)], events: &[Event], lanes: usize, generates: bool) {
+    pub(crate) fn compare(
+        &mut self,
+        what: &str,
+        pairs: &[(&str, &str)],
+        events: &[Event],
+        lanes: usize,
+        generates: bool,
+    ) {
         let settings = self.settings(pairs);
         assert_eq!(refusal(&settings.parameters), None);
         let changes: Vec<(u64, Settings)> = events
@@ -76,10 +108,10 @@ impl Model {
             .map(|(at, more)| (*at, self.settings(&pairs.iter().chain(more.iter()).copied().collect::<Vec<_>>())))
             .collect();
         let (ours, theirs) = (Control::new(settings.clone()), Control::new(settings));
-        let networks = self.loaded.shared.on_device(&self.host, SIZE).unwrap();
+        let networks = self.device.networks(&self.loaded);
         let of = (self.facts.clone(), SIZE);
         let mut device =
-            DeviceEngine::new(self.host.clone(), networks, of, ours.clone(), lanes, Box::new(StoppedClock)).unwrap();
+            DeviceEngine::new(self.device.queue(), networks, of, ours.clone(), lanes, Box::new(StoppedClock)).unwrap();
         let networks = self.loaded.shared.fork();
         let mut engine =
             Engine::new(networks, self.facts.clone(), SIZE, theirs.clone(), Box::new(StoppedClock)).unwrap();

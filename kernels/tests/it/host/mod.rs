@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "a library made here is loaded and called")]
 
 mod queue;
+pub(crate) mod software;
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::fs::File;
@@ -44,7 +45,7 @@ impl Host {
         // Once, also where it fails: a property test would try again for each of its cases.
         static ENTRY: OnceLock<Result<Option<Entry>, String>> = OnceLock::new();
         let entry = ENTRY.get_or_init(|| {
-            let Some(library) = library()? else { return Ok(None) };
+            let Some(library) = build("host.cpp", "kernels.so")? else { return Ok(None) };
             // SAFETY: the library was built from the sources beside this file, and stays loaded.
             let library = unsafe { Library::new(library) }.map_err(|e| e.to_string())?;
             let library: &'static Library = Box::leak(Box::new(library));
@@ -78,8 +79,9 @@ impl Launch for Host {
     }
 }
 
-/// Builds the library, once for each state of its sources.
-fn library() -> Result<Option<PathBuf>, String> {
+/// Builds a library of one of the sources beside this file, once for each state of them all; `None`, and a line that says why,
+/// without a C++ compiler.
+pub(super) fn build(source: &str, library: &str) -> Result<Option<PathBuf>, String> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut build = cc::Build::new();
     build.cpp(true).cargo_metadata(false).opt_level(1).host(&triple).target(&triple);
@@ -92,12 +94,12 @@ fn library() -> Result<Option<PathBuf>, String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/tests/it/host");
     let read = |name: &str| std::fs::read_to_string(here.join(name)).unwrap();
     let mut hash = Sha256::new();
-    for part in [SOURCE, &read("shim.h"), &read("host.cpp"), &FLAGS.join(" ")] {
+    for part in [SOURCE, &read("shim.h"), &read("host.cpp"), &read("driver.cpp"), &FLAGS.join(" ")] {
         hash.update(part);
     }
     let name = hash.finalize().iter().take(8).fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kernels-{name}"));
-    let library = folder.join("kernels.so");
+    let library = folder.join(library);
     std::fs::create_dir_all(&folder).unwrap();
     // Tests are processes of their own: one builds, the others wait.
     let lock = File::create(folder.join("lock")).unwrap();
@@ -106,7 +108,7 @@ fn library() -> Result<Option<PathBuf>, String> {
         std::fs::write(folder.join("kernels.cu"), SOURCE).unwrap();
         let unfinished = folder.join("unfinished.so");
         let mut command = Command::new(compiler.path());
-        command.args(FLAGS).arg("-I").arg(&folder).arg("-I").arg(&here).arg(here.join("host.cpp"));
+        command.args(FLAGS).arg("-I").arg(&folder).arg("-I").arg(&here).arg(here.join(source));
         let output = command.arg("-o").arg(&unfinished).output().unwrap();
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());

@@ -128,6 +128,8 @@ void launch(void (*kernel)(A...), bool cooperates, unsigned blocks, unsigned row
     }
 }
 
+template <class... A> std::vector<size_t> sizes(void (*)(A...)) { return {sizeof(A)...}; }
+
 } // namespace shim
 
 inline void __syncthreads() {

@@ -1,0 +1,164 @@
+//! The frame path of a device on a card in software, whose streams do their work as late or as early as CUDA allows: with the driver's
+//! calls as they are made on a real one, and the networks on the CPU in their turn in the stream. Its pictures are those of the
+//! engine, bit by bit, under every schedule, or something was not waited for.
+
+use std::sync::{Arc, Mutex};
+
+use livediffusion_kernels::cuda::{Cuda, Stream};
+use livediffusion_kernels::gpu::{DType, GpuError, Tensor, View, ViewMut};
+use livediffusion_onnx::LoadedPack;
+use livediffusion_pipeline::device::{DeviceDecoder, DeviceDenoiser, DeviceEncoder, DeviceNetworks, Given};
+use livediffusion_pipeline::frame::LatentShape;
+use livediffusion_pipeline::model::{Decoder, DenoiseBatch, Denoiser, Encoder, ModelError, Networks, Row};
+
+use crate::device::host::software::{NEEDS_CARD, first_card, left, on_host, schedules, under_schedules};
+use crate::device::{Device, Event, SIZE, model_on};
+use crate::support::{pack_dir, runtime};
+
+/// Rows of the largest call here: four steps under full guidance.
+const MOST_ROWS: usize = 8;
+
+struct Card(Arc<Cuda>);
+
+/// A network that the host runs, and its tensors on the card.
+struct OnCard<N: ?Sized> {
+    network: Arc<Mutex<Box<N>>>,
+    input: Tensor,
+    output: Tensor,
+    shape: LatentShape,
+    rows: usize,
+}
+
+impl Device for Card {
+    type Queue = Stream;
+
+    fn queue(&self) -> Stream {
+        self.0.stream().unwrap()
+    }
+
+    fn networks(&self, pack: &LoadedPack) -> DeviceNetworks<Stream> {
+        let Networks { encoder, denoiser, decoder } = pack.shared.fork();
+        let shape = LatentShape { channels: 4, height: SIZE.height / 8, width: SIZE.width / 8 };
+        let picture = 3 * SIZE.pixels();
+        let encoder = encoder.map(|encoder| self.network(encoder, (picture, shape.len()), shape));
+        let rows = MOST_ROWS * shape.len();
+        DeviceNetworks {
+            encoder: encoder.map(|encoder| Box::new(encoder) as Box<_>),
+            denoiser: Box::new(self.network(denoiser, (rows, rows), shape)),
+            decoder: Box::new(self.network(decoder, (shape.len(), picture), shape)),
+        }
+    }
+}
+
+impl Card {
+    fn network<N: ?Sized>(&self, network: Box<N>, (from, to): (usize, usize), shape: LatentShape) -> OnCard<N> {
+        let zeros = |len| self.0.zeros(DType::F32, &[len]).unwrap();
+        OnCard { network: Arc::new(Mutex::new(network)), input: zeros(from), output: zeros(to), shape, rows: 0 }
+    }
+}
+
+impl<N: ?Sized + Send + 'static> OnCard<N> {
+    fn put(
+        &self,
+        stream: &Stream,
+        work: impl FnOnce(&mut N, &[f32], &mut [f32]) -> Result<(), ModelError> + Send + 'static,
+    ) {
+        let network = Arc::clone(&self.network);
+        on_host(stream, (self.input.view(), self.output.view()), move |from, to| {
+            work(&mut network.lock().unwrap(), from, to).unwrap();
+        });
+    }
+}
+
+impl DeviceEncoder<Stream> for OnCard<dyn Encoder> {
+    fn picture(&mut self) -> ViewMut<'_> {
+        self.input.view_mut()
+    }
+
+    fn run(&mut self, stream: &Stream) -> Result<(), ModelError> {
+        self.put(stream, |encoder, picture, latent| encoder.encode(picture, 1, SIZE, None, latent));
+        Ok(())
+    }
+
+    fn given(&self) -> Result<Given<'_>, GpuError> {
+        Ok(Given { mean: self.output.view(), log_variance: None, affine: (0.0, 1.0) })
+    }
+}
+
+impl DeviceDenoiser<Stream> for OnCard<dyn Denoiser> {
+    fn samples(&mut self, _: &Stream, rows: usize) -> Result<ViewMut<'_>, ModelError> {
+        let len = rows * self.shape.len();
+        Ok(self.input.view_mut().part(0, len)?)
+    }
+
+    fn run(&mut self, stream: &Stream, rows: &[Row]) -> Result<(), ModelError> {
+        self.rows = rows.len();
+        let (rows, shape) = (rows.to_vec(), self.shape);
+        self.put(stream, move |denoiser, sample, prediction| {
+            let len = rows.len() * shape.len();
+            let batch = DenoiseBatch { sample: &sample[..len], shape, rows: &rows };
+            denoiser.denoise(&batch, &mut prediction[..len])
+        });
+        Ok(())
+    }
+
+    fn predictions(&self) -> Result<View<'_>, GpuError> {
+        self.output.view().part(0, self.rows * self.shape.len())
+    }
+}
+
+impl DeviceDecoder<Stream> for OnCard<dyn Decoder> {
+    fn latent(&mut self) -> ViewMut<'_> {
+        self.input.view_mut()
+    }
+
+    fn affine(&self) -> (f32, f32) {
+        (1.0, 0.0)
+    }
+
+    fn run(&mut self, stream: &Stream) -> Result<(), ModelError> {
+        let shape = self.shape;
+        self.put(stream, move |decoder, latent, picture| decoder.decode(latent, 1, shape, picture));
+        Ok(())
+    }
+
+    fn picture(&self) -> View<'_> {
+        self.output.view()
+    }
+}
+
+#[test]
+fn the_frame_path_waits_for_enough() {
+    if runtime().is_none() {
+        return;
+    }
+    let part = ["--exact", "software::every_stream_on_one_schedule", "--ignored"];
+    under_schedules(&part, 0..schedules(3));
+}
+
+#[test]
+#[ignore = "a part of the_frame_path_waits_for_enough"]
+fn every_stream_on_one_schedule() {
+    assert!(std::env::var_os(NEEDS_CARD).is_some(), "it is started by the_frame_path_waits_for_enough");
+    let cuda = first_card().unwrap();
+    let before = left().unwrap();
+    let mut model = model_on(Card(Arc::clone(&cuda)), &pack_dir("tiny-sd15")).unwrap();
+    let guided = [("cfg", "self"), ("guidance", "1.4"), ("t-index", "32,45"), ("prompt", "oil painting")];
+    for lanes in [1, 2, 3] {
+        model.compare(&format!("{lanes} at once"), &guided, &[], lanes, false);
+    }
+    let full = [("cfg", "full"), ("guidance", "1.4"), ("t-index", "10,20,30,40")];
+    model.compare("full guidance", &full, &[], 3, false);
+    model.compare("similarity", &[("similarity", "0.9"), ("t-index", "30,45"), ("seed", "3")], &[], 3, false);
+    let events: [Event; 3] = [
+        (2, &[("prompt", "pencil sketch"), ("t-index", "45")]),
+        (4, &[("t-index", "5,15,25,45"), ("cfg", "initialize")]),
+        (6, &[("seed", "7"), ("t-index", "5,15,25,45"), ("scheduler", "dpmpp-2m")]),
+    ];
+    model.compare("changes", &[("cfg", "self"), ("guidance", "1.3"), ("t-index", "20,45")], &events, 3, false);
+    model.compare("noise", &[("t-index", "16,45"), ("cfg", "self"), ("guidance", "1.4")], &[], 3, true);
+    drop(model);
+    let after = left().unwrap();
+    assert!(after.done > 1000, "{after:?}");
+    assert_eq!((after.blocks, after.streams, after.events), (before.blocks, before.streams, before.events));
+}
