@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup setup-cuda setup-webgpu build demo webcam test test-gpu-tools test-export test-train quality bench peers report lint clean
+.PHONY: help setup setup-cuda setup-webgpu build demo webcam test test-gpu-tools test-cuda test-export test-train quality bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -38,6 +38,9 @@ test: setup ## run all tests
 
 test-gpu-tools: setup ## rehearse tools/gpu on the CPU: pieces, a machine without GStreamer, the whole measurement
 	@tools/gpu/test.sh
+
+test-cuda: build ## run ONNX Runtime's CUDA provider on a CUDA that does nothing, and read what it asks for (fetches 0.25 GB)
+	@tools/gpu/null/test.sh $(or $(CUDA),13)
 
 test-export: build ## test tools/export: packs made of PyTorch models (sets up 2 GB of Python)
 	@tools/export/test.sh

@@ -77,7 +77,7 @@ mod tests {
         let turn = Turn::of(Provider::WebGpu);
         let held = turn.take();
         assert!(held.is_some());
-        let (say, hear) = std::sync::mpsc::channel();
+        let (say, hear) = std::sync::mpsc::sync_channel(1);
         let waits = std::thread::spawn(move || {
             let _turn = Turn::of(Provider::WebGpu).take();
             say.send(()).unwrap();

@@ -7,6 +7,7 @@
 mod clock;
 mod cpu;
 mod device;
+mod edits;
 mod error;
 mod exclusive;
 mod flops;

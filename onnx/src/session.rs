@@ -16,10 +16,11 @@ use ort::memory::Allocator;
 use ort::session::{RunOptions, Session};
 use ort::value::{DynTensor, TensorElementType};
 
+use crate::edits::{edited, reckons_with_shapes};
 use crate::error::{OnnxError, run_error};
 use crate::exclusive::TurnSession;
-use crate::graph::{DType, Dim, Graph, TensorInfo, fold_upsampling};
-use crate::provider::{Builder, Chosen, GpuSettings, OpenVinoDevice, Prepared, Provider, SessionSettings, builder};
+use crate::graph::{DType, Dim, TensorInfo};
+use crate::provider::{Builder, Chosen, GpuSettings, Prepared, Provider, SessionSettings, builder};
 use crate::runtime::Runtime;
 
 /// Shapes kept per network. A stream needs one or two (a guidance change, a flush); each further one costs its tensors.
@@ -27,9 +28,6 @@ pub(crate) const MAX_SHAPES: usize = 8;
 
 /// Inputs or outputs of one network; SDXL's U-Net takes six, and as many sinusoids at most.
 pub(crate) const MAX_PORTS: usize = 12;
-
-/// Larger files are not searched for what could be folded: it takes a copy of them in memory.
-const MOST_FOLDED: u64 = 1 << 30;
 
 /// Where a network's graph comes from.
 #[derive(Clone, Copy)]
@@ -85,7 +83,20 @@ impl Network {
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
-        let folded = fold(model, chosen.provider, settings);
+        Self::load_for(runtime, label, model, (inputs, outputs, &[]), chosen, settings)
+    }
+
+    /// As [`load`](Self::load), where some sides of the inputs are the same in every call: by the names that the graph gives them.
+    /// ONNX Runtime then reckons with shapes once, at the load, in place of every call.
+    pub(crate) fn load_for(
+        runtime: &Runtime,
+        label: &'static str,
+        model: &Model<'_>,
+        (inputs, outputs, sides): (&[&TensorInfo], &[&TensorInfo], &[(String, i64)]),
+        chosen: &Chosen,
+        settings: &SessionSettings,
+    ) -> Result<Self, OnnxError> {
+        let folded = edited(model, chosen.provider, settings);
         let model = &match (&folded, *model) {
             (Some(bytes), Model::File(path) | Model::Edited(path, _)) => Model::Edited(path, bytes),
             (None, model) => model,
@@ -104,11 +115,16 @@ impl Network {
             let folder = path.parent().unwrap_or(path);
             prepared = Some(Prepared::new(runtime, label, (graph, folder), inputs, chosen, settings));
         }
+        let channels_last = chosen.provider == Provider::Cuda && !reckons_with_shapes(model)?;
         let engines = prepared.as_ref().map(|prepared| prepared.options.clone()).unwrap_or_default();
         let commit = |settings: &SessionSettings| -> ort::Result<Session> {
             let engines = engines.clone();
-            let of = Builder::new(chosen.provider, chosen.precision, settings).engines(engines);
+            let of =
+                Builder::new(chosen.provider, chosen.precision, settings).engines(engines).channels_last(channels_last);
             let mut builder = builder(runtime, &of)?;
+            for (name, side) in sides {
+                builder = builder.with_dimension_override(name, *side)?;
+            }
             match model {
                 Model::File(path) => builder.commit_from_file(path),
                 Model::Edited(path, bytes) => {
@@ -318,29 +334,6 @@ fn no_capture() -> ort::Result<RunOptions> {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// The model with its upsampling folded into convolutions, where that is known to be faster: on a CPU.
-fn fold(model: &Model<'_>, provider: Provider, settings: &SessionSettings) -> Option<Vec<u8>> {
-    let is_cpu =
-        provider == Provider::Cpu || provider == Provider::OpenVino && settings.openvino == OpenVinoDevice::Cpu;
-    if !is_cpu {
-        return None;
-    }
-    let folded = match *model {
-        Model::Edited(_, bytes) => fold_upsampling(bytes),
-        Model::File(path) => {
-            // The nodes alone are read first: most networks have nothing to fold.
-            let graph = Graph::open(path).ok()?;
-            let is_small = std::fs::metadata(path).is_ok_and(|file| file.len() <= MOST_FOLDED);
-            if !is_small || !graph.nodes.iter().any(|node| node.op_type == "Resize") {
-                return None;
-            }
-            fold_upsampling(&std::fs::read(path).ok()?)
-        }
-    };
-    // A model that cannot be read is for ONNX Runtime to refuse.
-    folded.ok().flatten()
 }
 
 pub(crate) fn element(dtype: DType) -> TensorElementType {

@@ -4,7 +4,7 @@ use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::{Conditioning, ModelError, TextEncoder};
 
 use crate::error::OnnxError;
-use crate::graph::TensorInfo;
+use crate::graph::{Dim, TensorInfo};
 use crate::pack::{Pack, PartName, TextPorts};
 use crate::provider::{Chosen, Precision, SessionSettings};
 use crate::runtime::Runtime;
@@ -77,6 +77,18 @@ impl KeysAndValues {
     }
 }
 
+/// The sides of an encoder's input that its graph leaves open, under their names there: it is called with one prompt at a time, which
+/// the tokenizer fills up to `length`.
+fn call_sides(ids: &TensorInfo, length: usize) -> Vec<(String, i64)> {
+    let named = |(dim, side): (&Dim, i64)| if let Dim::Symbol(name) = dim { Some((name.clone(), side)) } else { None };
+    match ids.dims.as_deref() {
+        // One name for both would have them equal.
+        Some([Dim::Symbol(rows), Dim::Symbol(tokens)]) if rows == tokens => Vec::new(),
+        Some([rows, tokens]) => [(rows, 1), (tokens, length as i64)].into_iter().filter_map(named).collect(),
+        _ => Vec::new(),
+    }
+}
+
 impl One {
     fn load(
         runtime: &Runtime,
@@ -101,8 +113,12 @@ impl One {
         let pooled_width = |t: &TensorInfo| t.fixed(1).or_else(|| pack.unet.pooled.as_ref()?.fixed(1));
         let inputs: Vec<&TensorInfo> = [&ports.ids].into_iter().chain(&ports.mask).collect();
         let outputs: Vec<&TensorInfo> = [&ports.hidden].into_iter().chain(&ports.pooled).collect();
+        // On a device every reckoning with shapes would be waited for. A CPU does it on the way.
+        let on_device = chosen.provider.is_on_device(settings.openvino);
+        let sides = if on_device { call_sides(&ports.ids, pack.prompt_length) } else { Vec::new() };
+        let (model, io) = (Model::File(&part.file), (&inputs[..], &outputs[..], &sides[..]));
         Ok(Self {
-            network: Network::load(runtime, label, &Model::File(&part.file), (&inputs, &outputs), chosen, settings)?,
+            network: Network::load_for(runtime, label, &model, io, chosen, settings)?,
             tokenizer,
             has_mask: ports.mask.is_some(),
             width: ports.hidden.fixed(2).or(alone).ok_or_else(unknown)?,
@@ -159,5 +175,27 @@ impl TextEncoder for OnnxText {
         let (tall, wide) = (size.height as f32, size.width as f32);
         let time_ids = self.sdxl.then_some([tall, wide, 0.0, 0.0, tall, wide]);
         Ok(Conditioning { tokens, length: self.length, width, pooled, time_ids, timestep_cond: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::DType;
+
+    #[test]
+    fn sides_that_the_graph_leaves_open_are_those_of_one_prompt() {
+        let ids = |dims: &[&str]| TensorInfo {
+            name: "input_ids".to_owned(),
+            dtype: DType::I64,
+            dims: Some(dims.iter().map(|dim| dim.parse().map_or(Dim::Symbol((*dim).to_owned()), Dim::Fixed)).collect()),
+        };
+        let sides = |dims: &[&str]| call_sides(&ids(dims), 77);
+        assert_eq!(sides(&["batch", "sequence"]), [("batch".to_owned(), 1), ("sequence".to_owned(), 77)]);
+        assert_eq!(sides(&["batch", "77"]), [("batch".to_owned(), 1)]);
+        for none in [&["1", "77"][..], &["n", "n"], &["tokens"]] {
+            assert_eq!(sides(none), []);
+        }
+        assert_eq!(call_sides(&TensorInfo { dims: None, ..ids(&[]) }, 77), []);
     }
 }

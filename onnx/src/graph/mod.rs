@@ -5,10 +5,12 @@
 
 pub mod proto;
 mod rewrite;
+mod sides;
 mod upsample;
+mod weight;
 mod wire;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
@@ -19,7 +21,10 @@ use prost::Message;
 use self::proto::{NodeProto, OperatorSetIdProto, ValueInfoProto};
 pub(crate) use self::rewrite::weights;
 pub use self::rewrite::{Change, Part, rewrite};
+pub use self::sides::fold_known_sides;
+pub(crate) use self::sides::has_known_sides;
 pub use self::upsample::fold_upsampling;
+use self::weight::Weight;
 pub use self::wire::GraphError;
 use self::wire::{Payload, Source};
 
@@ -186,6 +191,8 @@ pub struct Graph {
     pub opset: i64,
     /// Whether weights lie in files beside the model.
     pub external_data: bool,
+    /// What is known of the weights without reading them, by name.
+    weights: HashMap<String, Weight>,
 }
 
 impl Graph {
@@ -235,14 +242,15 @@ impl Graph {
     }
 
     fn read_graph<R: Read + Seek>(&mut self, source: &mut Source<R>, end: u64) -> Result<(), GraphError> {
-        let mut weights = HashSet::new();
         // Field numbers of onnx.GraphProto: 1 node, 5 initializer, 11 input, 12 output.
         while let Some((number, payload)) = source.field(end)? {
             match (number, payload) {
                 (1, _) => self.nodes.push(NodeProto::decode(&source.bytes(payload)?[..])?),
                 (5, Payload::Bytes(bytes)) => {
                     let end = source.position() + bytes;
-                    self.external_data |= read_weight(source, end, &mut weights)?;
+                    let (name, weight) = Weight::read(source, end)?;
+                    self.external_data |= weight.is_external;
+                    self.weights.insert(name, weight);
                 }
                 (11, _) => self.inputs.push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
                 (12, _) => self.outputs.push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
@@ -250,27 +258,7 @@ impl Graph {
             }
         }
         // Files older than version 4 of the format list their weights among the inputs.
-        self.inputs.retain(|input| !weights.contains(&input.name));
+        self.inputs.retain(|input| !self.weights.contains_key(&input.name));
         Ok(())
     }
-}
-
-/// Notes the name of a weight and says whether its values lie in another file.
-fn read_weight<R: Read + Seek>(
-    source: &mut Source<R>,
-    end: u64,
-    names: &mut HashSet<String>,
-) -> Result<bool, GraphError> {
-    let mut external = false;
-    // Field numbers of onnx.TensorProto: 8 name, 14 data_location (1 is EXTERNAL).
-    while let Some((number, payload)) = source.field(end)? {
-        match (number, payload) {
-            (8, Payload::Bytes(_)) => {
-                names.insert(String::from_utf8_lossy(&source.bytes(payload)?).into_owned());
-            }
-            (14, Payload::Varint(location)) => external = location == 1,
-            _ => source.skip(payload)?,
-        }
-    }
-    Ok(external)
 }

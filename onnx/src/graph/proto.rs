@@ -118,6 +118,9 @@ pub struct TensorProto {
     /// Values of an f32 tensor that has no `raw_data`.
     #[prost(float, repeated, tag = "4")]
     pub float_data: Vec<f32>,
+    /// Values of a tensor of 64-bit integers that has no `raw_data`.
+    #[prost(int64, repeated, tag = "7")]
+    pub int64_data: Vec<i64>,
     /// Name of the tensor.
     #[prost(string, tag = "8")]
     pub name: String,
@@ -261,18 +264,46 @@ impl TensorProto {
         }
     }
 
+    /// 64-bit integers: a list of so many, or a scalar.
+    pub fn of_i64(name: &str, len: Option<usize>, values: &[i64]) -> Self {
+        Self {
+            name: name.to_owned(),
+            dims: len.iter().map(|&len| len as i64).collect(),
+            data_type: 7,
+            raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The values of a tensor of 64-bit integers; `None` for another type and where they lie in another file or are not as many as the
+    /// sides say.
+    pub fn to_i64(&self) -> Option<Vec<i64>> {
+        if (self.data_type, self.data_location) != (7, 0) {
+            return None;
+        }
+        let values = if self.int64_data.is_empty() {
+            self.raw_data.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()
+        } else {
+            self.int64_data.clone()
+        };
+        (Some(values.len()) == self.count()).then_some(values)
+    }
+
+    /// How many values the sides say.
+    fn count(&self) -> Option<usize> {
+        self.dims.iter().try_fold(1_usize, |count, &side| count.checked_mul(usize::try_from(side).ok()?))
+    }
+
     /// The values of an f32 or f16 tensor; `None` for another type and where they lie in another file or are not as many
     /// as the sides say.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
-        let count =
-            self.dims.iter().try_fold(1_usize, |count, &side| count.checked_mul(usize::try_from(side).ok()?))?;
         let values: Vec<f32> = match (self.data_type, self.data_location) {
             (1, 0) if !self.float_data.is_empty() => self.float_data.clone(),
             (1, 0) => self.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
             (10, 0) => self.raw_data.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
             _ => return None,
         };
-        (values.len() == count).then_some(values)
+        (Some(values.len()) == self.count()).then_some(values)
     }
 }
 

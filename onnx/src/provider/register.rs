@@ -19,16 +19,23 @@ pub(crate) struct Builder<'a> {
     precision: Precision,
     settings: &'a SessionSettings,
     engines: EngineOptions,
+    channels_last: bool,
 }
 
 impl<'a> Builder<'a> {
     pub(crate) fn new(provider: Provider, precision: Precision, settings: &'a SessionSettings) -> Self {
-        Self { provider, precision, settings, engines: EngineOptions::default() }
+        Self { provider, precision, settings, engines: EngineOptions::default(), channels_last: false }
     }
 
     /// Where TensorRT keeps its engines, and for which shapes.
     pub(crate) fn engines(mut self, engines: EngineOptions) -> Self {
         self.engines = engines;
+        self
+    }
+
+    /// Whether CUDA may take the graph with channels last: it has no arithmetic on shapes.
+    pub(crate) fn channels_last(mut self, may: bool) -> Self {
+        self.channels_last = may;
         self
     }
 }
@@ -63,7 +70,7 @@ fn optimization(provider: Provider) -> GraphOptimizationLevel {
 /// The provider, and before the CPU the one that takes what it leaves.
 fn registrations(of: &Builder<'_>, threads: (usize, usize)) -> Vec<ExecutionProviderDispatch> {
     let gpu = &of.settings.gpu;
-    let cuda = || dispatch(with(ep::CUDA::default(), options::cuda(gpu)).build());
+    let cuda = || dispatch(with(ep::CUDA::default(), options::cuda(gpu, of.channels_last)).build());
     match of.provider {
         Provider::Cpu => Vec::new(),
         Provider::OpenVino => {

@@ -11,6 +11,7 @@ mod int8;
 mod made_up;
 mod packs;
 mod prompt_kv;
+mod sides;
 mod software;
 mod support;
 mod timestep;

@@ -5,6 +5,9 @@
 // the process with a line that says what.
 //
 // A cubin is taken apart as far as its kernels' names and the sizes of their parameters, which have to be those of host.cpp.
+//
+// LIVEDIFFUSION_CARD_TRACE names a file for a line of each copy, launch, allocation and wait; what tools/gpu/null puts in place of
+// CUDA's other libraries writes into the same one.
 #include "host.cpp"
 
 #include <elf.h>
@@ -30,6 +33,7 @@ enum Result {
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     NOT_READY = 600,
+    NOT_SUPPORTED = 801,
 };
 enum Attribute {
     MULTIPROCESSORS = 16,
@@ -100,6 +104,16 @@ struct Card {
 
 Stream null_stream;
 thread_local void* current = nullptr;
+
+void trace(const char* call, size_t bytes, const void* stream) {
+    static std::FILE* const file = [] {
+        const char* name = std::getenv("LIVEDIFFUSION_CARD_TRACE");
+        std::FILE* opened = name ? std::fopen(name, "a") : nullptr;
+        if (opened) std::setvbuf(opened, nullptr, _IOLBF, 1 << 12);
+        return opened;
+    }();
+    if (file) std::fprintf(file, "%s %zu %p\n", call, bytes, stream);
+}
 
 [[noreturn]] void wrong(const char* call, const char* what) {
     std::fprintf(stderr, "the card in software: %s: %s\n", call, what);
@@ -270,6 +284,7 @@ int cuCtxSetCurrent(void* context) { return current = context, SUCCESS; }
 
 int cuCtxSynchronize() {
     ENTER();
+    trace("cuCtxSynchronize", 0, nullptr);
     drain(null_stream);
     for (Stream* stream : card.streams) drain(*stream);
     return SUCCESS;
@@ -284,6 +299,7 @@ int cuMemGetInfo_v2(size_t* free, size_t* all) {
 
 int cuMemAlloc_v2(Address* address, size_t bytes) {
     ENTER();
+    trace("cuMemAlloc", bytes, nullptr);
     uintptr_t start = 0;
     const int result = allocate(&start, bytes, false);
     *address = start;
@@ -297,6 +313,7 @@ int cuMemFree_v2(Address address) {
 
 int cuMemHostAlloc(void** address, size_t bytes, unsigned) {
     ENTER();
+    trace("cuMemHostAlloc", bytes, nullptr);
     uintptr_t start = 0;
     const int result = allocate(&start, bytes, true);
     *address = reinterpret_cast<void*>(start);
@@ -326,6 +343,7 @@ int cuMemsetD8Async(Address address, unsigned char value, size_t bytes, void* st
 }
 
 static int copy(const char* call, Stream& stream, Address to, bool to_pinned, Address from, bool from_pinned, size_t bytes) {
+    trace(call, bytes, &stream);
     // From memory that is not pinned it would be a copy that waits, which nobody here means.
     if (!block(to, bytes, to_pinned) || !block(from, bytes, from_pinned)) wrong(call, "memory that is not the card's or not pinned");
     put(stream, [=] { std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes); });
@@ -366,6 +384,7 @@ int cuStreamDestroy_v2(void* stream) {
 
 int cuStreamSynchronize(void* stream) {
     ENTER();
+    trace("cuStreamSynchronize", 0, stream);
     drain(of(stream));
     return SUCCESS;
 }
@@ -410,6 +429,7 @@ int cuEventRecord(void* handle, void* stream) {
 
 int cuEventSynchronize(void* event) {
     ENTER();
+    trace("cuEventSynchronize", 0, nullptr);
     reach(static_cast<Event*>(event)->point);
     return SUCCESS;
 }
@@ -459,6 +479,7 @@ int cuLaunchKernel(void* handle, unsigned x, unsigned y, unsigned z, unsigned th
         values->emplace_back(value, value + function.sizes[i]);
     }
     const char* name = function.name;
+    trace(name, 0, stream);
     put(of(stream), [=] {
         std::vector<void*> pointers;
         for (auto& value : *values) pointers.push_back(value.data());
@@ -466,6 +487,14 @@ int cuLaunchKernel(void* handle, unsigned x, unsigned y, unsigned z, unsigned th
     });
     return SUCCESS;
 }
+
+// What NVIDIA's own libraries look for in a driver, and do without.
+int cuGetProcAddress(const char*, void** function, int, uint64_t) { return *function = nullptr, NOT_FOUND; }
+int cuGetProcAddress_v2(const char*, void** function, int, uint64_t, void*) { return *function = nullptr, NOT_FOUND; }
+int cuGetExportTable(const void** table, const void*) { return *table = nullptr, NOT_FOUND; }
+int cuGetErrorString(int, const char** text) { return *text = "an error of the card in software", SUCCESS; }
+int cuTensorMapEncodeTiled() { return NOT_SUPPORTED; }
+int cuTensorMapEncodeIm2col() { return NOT_SUPPORTED; }
 
 // What is left: allocations, streams, events; and how much was done.
 void livediffusion_card_left(size_t* left) {

@@ -42,7 +42,7 @@ pub(crate) fn under_schedules(arguments: &[&str], schedules: impl Iterator<Item 
     };
     let folder = driver.parent().unwrap();
     let images = folder.join("images");
-    // Here, and not where the driver is driver.cpp: NVRTC looks into a driver that it finds, beyond what cuda.h has.
+    // Once for all schedules.
     Image::cached(Some(&ImageCache::new(&images)), &nvrtc, Target::Cubin(CAPABILITY), VERSION).unwrap();
     let mut ran = 0;
     for schedule in schedules {
@@ -91,6 +91,8 @@ pub(crate) fn first_card() -> Option<Arc<Cuda>> {
 
 type Work = Box<dyn FnOnce() + Send>;
 
+type Launch = unsafe extern "C" fn(*mut c_void, extern "C" fn(*mut c_void), *mut c_void) -> c_int;
+
 extern "C" fn run(work: *mut c_void) {
     // SAFETY: `on_host` made it of such a box, and the driver calls this once.
     let work = unsafe { Box::from_raw(work.cast::<Work>()) };
@@ -116,7 +118,6 @@ pub(crate) fn on_host(
         };
         work(from, to);
     });
-    type Launch = unsafe extern "C" fn(*mut c_void, extern "C" fn(*mut c_void), *mut c_void) -> c_int;
     // SAFETY: it is loaded already; the signature is cuda.h's; the box is taken over by `run`.
     let result = unsafe {
         let driver = Library::new(DRIVER).unwrap();

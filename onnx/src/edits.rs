@@ -1,0 +1,57 @@
+//! What is changed in a model for the provider that runs it, in a copy in memory.
+
+use crate::error::OnnxError;
+use crate::graph::{Graph, GraphError, fold_known_sides, fold_upsampling, has_known_sides};
+use crate::provider::{OpenVinoDevice, Provider, SessionSettings};
+use crate::session::Model;
+
+/// Larger files are not searched for upsampling that could be folded: it takes a copy of them in memory.
+const MOST_UPSAMPLED: u64 = 1 << 30;
+
+/// A changed copy of the model: on a CPU its upsampling folded into convolutions, on CUDA what follows from known sides made constant.
+/// `None` where nothing is to be changed.
+pub(crate) fn edited(model: &Model<'_>, provider: Provider, settings: &SessionSettings) -> Option<Vec<u8>> {
+    match provider {
+        Provider::Cpu => upsampling(model),
+        Provider::OpenVino if settings.openvino == OpenVinoDevice::Cpu => upsampling(model),
+        // A file of a model is no larger than 2 GB, which a machine with a card has. TensorRT folds shapes itself.
+        Provider::Cuda => changed(model, u64::MAX, has_known_sides, fold_known_sides),
+        _ => None,
+    }
+}
+
+fn upsampling(model: &Model<'_>) -> Option<Vec<u8>> {
+    let resizes = |graph: &Graph| graph.nodes.iter().any(|node| node.op_type == "Resize");
+    changed(model, MOST_UPSAMPLED, resizes, fold_upsampling)
+}
+
+/// The nodes alone are read first: most networks have nothing to change.
+fn changed(
+    model: &Model<'_>,
+    most: u64,
+    is_worth_it: impl Fn(&Graph) -> bool,
+    change: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, GraphError>,
+) -> Option<Vec<u8>> {
+    let changed = match *model {
+        Model::Edited(_, bytes) => change(bytes),
+        Model::File(path) => {
+            let is_small = std::fs::metadata(path).is_ok_and(|file| file.len() <= most);
+            if !is_small || !is_worth_it(&Graph::open(path).ok()?) {
+                return None;
+            }
+            change(&std::fs::read(path).ok()?)
+        }
+    };
+    // A model that cannot be read is for ONNX Runtime to refuse.
+    changed.ok().flatten()
+}
+
+/// Whether a graph asks its tensors for their shapes.
+pub(crate) fn reckons_with_shapes(model: &Model<'_>) -> Result<bool, OnnxError> {
+    let (path, graph) = match *model {
+        Model::File(path) => (path, Graph::open(path)),
+        Model::Edited(path, bytes) => (path, Graph::from_bytes(bytes)),
+    };
+    let graph = graph.map_err(|e| OnnxError::invalid(format!("{}: {e}", path.display())))?;
+    Ok(graph.nodes.iter().any(|node| node.op_type == "Shape"))
+}
