@@ -39,8 +39,9 @@ test: setup ## run all tests
 test-gpu-tools: setup ## rehearse tools/gpu on the CPU: pieces, a machine without GStreamer, the whole measurement
 	@tools/gpu/test.sh
 
-test-cuda: build ## run ONNX Runtime's CUDA provider on a CUDA that does nothing, and read what it asks for (fetches 0.25 GB)
-	@tools/gpu/null/test.sh $(or $(CUDA),13)
+test-cuda: setup ## run ONNX Runtime's CUDA provider on a CUDA that does nothing, and read what it asks for (fetches 0.25 GB)
+	@$(CARGO) build --locked --quiet
+	@LIVEDIFFUSION_BINARY=$${CARGO_TARGET_DIR:-target}/debug/livediffusion tools/gpu/null/test.sh $(or $(CUDA),13)
 
 test-export: build ## test tools/export: packs made of PyTorch models (sets up 2 GB of Python)
 	@tools/export/test.sh

@@ -1,7 +1,8 @@
 //! What is changed in a model for the provider that runs it, in a copy in memory.
 
 use crate::error::OnnxError;
-use crate::graph::{Graph, GraphError, fold_known_sides, fold_upsampling, has_known_sides};
+use crate::graph::proto::NodeProto;
+use crate::graph::{DType, Graph, GraphError, fold_known_sides, fold_upsampling, has_known_sides};
 use crate::provider::{OpenVinoDevice, Provider, SessionSettings};
 use crate::session::Model;
 
@@ -46,12 +47,30 @@ fn changed(
     changed.ok().flatten()
 }
 
-/// Whether a graph asks its tensors for their shapes.
-pub(crate) fn reckons_with_shapes(model: &Model<'_>) -> Result<bool, OnnxError> {
-    let (path, graph) = match *model {
-        Model::File(path) => (path, Graph::open(path)),
-        Model::Edited(path, bytes) => (path, Graph::from_bytes(bytes)),
-    };
-    let graph = graph.map_err(|e| OnnxError::invalid(format!("{}: {e}", path.display())))?;
-    Ok(graph.nodes.iter().any(|node| node.op_type == "Shape"))
+/// What decides on CUDA's options for a graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Nature {
+    /// It asks its tensors for their shapes.
+    pub(crate) reckons_with_shapes: bool,
+    /// It reckons in f16.
+    pub(crate) is_half: bool,
+}
+
+impl Nature {
+    /// Of a model, whose nodes alone are read.
+    pub(crate) fn of(model: &Model<'_>) -> Result<Self, OnnxError> {
+        let (path, graph) = match *model {
+            Model::File(path) => (path, Graph::open(path)),
+            Model::Edited(path, bytes) => (path, Graph::from_bytes(bytes)),
+        };
+        let graph = graph.map_err(|e| OnnxError::invalid(format!("{}: {e}", path.display())))?;
+        let casts_to_half = |node: &NodeProto| {
+            node.op_type == "Cast" && node.option("to").is_some_and(|to| to.i == i64::from(DType::F16.to_onnx()))
+        };
+        Ok(Self {
+            reckons_with_shapes: graph.nodes.iter().any(|node| node.op_type == "Shape"),
+            is_half: graph.inputs.iter().any(|input| input.dtype == DType::F16)
+                || graph.nodes.iter().any(casts_to_half),
+        })
+    }
 }

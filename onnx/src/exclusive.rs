@@ -1,34 +1,77 @@
-//! Sessions that may not be used from several threads at once, though each is a session of its own.
+//! Whose turn it is to use a session.
 //!
-//! ONNX Runtime's WebGPU provider gives all sessions of a process one device of Dawn's, which is not made for that: two sessions
-//! that were made at the same time ended the process in three starts of four. With a turn for whatever touches the device they
-//! take as long as they would anyway, since a device does one thing after the other.
+//! ONNX Runtime lets a session be run from several threads at once. Two kinds of providers do not bear it:
+//!
+//! - WebGPU's sessions share one device of Dawn's, which is not made for several threads: two sessions that were made at the same time
+//!   ended the process in three starts of four. One turn for all of them, also to make and to end one.
+//! - CUDA gives all threads that run a session on a stream of the caller's one cuDNN handle, which knows no two callers: a turn for
+//!   each session. And nobody may use the card while a graph is captured ([`Capturing`]).
+//!
+//! A device does one thing after the other anyway.
 
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use livediffusion_kernels::cuda::{Capturing, NotCapturing};
 use ort::session::Session;
 
 use crate::provider::Provider;
 
-/// The turn of a provider: who has it is alone with the provider's device.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Turn(Option<&'static Mutex<()>>);
+/// The turn of a session. Most need none.
+#[derive(Debug)]
+enum Turn {
+    None,
+    /// Of all sessions of the provider.
+    Process(&'static Mutex<()>),
+    /// Of this session.
+    Own(Mutex<()>),
+}
+
+/// Whether others may use the card meanwhile.
+#[derive(Debug)]
+enum Card {
+    None,
+    Shared(#[allow(dead_code, reason = "held, not read")] NotCapturing),
+    Alone(#[allow(dead_code, reason = "held, not read")] Capturing),
+}
+
+/// A turn, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Taken<'a> {
+    // In the order in which they are given back: who waits for a session's turn keeps nobody from capturing.
+    _session: Option<MutexGuard<'a, ()>>,
+    _card: Card,
+}
 
 impl Turn {
-    /// Of a provider. Most need none.
-    pub(crate) fn of(provider: Provider) -> Self {
+    fn of(provider: Provider) -> Self {
         static WEBGPU: Mutex<()> = Mutex::new(());
-        Self((provider == Provider::WebGpu).then_some(&WEBGPU))
+        match provider {
+            Provider::WebGpu => Self::Process(&WEBGPU),
+            Provider::Cuda | Provider::TensorRt | Provider::TensorRtRtx => Self::Own(Mutex::new(())),
+            _ => Self::None,
+        }
     }
 
-    /// Waits for it. It is over when what this gives is dropped.
-    pub(crate) fn take(self) -> Option<MutexGuard<'static, ()>> {
-        self.0.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Waits for it; with `captures` until nobody uses the card.
+    fn take(&self, captures: bool) -> Taken<'_> {
+        // The card first: whoever has a session's turn has the card already, so that nobody waits for the other in a circle.
+        let card = match self {
+            Self::Own(_) if captures => Card::Alone(Capturing::alone()),
+            Self::Own(_) => Card::Shared(NotCapturing::wait()),
+            Self::None | Self::Process(_) => Card::None,
+        };
+        let lock = |turn| Mutex::lock(turn).unwrap_or_else(PoisonError::into_inner);
+        let session = match self {
+            Self::None => None,
+            Self::Process(turn) => Some(lock(turn)),
+            Self::Own(turn) => Some(lock(turn)),
+        };
+        Taken { _session: session, _card: card }
     }
 }
 
-/// A session with its provider's turn, which it also ends in.
+/// A session with its turn, which it also ends in.
 #[derive(Debug)]
 pub(crate) struct TurnSession {
     /// `None` at its end alone.
@@ -40,13 +83,24 @@ impl TurnSession {
     /// Has `make` make a session.
     pub(crate) fn make(provider: Provider, make: impl FnOnce() -> ort::Result<Session>) -> ort::Result<Self> {
         let turn = Turn::of(provider);
-        let _turn = turn.take();
-        Ok(Self { session: Some(make()?), turn })
+        let session = {
+            let _turn = turn.take(false);
+            make()?
+        };
+        Ok(Self { session: Some(session), turn })
     }
 
-    /// To be taken for each call of ONNX Runtime's with it.
-    pub(crate) fn turn(&self) -> Option<MutexGuard<'static, ()>> {
-        self.turn.take()
+    /// To be taken for each call of ONNX Runtime's with it. `captures`: the call makes a CUDA graph.
+    pub(crate) fn turn(&self, captures: bool) -> Taken<'_> {
+        self.turn.take(captures)
+    }
+
+    /// For what needs the session to itself.
+    pub(crate) fn get_mut(&mut self) -> &mut Session {
+        match &mut self.session {
+            Some(session) => session,
+            None => unreachable!("it is taken out in drop alone"),
+        }
     }
 }
 
@@ -63,30 +117,50 @@ impl Deref for TurnSession {
 
 impl Drop for TurnSession {
     fn drop(&mut self) {
-        let _turn = self.turn.take();
+        let _turn = self.turn.take(false);
         self.session = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::sync_channel;
+    use std::time::Duration;
+
     use super::*;
 
-    #[test]
-    fn webgpu_has_one_turn_for_the_process_and_others_need_none() {
-        let turn = Turn::of(Provider::WebGpu);
-        let held = turn.take();
-        assert!(held.is_some());
-        let (say, hear) = std::sync::mpsc::sync_channel(1);
-        let waits = std::thread::spawn(move || {
-            let _turn = Turn::of(Provider::WebGpu).take();
+    /// Whether somebody else gets a turn while one is held.
+    fn waits(held: &Turn, wanted: &Arc<Turn>, captures: bool) -> bool {
+        let first = held.take(false);
+        let (say, hear) = sync_channel(1);
+        let wanted = Arc::clone(wanted);
+        let other = std::thread::spawn(move || {
+            let _turn = wanted.take(captures);
             say.send(()).unwrap();
         });
-        let too_early = hear.recv_timeout(std::time::Duration::from_millis(20));
-        assert!(too_early.is_err(), "two have the turn at once");
-        drop(held);
-        hear.recv().unwrap();
-        waits.join().unwrap();
-        assert!(Turn::of(Provider::Cuda).take().is_none() && Turn::of(Provider::Cpu).take().is_none());
+        let waited = hear.recv_timeout(Duration::from_millis(20)).is_err();
+        drop(first);
+        other.join().unwrap();
+        waited
+    }
+
+    #[test]
+    fn webgpu_has_one_turn_for_the_process_and_cuda_one_for_each_session() {
+        let turn = |provider| Arc::new(Turn::of(provider));
+        assert!(waits(&turn(Provider::WebGpu), &turn(Provider::WebGpu), false));
+        let session = turn(Provider::Cuda);
+        assert!(waits(&session, &session, false));
+        assert!(!waits(&session, &turn(Provider::Cuda), false));
+        assert!(!waits(&turn(Provider::Cpu), &turn(Provider::Cpu), false));
+    }
+
+    #[test]
+    fn a_graph_is_captured_alone() {
+        let turn = |provider| Arc::new(Turn::of(provider));
+        assert!(waits(&turn(Provider::Cuda), &turn(Provider::TensorRt), true));
+        let session = turn(Provider::Cuda);
+        let _alone = session.take(true);
+        assert!(!waits(&turn(Provider::Cpu), &turn(Provider::WebGpu), true), "others have another device");
     }
 }

@@ -173,8 +173,8 @@ pub fn load_networks_on(
 
 /// What was chosen, or the CPU provider where that was open and OpenVINO lacks an operator of the pack.
 fn able(pack: &Pack, chosen: Chosen, settings: &SessionSettings) -> Result<Chosen, OnnxError> {
-    let part = pack.parts.iter().find(|part| part.fused_attention);
-    let Some(part) = part.filter(|_| chosen.provider == Provider::OpenVino) else {
+    let lacks = matches!(chosen.provider, Provider::OpenVino | Provider::TensorRt | Provider::TensorRtRtx);
+    let Some(part) = pack.parts.iter().find(|part| part.fused_attention).filter(|_| lacks) else {
         return Ok(chosen);
     };
     if settings.provider == ProviderChoice::Auto && settings.precision != Precision::Bf16 {
@@ -182,8 +182,10 @@ fn able(pack: &Pack, chosen: Chosen, settings: &SessionSettings) -> Result<Chose
         let why = "auto: OpenVINO has not the fused attention of this pack".to_owned();
         return Ok(Chosen { provider: Provider::Cpu, precision, why });
     }
-    let what = format!("{}: OpenVINO has not the fused attention of this graph", part.file.display());
-    Err(OnnxError::invalid(what).hint("--provider cpu, or export it with --attention plain"))
+    // TensorRT would be given what lies between the attentions, in pieces whose inputs no profile names.
+    let (name, other) = if chosen.provider == Provider::OpenVino { ("OpenVINO", "cpu") } else { ("TensorRT", "cuda") };
+    let what = format!("{}: {name} has not the fused attention of this graph", part.file.display());
+    Err(OnnxError::invalid(what).hint(format!("--provider {other}, or export it with --attention plain")))
 }
 
 /// The result of a thread that loads something.

@@ -110,6 +110,11 @@ impl Runtime {
         &self.version
     }
 
+    /// Whether the library is older than that version.
+    pub(crate) fn is_before(&self, major: u64, minor: u64) -> bool {
+        version_key(Path::new(&self.version)) < vec![major, minor]
+    }
+
     /// What the library is for: `openvino`, `cuda`, `webgpu` or `cpu`.
     pub fn flavour(&self) -> &'static str {
         let compiled = self.compiled_providers();

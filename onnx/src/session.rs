@@ -16,7 +16,7 @@ use ort::memory::Allocator;
 use ort::session::{RunOptions, Session};
 use ort::value::{DynTensor, TensorElementType};
 
-use crate::edits::{edited, reckons_with_shapes};
+use crate::edits::{Nature, edited};
 use crate::error::{OnnxError, run_error};
 use crate::exclusive::TurnSession;
 use crate::graph::{DType, Dim, TensorInfo};
@@ -49,6 +49,8 @@ pub(crate) struct Network {
     session: Arc<TurnSession>,
     /// What every call is told; `None` for nothing.
     options: Option<Arc<RunOptions>>,
+    /// Whether ONNX Runtime keeps memory for every call that it is told not to wait for.
+    keeps_staging: bool,
     calls: u64,
 }
 
@@ -115,12 +117,12 @@ impl Network {
             let folder = path.parent().unwrap_or(path);
             prepared = Some(Prepared::new(runtime, label, (graph, folder), inputs, chosen, settings));
         }
-        let channels_last = chosen.provider == Provider::Cuda && !reckons_with_shapes(model)?;
+        let on_cuda = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
+        let nature = if on_cuda { Nature::of(model)? } else { Nature::default() };
         let engines = prepared.as_ref().map(|prepared| prepared.options.clone()).unwrap_or_default();
         let commit = |settings: &SessionSettings| -> ort::Result<Session> {
             let engines = engines.clone();
-            let of =
-                Builder::new(chosen.provider, chosen.precision, settings).engines(engines).channels_last(channels_last);
+            let of = Builder::new(chosen.provider, chosen.precision, settings).engines(engines).nature(nature);
             let mut builder = builder(runtime, &of)?;
             for (name, side) in sides {
                 builder = builder.with_dimension_override(name, *side)?;
@@ -165,7 +167,17 @@ impl Network {
             return Err(OnnxError::invalid(format!("{}: more than {MAX_PORTS} inputs", path.display())));
         }
         let session = Arc::new(session);
-        Ok(Self { label, session, inputs, outputs, shapes: Vec::with_capacity(MAX_SHAPES), options, calls: 0 })
+        let keeps_staging = on_cuda && runtime.is_before(1, 27);
+        Ok(Self {
+            keeps_staging,
+            label,
+            session,
+            inputs,
+            outputs,
+            shapes: Vec::with_capacity(MAX_SHAPES),
+            options,
+            calls: 0,
+        })
     }
 
     /// Another network on the same session, with tensors of its own: both may run at once.
@@ -177,8 +189,15 @@ impl Network {
             outputs: Arc::clone(&self.outputs),
             shapes: Vec::with_capacity(MAX_SHAPES),
             options: self.options.clone(),
+            keeps_staging: self.keeps_staging,
             calls: 0,
         }
+    }
+
+    /// Whether a call now and then has to be waited for: ONNX Runtime before 1.27 frees the pinned memory through which it hands lists
+    /// to kernels only at the end of a call that is (31 MB after 4000 calls of a tiny U-Net).
+    pub(crate) fn keeps_staging(&self) -> bool {
+        self.keeps_staging
     }
 
     /// Its session, for calls on tensors that are not its own.
@@ -268,7 +287,7 @@ impl Network {
             (output_names[i], outputs[i]) = (port.name.as_ptr(), tensor.ptr_mut());
         }
         let options = self.options.as_ref().map_or(ptr::null(), |options| options.ptr());
-        let _turn = self.session.turn();
+        let _turn = self.session.turn(false);
         // SAFETY: the tensors are alive and borrowed by `&mut self`, so nobody else uses them during the call; the session
         // is kept alive by its Arc, and ONNX Runtime's Run may be called from several threads at once, or it is our turn; names and tensors are as
         // many as told (at most MAX_PORTS, checked on load); the options are alive or null, which is allowed;

@@ -103,7 +103,7 @@ folders=""
 if command -v python3 >/dev/null; then
     folders=$(python3 -c 'import glob, sys
 for path in sys.path:
-    print(*glob.glob(path + "/nvidia/*/lib"), sep="\n")' 2>/dev/null)
+    print(*glob.glob(path + "/nvidia/*/lib"), *glob.glob(path + "/tensorrt_libs"), sep="\n")' 2>/dev/null)
 fi
 folders="$folders /usr/local/cuda/lib64 /usr/local/cuda-$cuda/lib64 /usr/lib/x86_64-linux-gnu $(echo "${LD_LIBRARY_PATH:-}" | tr : ' ')"
 link() {
@@ -115,8 +115,17 @@ link() {
     done
 }
 for pattern in "libcudart.so.$cuda" "libcublas.so.$cuda" "libcublasLt.so.$cuda" 'libcufft.so.1?' 'libcurand.so.10' \
-    'libcudnn*.so.9' "libnvJitLink.so.$cuda" "libnvrtc.so.$cuda" "libnvrtc-builtins.so.$cuda*" 'libnvinfer*.so.10' 'libnvonnxparser.so.10'; do
+    "libnvJitLink.so.$cuda" "libnvrtc.so.$cuda" "libnvrtc-builtins.so.$cuda*" 'libnvinfer*.so.10*' 'libnvonnxparser.so.10'; do
     link "$pattern" "$tree/ort/cuda"
+done
+# cuDNN is many libraries of one version: all of them from the first place that has it.
+for folder in $folders; do
+    if [ -e "$folder/libcudnn.so.9" ]; then
+        for file in "$folder"/libcudnn*.so.9; do
+            ln -sf "$file" "$tree/ort/cuda/${file##*/}"
+        done
+        break
+    fi
 done
 link "libnvrtc.so.$cuda" "$kept/cache/cuda/machine"
 link "libnvrtc-builtins.so.$cuda*" "$kept/cache/cuda/machine"
@@ -183,6 +192,8 @@ fi
 if wanted parity; then
     for provider in $(echo "$providers" | tr , ' '); do
         mkdir -p "$out/parity-$provider"
+        # TensorRT may take TF32 for f32 by itself, and ONNX Runtime has no option against it.
+        if [ "$provider" = tensorrt ]; then export NVIDIA_TF32_OVERRIDE=0; else unset NVIDIA_TF32_OVERRIDE; fi
         started=$(date +%s) good=0 bad=""
         for case in "$tree"/assets/goldens/cases/*.json; do
             name=${case##*/}
@@ -208,6 +219,7 @@ if wanted parity; then
             say parity failed "$provider: $good cases pass, these do not:$bad"
         fi
     done
+    unset NVIDIA_TF32_OVERRIDE
 fi
 
 if wanted model && [ -z "$model" ]; then
@@ -247,14 +259,16 @@ if wanted bench || wanted roofline; then
         say bench failed "there is no model $model: the stage model makes it, or name one by --model"
     else
         for provider in $(echo "$providers" | tr , ' '); do
-            for which in gpu roofline; do
-                arguments=""
+            for which in gpu graphs roofline; do
+                arguments="" command=gpu
                 case $which in
                     gpu) wanted bench || continue && arguments=$bench ;;
-                    roofline) wanted roofline || continue ;;
+                    # The same with the networks' kernels captured, which ONNX Runtime's CUDA provider can.
+                    graphs) wanted bench && [ "$provider" = cuda ] || continue && arguments="$bench --cuda-graph" ;;
+                    roofline) wanted roofline || continue && command=roofline ;;
                 esac
                 # shellcheck disable=SC2086 # the arguments are meant to be split
-                stage "bench-$which-$provider" "$binary" bench "$which" --model "$model" --ort-lib "$tree/ort" --provider "$provider" \
+                stage "bench-$which-$provider" "$binary" bench "$command" --model "$model" --ort-lib "$tree/ort" --provider "$provider" \
                     --gpu "$gpu" --size "$size" --record "$out/record" $arguments || true
                 [ ! -s "$out/bench-$which-$provider.log" ] || cat "$out/bench-$which-$provider.log"
             done

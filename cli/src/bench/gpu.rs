@@ -121,7 +121,8 @@ fn case(
     let (clock, frames) = (setup.clock, usize::from(args.frames));
     // A stream batch that is not full is quicker, and the first calls build what later ones find.
     subject.run(source, steps + 1, &clock)?;
-    let name = format!("N={steps} {}", cfg_name(cfg));
+    let graphs = if args.model.cuda_graph { ", CUDA graphs" } else { "" };
+    let name = format!("N={steps} {}{graphs}", cfg_name(cfg));
     let (mut fps, mut times) = (Vec::new(), Vec::new());
     let (before, energy) = (spent(&subject), joules(meter));
     for _ in 0..args.rounds {

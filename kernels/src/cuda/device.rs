@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaFunction, sys};
 
+use crate::cuda::capture::NotCapturing;
 use crate::cuda::compile::Image;
 use crate::cuda::driver::{Driver, error};
 use crate::cuda::memory::{DeviceMemory, PinnedMemory};
@@ -67,6 +68,7 @@ impl Card {
     /// Loads the kernels.
     pub fn with_kernels(self, image: Image) -> Result<Arc<Cuda>, GpuError> {
         use sys::CUdevice_attribute_enum as Ask;
+        let _call = NotCapturing::wait();
         let ask = |what| self.context.attribute(what).map_err(|e| error("asking for the card's limits", e));
         let limits = Limits {
             multiprocessors: ask(Ask::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,

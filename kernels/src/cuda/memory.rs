@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaEvent, result, sys};
 
+use crate::cuda::capture::NotCapturing;
 use crate::cuda::driver::error;
 use crate::gpu::GpuError;
 
@@ -18,6 +19,7 @@ impl DeviceMemory {
     /// Zeros. Waits for the card: for the start of a stream, not for a frame.
     #[allow(unsafe_code, reason = "the driver's C interface")]
     pub(crate) fn zeros(context: &Arc<CudaContext>, bytes: usize) -> Result<Self, GpuError> {
+        let _call = NotCapturing::wait();
         context.bind_to_thread().map_err(|e| error("taking the context", e))?;
         let bytes = bytes.max(1);
         // SAFETY: allocating has no precondition but a current context; the result is freed in `drop` alone.
@@ -43,6 +45,7 @@ impl DeviceMemory {
 impl Drop for DeviceMemory {
     #[allow(unsafe_code, reason = "the driver's C interface")]
     fn drop(&mut self) {
+        let _call = NotCapturing::wait();
         // What was launched may still use it. Errors have been or will be met elsewhere: nothing is to be done about them here.
         if self.context.synchronize().is_ok() {
             // SAFETY: the address is from `malloc_sync`, nothing on the card is running, and nobody frees it again.
@@ -65,6 +68,7 @@ impl PinnedMemory {
     /// Zeros.
     #[allow(unsafe_code, reason = "the driver's C interface")]
     pub(crate) fn zeros(context: &Arc<CudaContext>, bytes: usize) -> Result<Self, GpuError> {
+        let _call = NotCapturing::wait();
         context.bind_to_thread().map_err(|e| error("taking the context", e))?;
         let bytes = bytes.max(1);
         // It sleeps rather than spins until the copy is done: the processor has video to encode.
@@ -93,6 +97,7 @@ impl PinnedMemory {
 
     /// The first byte, once no copy is on its way.
     pub(crate) fn settled(&self) -> Result<*const u8, GpuError> {
+        let _call = NotCapturing::wait();
         self.busy.synchronize().map_err(|e| error("waiting for a copy", e))?;
         Ok(self.start as *const u8)
     }
@@ -101,6 +106,7 @@ impl PinnedMemory {
 impl Drop for PinnedMemory {
     #[allow(unsafe_code, reason = "the driver's C interface")]
     fn drop(&mut self) {
+        let _call = NotCapturing::wait();
         if self.busy.synchronize().is_ok() && self.context.bind_to_thread().is_ok() {
             // SAFETY: the address is from `malloc_host`, no copy is on its way, and nobody frees it again.
             let _ = unsafe { result::free_host(self.start as *mut _) };

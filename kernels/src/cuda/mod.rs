@@ -5,6 +5,7 @@
 //! needs what they give.
 
 mod cache;
+mod capture;
 mod compile;
 mod device;
 mod driver;
@@ -14,6 +15,7 @@ mod nvrtc;
 mod stream;
 
 pub use cache::ImageCache;
+pub use capture::{Capturing, NotCapturing};
 pub use compile::{Image, Target, compile};
 pub use device::{Card, Cuda};
 pub use driver::Driver;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaEvent, CudaStream, result};
 
+use crate::cuda::capture::NotCapturing;
 use crate::cuda::device::Cuda;
 use crate::cuda::driver::error;
 use crate::gpu::{DType, GpuError, Kernel, Launch, Limits, Mark, Place, Queue, Shape, Tensor, View, ViewMut};
@@ -22,6 +23,7 @@ pub struct Event(CudaEvent);
 
 impl Stream {
     pub(crate) fn new(cuda: &Arc<Cuda>) -> Result<Self, GpuError> {
+        let _call = NotCapturing::wait();
         let stream = cuda.context().new_stream().map_err(|e| error("making a stream", e))?;
         Ok(Self { cuda: Arc::clone(cuda), stream })
     }
@@ -39,6 +41,7 @@ impl Stream {
     /// Copies pinned memory of the host to the card. Returns at once; who writes into `from` waits until it is done.
     #[allow(unsafe_code, reason = "a copy that goes on after the call")]
     pub fn upload(&self, from: &Tensor, to: ViewMut<'_>) -> Result<(), GpuError> {
+        let _call = NotCapturing::wait();
         let to = to.into_view();
         let pinned = from.pinned_memory().ok_or_else(|| GpuError::misuse("a copy from memory that is not pinned"))?;
         let bytes = self.fits("upload", (from.view(), to))?;
@@ -55,6 +58,7 @@ impl Stream {
     /// Copies from the card into pinned memory of the host. Returns at once; who reads `to` waits until it is done.
     #[allow(unsafe_code, reason = "a copy that goes on after the call")]
     pub fn download(&self, from: View<'_>, to: &mut Tensor) -> Result<(), GpuError> {
+        let _call = NotCapturing::wait();
         let bytes = self.fits("download", (to.view(), from))?;
         let pinned = to.pinned_memory().ok_or_else(|| GpuError::misuse("a copy into memory that is not pinned"))?;
         self.stream.wait(pinned.busy()).map_err(|e| error("ordering a copy", e))?;
@@ -79,22 +83,26 @@ impl Stream {
     /// An event that nothing has been recorded in: whoever waits for it goes on at once.
     pub fn event(&self) -> Result<Event, GpuError> {
         use cudarc::driver::sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC;
+        let _call = NotCapturing::wait();
         let event = self.cuda.context().new_event(Some(CU_EVENT_BLOCKING_SYNC));
         event.map(Event).map_err(|e| error("making an event", e))
     }
 
     /// The event stands for all that was put into this stream so far.
     pub fn record(&self, event: &Event) -> Result<(), GpuError> {
+        let _call = NotCapturing::wait();
         event.0.record(&self.stream).map_err(|e| error("recording an event", e))
     }
 
     /// What is put into this stream from now on waits for the event; the caller does not.
     pub fn wait(&self, event: &Event) -> Result<(), GpuError> {
+        let _call = NotCapturing::wait();
         self.stream.wait(&event.0).map_err(|e| error("waiting for an event", e))
     }
 
     /// Waits until all of it is done.
     pub fn synchronize(&self) -> Result<(), GpuError> {
+        let _call = NotCapturing::wait();
         self.stream.synchronize().map_err(|e| error("waiting for a stream", e))
     }
 
@@ -114,11 +122,13 @@ impl Stream {
 impl Event {
     /// Waits for it.
     pub fn synchronize(&self) -> Result<(), GpuError> {
+        let _call = NotCapturing::wait();
         self.0.synchronize().map_err(|e| error("waiting for an event", e))
     }
 
     /// Milliseconds from this one to a later one, as the card's clock has it.
     pub fn ms_until(&self, later: &Self) -> Result<f32, GpuError> {
+        let _call = NotCapturing::wait();
         self.0.elapsed_ms(&later.0).map_err(|e| error("reading the card's clock", e))
     }
 }
@@ -148,6 +158,7 @@ impl Queue for Stream {
 
     #[allow(unsafe_code, reason = "a copy that goes on after the call")]
     fn copy(&self, from: View<'_>, to: ViewMut<'_>) -> Result<(), GpuError> {
+        let _call = NotCapturing::wait();
         let to = to.into_view();
         let bytes = self.bytes("copy", from)?;
         if self.bytes("copy", to)? != bytes || from.dtype() != to.dtype() {
@@ -162,6 +173,7 @@ impl Queue for Stream {
 
     #[allow(unsafe_code, reason = "memory that is written after the call")]
     fn clear(&self, to: ViewMut<'_>) -> Result<(), GpuError> {
+        let _call = NotCapturing::wait();
         let to = to.into_view();
         let bytes = self.bytes("clear", to)?;
         self.bind()?;
@@ -204,6 +216,7 @@ impl Launch for Stream {
     }
 
     unsafe fn launch(&self, kernel: Kernel, shape: Shape, arguments: &mut [*mut c_void]) -> Result<(), GpuError> {
+        let _call = NotCapturing::wait();
         self.bind()?;
         let (grid, block) = ((shape.blocks, shape.rows, 1), (shape.threads, 1, 1));
         let function = self.cuda.function(kernel).cu_function();

@@ -1,6 +1,8 @@
 //! One network on tensors of a device.
 
 use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread::{self, ThreadId};
 
 use livediffusion_kernels::gpu::{DType, Queue, Tensor};
 use livediffusion_pipeline::model::ModelError;
@@ -12,16 +14,29 @@ use crate::error::run_error;
 use crate::graph::{self, TensorInfo};
 use crate::session::{MAX_PORTS, Network};
 
+/// A call in so many is waited for, where ONNX Runtime keeps something for each that is not: one frame's time is not seen in 128.
+const WAITED_FOR: u32 = 128;
+
 /// The values of one call, and what it is told.
 pub(super) struct Call {
     inputs: Vec<Bridge>,
     output: Bridge,
     options: RunOptions,
+    /// For the call that is waited for, where there has to be one.
+    waiting: Option<RunOptions>,
+    calls: u32,
+    /// The thread that captured the call as a CUDA graph: ONNX Runtime has a graph of its own for each.
+    captured_by: Option<ThreadId>,
+}
+
+/// The number of a CUDA graph. None is given twice in a process: a session launches what it captured under a number, on the memory that
+/// it was captured with, whatever a later call under it brings.
+fn next_graph() -> i32 {
+    static NEXT: AtomicI32 = AtomicI32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Call {
-    /// `id` tells calls of different shapes apart where they are captured as CUDA graphs.
-    ///
     /// # Safety
     /// As of [`Bridge::over`], for all of the tensors.
     #[allow(unsafe_code, reason = "ONNX Runtime is given addresses")]
@@ -29,7 +44,6 @@ impl Call {
         network: &Network,
         inputs: &[(&Tensor, &[usize])],
         output: (&Tensor, &[usize]),
-        id: usize,
     ) -> Result<Self, ModelError> {
         let label = network.label();
         let (ports, _) = network.ports();
@@ -45,14 +59,18 @@ impl Call {
             // Who wants the result waits for it; the next kernel is behind it anyway.
             options.disable_device_sync()?;
             if network.captures() {
-                options.set("gpu_graph_id", id.to_string())?;
+                options.set("gpu_graph_id", next_graph().to_string())?;
             }
             Ok(options)
         };
+        let waiting = (network.keeps_staging() && !network.captures()).then(RunOptions::new).transpose();
         Ok(Self {
             inputs: inputs.iter().copied().map(bridge).collect::<Result<_, _>>()?,
             output: bridge(output)?,
             options: options().map_err(|e| run_error(label, "making options", &e))?,
+            waiting: waiting.map_err(|e| run_error(label, "making options", &e))?,
+            calls: 0,
+            captured_by: None,
         })
     }
 
@@ -67,14 +85,18 @@ impl Call {
         }
         let output_names = [outputs.first().map_or(ptr::null(), |port| port.name.as_ptr())];
         let mut output = [self.output.ptr_mut()];
-        let _turn = network.session().turn();
+        let this = thread::current().id();
+        let captures = network.captures() && self.captured_by != Some(this);
+        self.calls = self.calls.wrapping_add(1);
+        let waits = self.waiting.as_ref().filter(|_| self.calls.is_multiple_of(WAITED_FOR));
+        let options = waits.unwrap_or(&self.options);
+        let _turn = network.session().turn(captures);
         // SAFETY: names, values and options are alive and as many as told (at most MAX_PORTS, checked on load); whoever made the
-        // values answers for the memory under them; the session is kept alive by the network, and Run may be called from several threads at
-        // once; the output exists, so that ONNX Runtime makes none that somebody would have to free.
+        // values answers for the memory under them; the session is kept alive by the network, and it is our turn; the output exists, so that ONNX Runtime makes none that somebody would have to free.
         let status = unsafe {
             (ort::api().Run)(
                 network.session().ptr().cast_mut(),
-                self.options.ptr(),
+                options.ptr(),
                 input_names.as_ptr(),
                 values.as_ptr(),
                 self.inputs.len().min(inputs.len()),
@@ -84,7 +106,9 @@ impl Call {
             )
         };
         // SAFETY: `status` was returned just now and is owned by nobody else.
-        unsafe { ort::Error::result_from_status(status) }.map_err(|e| run_error(network.label(), "running", &e))
+        unsafe { ort::Error::result_from_status(status) }.map_err(|e| run_error(network.label(), "running", &e))?;
+        self.captured_by = network.captures().then_some(this);
+        Ok(())
     }
 }
 

@@ -110,7 +110,7 @@ impl DeviceUnet {
                 }
                 // SAFETY: calls are dropped before the tensors that they lie over, by `tensors` and `write_prompts` where those are
                 // made anew, and by the order of the fields; kernels, copies and calls go into one queue.
-                unsafe { Call::new(&self.network, &inputs, (prediction, &latent), rows) }?
+                unsafe { Call::new(&self.network, &inputs, (prediction, &latent)) }?
             }
             (None, _) => return Err(ModelError::new(format!("{LABEL}: a call before its inputs were written"))),
         };

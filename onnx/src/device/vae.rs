@@ -38,7 +38,7 @@ impl Half {
         let input = zeros(queue, label, &given.info, &input_dims)?;
         let output = zeros(queue, label, &got.info, &output_dims)?;
         // SAFETY: the call is dropped before the tensors, by the order of the fields; kernels, copies and calls go into one queue.
-        let call = unsafe { Call::new(&network, &[(&input, &input_dims)], (&output, &output_dims), 1) }?;
+        let call = unsafe { Call::new(&network, &[(&input, &input_dims)], (&output, &output_dims)) }?;
         Ok(Self { network, call, input, output, affine })
     }
 

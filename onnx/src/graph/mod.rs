@@ -59,7 +59,7 @@ impl DType {
 }
 
 impl DType {
-    fn to_onnx(self) -> i32 {
+    pub(crate) fn to_onnx(self) -> i32 {
         match self {
             Self::F32 => 1,
             Self::I32 => 6,

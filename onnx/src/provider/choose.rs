@@ -2,11 +2,12 @@
 
 use livediffusion_kernels::cuda::Driver;
 use ort::session::Session;
+use ort::value::Tensor;
 
 use crate::cpu;
 use crate::error::OnnxError;
 use crate::exclusive::TurnSession;
-use crate::graph::proto::{ModelProto, NodeProto, ValueInfoProto};
+use crate::graph::proto::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::provider::register::{Builder, builder};
 use crate::provider::{Chosen, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings};
 use crate::runtime::Runtime;
@@ -86,14 +87,13 @@ pub fn probe_provider(runtime: &Runtime, provider: Provider) -> Result<(), OnnxE
 }
 
 fn probe(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> Result<(), OnnxError> {
-    let shape = ["1", "8"];
-    let model = ModelProto::bytes(
-        vec![NodeProto::new("Mul", &["x", "x"], &["square"]), NodeProto::new("Add", &["square", "x"], &["y"])],
-        vec![ValueInfoProto::tensor("x", 1, &shape)],
-        vec![ValueInfoProto::tensor("y", 1, &shape)],
-    );
     // The smallest that tells: no engine is kept for it, and no stream of the caller's is used.
     let settings = SessionSettings { threads: Some(1), openvino: settings.openvino, ..SessionSettings::default() };
+    let (model, runs) = match provider {
+        // What cuDNN lacks, or kernels for this card, is found in the first call of a convolution.
+        Provider::Cuda => (convolution(), true),
+        _ => (square(), false),
+    };
     let commit = || -> ort::Result<Session> {
         let mut builder = builder(runtime, &Builder::new(provider, Precision::F32, &settings))?;
         if provider.is_on_device(OpenVinoDevice::Cpu) {
@@ -102,7 +102,34 @@ fn probe(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> R
         }
         builder.commit_from_memory(&model)
     };
-    TurnSession::make(provider, commit).map(drop).map_err(|e| refusal(runtime, provider, &settings, &e))
+    let run = |mut session: TurnSession| -> ort::Result<()> {
+        let picture = Tensor::from_array(([1_usize, 8, 8, 8], vec![1.0_f32; 512]))?;
+        session.get_mut().run(ort::inputs!["x" => picture])?;
+        Ok(())
+    };
+    let probed = TurnSession::make(provider, commit).and_then(|session| if runs { run(session) } else { Ok(()) });
+    probed.map_err(|e| refusal(runtime, provider, &settings, &e))
+}
+
+/// x² + x.
+fn square() -> Vec<u8> {
+    let shape = ["1", "8"];
+    ModelProto::bytes(
+        vec![NodeProto::new("Mul", &["x", "x"], &["square"]), NodeProto::new("Add", &["square", "x"], &["y"])],
+        vec![ValueInfoProto::tensor("x", 1, &shape)],
+        vec![ValueInfoProto::tensor("y", 1, &shape)],
+    )
+}
+
+/// A convolution, 3×3 from 8 channels to 8.
+fn convolution() -> Vec<u8> {
+    let weight = TensorProto::of_f32("weight", &[8, 8, 3, 3], &[1.0 / 72.0; 576]);
+    let nodes = vec![
+        NodeProto::new("Constant", &[], &["weight"]).with_tensor("value", weight),
+        NodeProto::new("Conv", &["x", "weight"], &["y"]).with_ints("pads", &[1, 1, 1, 1]),
+    ];
+    let shape = ["1", "8", "8", "8"];
+    ModelProto::bytes(nodes, vec![ValueInfoProto::tensor("x", 1, &shape)], vec![ValueInfoProto::tensor("y", 1, &shape)])
 }
 
 fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, error: &ort::Error) -> OnnxError {

@@ -1,5 +1,6 @@
 //! The options of each provider, as ONNX Runtime names them. Pure, so that what is set is tested without any of the devices.
 
+use crate::edits::Nature;
 use crate::provider::settings::{GpuSettings, OpenVinoDevice, Precision};
 
 /// Names and values.
@@ -21,15 +22,18 @@ fn stream(gpu: &GpuSettings, options: &mut Options) {
 /// Tensor cores want channels last, but ONNX Runtime (1.31) puts a graph's arithmetic on shapes onto the card once it has
 /// changed the layout, and waits for each result of it: 59 times in a call of a tiny SD-Turbo's U-Net, 49 of the default pack's,
 /// where channels first has none. A graph with such arithmetic cannot be captured as a CUDA graph then either.
-pub(crate) fn cuda(gpu: &GpuSettings, channels_last: bool) -> Options {
+///
+/// Without TF32 ONNX Runtime's convolutions take no kernel of cuDNN's for tensor cores, in f16 either: a graph in f16 has it, where it
+/// changes nothing else.
+pub(crate) fn cuda(gpu: &GpuSettings, nature: Nature) -> Options {
     let search = if gpu.quick_start { "HEURISTIC" } else { "EXHAUSTIVE" };
     let mut options = vec![
         ("device_id", gpu.device.to_string()),
         ("arena_extend_strategy", "kSameAsRequested".to_owned()),
         ("cudnn_conv_algo_search", search.to_owned()),
         ("cudnn_conv_use_max_workspace", switch(true)),
-        ("prefer_nhwc", switch(channels_last)),
-        ("use_tf32", switch(gpu.tf32)),
+        ("prefer_nhwc", switch(!nature.reckons_with_shapes)),
+        ("use_tf32", switch(gpu.tf32 || nature.is_half)),
     ];
     if gpu.graphs {
         options.push(("enable_cuda_graph", switch(true)));
@@ -47,6 +51,8 @@ pub(crate) struct EngineOptions {
     pub(crate) timings: Option<String>,
     /// Smallest, usual and largest shapes of the dynamic inputs.
     pub(crate) profile: Option<[String; 3]>,
+    /// Whether the weights come near to 2 GB.
+    pub(crate) large: bool,
 }
 
 /// TensorRT. Layer normalisation stays in f32: in f16 the sums of squares of a wide layer overflow.
@@ -64,6 +70,10 @@ pub(crate) fn tensorrt(gpu: &GpuSettings, precision: Precision, engines: &Engine
     if let Some(folder) = &engines.timings {
         options.push(("trt_timing_cache_enable", switch(true)));
         options.push(("trt_timing_cache_path", folder.clone()));
+    }
+    if engines.large {
+        // Else the provider puts the weights into one message, which ends at 2 GB, and leaves the network to CUDA without a word.
+        options.push(("trt_load_user_initializer", switch(true)));
     }
     let names = ["trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes"];
     options.extend(profile(names, engines));
@@ -140,7 +150,7 @@ mod tests {
 
     #[test]
     fn cuda_takes_only_the_memory_that_it_needs() {
-        let options = cuda(&GpuSettings::default(), true);
+        let options = cuda(&GpuSettings::default(), Nature::default());
         assert_eq!(value(&options, "arena_extend_strategy"), Some("kSameAsRequested"));
         assert_eq!(value(&options, "prefer_nhwc"), Some("1"));
         assert_eq!(value(&options, "cudnn_conv_algo_search"), Some("EXHAUSTIVE"));
@@ -158,8 +168,10 @@ mod tests {
             stream: Some(stream),
             ..GpuSettings::default()
         };
-        let options = cuda(&settings, false);
+        let options = cuda(&settings, Nature { reckons_with_shapes: true, ..Nature::default() });
         assert_eq!(value(&options, "prefer_nhwc"), Some("0"));
+        let half = Nature { is_half: true, ..Nature::default() };
+        assert_eq!(value(&cuda(&GpuSettings::default(), half), "use_tf32"), Some("1"));
         assert_eq!(value(&options, "cudnn_conv_algo_search"), Some("HEURISTIC"));
         assert_eq!((value(&options, "use_tf32"), value(&options, "device_id")), (Some("1"), Some("2")));
         assert_eq!(value(&options, "has_user_compute_stream"), Some("1"));
@@ -173,7 +185,17 @@ mod tests {
             engines: Some("/e".into()),
             timings: Some("/t".into()),
             profile: Some(["x:1x4".into(), "x:2x4".into(), "x:3x4".into()]),
+            large: false,
         };
+        assert_eq!(
+            value(&tensorrt(&GpuSettings::default(), Precision::F16, &engines), "trt_load_user_initializer"),
+            None
+        );
+        let large = EngineOptions { large: true, ..engines.clone() };
+        assert_eq!(
+            value(&tensorrt(&GpuSettings::default(), Precision::F16, &large), "trt_load_user_initializer"),
+            Some("1")
+        );
         let options = tensorrt(&GpuSettings::default(), Precision::F16, &engines);
         assert_eq!(value(&options, "trt_fp16_enable"), Some("1"));
         assert_eq!(value(&options, "trt_layer_norm_fp32_fallback"), Some("1"));

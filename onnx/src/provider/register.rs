@@ -8,6 +8,7 @@ use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 use crate::cpu;
+use crate::edits::Nature;
 use crate::provider::options::{self, EngineOptions, Options};
 use crate::provider::plugin::{register_webgpu, webgpu_library};
 use crate::provider::{Precision, Provider, SessionSettings};
@@ -19,12 +20,12 @@ pub(crate) struct Builder<'a> {
     precision: Precision,
     settings: &'a SessionSettings,
     engines: EngineOptions,
-    channels_last: bool,
+    nature: Nature,
 }
 
 impl<'a> Builder<'a> {
     pub(crate) fn new(provider: Provider, precision: Precision, settings: &'a SessionSettings) -> Self {
-        Self { provider, precision, settings, engines: EngineOptions::default(), channels_last: false }
+        Self { provider, precision, settings, engines: EngineOptions::default(), nature: Nature::default() }
     }
 
     /// Where TensorRT keeps its engines, and for which shapes.
@@ -33,9 +34,9 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Whether CUDA may take the graph with channels last: it has no arithmetic on shapes.
-    pub(crate) fn channels_last(mut self, may: bool) -> Self {
-        self.channels_last = may;
+    /// What the graph is like.
+    pub(crate) fn nature(mut self, nature: Nature) -> Self {
+        self.nature = nature;
         self
     }
 }
@@ -70,7 +71,7 @@ fn optimization(provider: Provider) -> GraphOptimizationLevel {
 /// The provider, and before the CPU the one that takes what it leaves.
 fn registrations(of: &Builder<'_>, threads: (usize, usize)) -> Vec<ExecutionProviderDispatch> {
     let gpu = &of.settings.gpu;
-    let cuda = || dispatch(with(ep::CUDA::default(), options::cuda(gpu, of.channels_last)).build());
+    let cuda = || dispatch(with(ep::CUDA::default(), options::cuda(gpu, of.nature)).build());
     match of.provider {
         Provider::Cpu => Vec::new(),
         Provider::OpenVino => {

@@ -14,9 +14,13 @@ use crate::runtime::{Runtime, user_cache};
 /// Its library: ONNX Runtime 1.24 to 1.31 are built with this major version.
 const LIBRARY: &str = "libnvinfer.so.10";
 
+/// Weights of that many bytes do not go into one message with the graph, which ends at 2 GiB.
+const LARGE: u64 = 2_000_000_000;
+
 /// The engines of one network.
 pub(crate) struct Prepared {
     pub(crate) options: EngineOptions,
+    label: String,
     engines: Option<Engines>,
 }
 
@@ -32,7 +36,7 @@ impl Prepared {
         settings: &SessionSettings,
     ) -> Self {
         let profile = settings.extent.as_ref().and_then(|extent| profile(inputs, extent));
-        let mut options = EngineOptions { profile, ..EngineOptions::default() };
+        let mut options = EngineOptions { profile, large: bytes_in(folder) >= LARGE, ..EngineOptions::default() };
         let engines = match engines(runtime, (graph, folder), &options, chosen, settings) {
             Ok(engines) => engines,
             Err(reason) => {
@@ -48,17 +52,27 @@ impl Prepared {
             // As a warning, since those are shown without being asked for.
             tracing::warn!("building the TensorRT engine of the {label}, takes minutes once");
         }
-        Self { options, engines }
+        Self { options, label: label.to_owned(), engines }
     }
 
     /// The session was made. With a profile its engines are whole now; without one TensorRT builds in the first calls, for their
     /// shapes, and nothing is kept.
     pub(crate) fn done(&mut self) {
+        if self.engines.as_ref().is_some_and(|engines| !engines.has_any()) {
+            // ONNX Runtime gives what TensorRT does not take to CUDA, and says nothing of it.
+            tracing::warn!("TensorRT took nothing of the {}, which runs on CUDA", self.label);
+        }
         let unfinished = self.engines.as_mut().filter(|engines| !engines.are_built());
         if let Some(Err(error)) = unfinished.map(Engines::seal) {
             tracing::warn!(%error, "TensorRT's engines cannot be kept");
         }
     }
+}
+
+/// Bytes of a graph and of the weights beside it.
+fn bytes_in(folder: &Path) -> u64 {
+    let files = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    files.filter_map(|file| std::fs::metadata(file.path()).ok()).map(|about| about.len()).sum()
 }
 
 fn engines(

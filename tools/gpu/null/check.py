@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads what a stream asked of a CUDA that does nothing, and tells whether a frame is as it should be.
 
-    check.py TRACE --frame BYTES [--graphs N]
+    check.py TRACE --frame BYTES [--graphs N] [--allow CALL]...
 
 Looked at is what lies between the uploads of two frames, once everything is warm: one copy of a frame to the card, one of a picture
 and of its flag from it, all of it in one stream but for those, nothing waited for but a picture, nothing allocated, and nothing of
@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("trace")
     parser.add_argument("--frame", type=int, required=True)
     parser.add_argument("--graphs", type=int)
+    parser.add_argument("--allow", action="append", default=[])
     asked = parser.parse_args()
     all_lines = lines(asked.trace)
     uploads = [at for at, (call, size, _) in enumerate(all_lines) if (call, size) == ("cuMemcpyHtoDAsync", asked.frame)]
@@ -56,7 +57,7 @@ def main() -> int:
             wrong.append(f"work in {len(work)} streams: {sorted(work)}")
         for call in sorted(count):
             ours = call in OURS or call == "cuMemcpyDtoDAsync" or not call.startswith("cu")
-            known = ours or call in WITHIN or any(part in call for part in QUIET) or call.startswith(("cublas", "cudnn"))
+            known = ours or call in WITHIN or call in asked.allow or any(part in call for part in QUIET) or call.startswith(("cublas", "cudnn"))
             if not known:
                 wrong.append(f"{count[call]} × {call}")
         if asked.graphs is not None and (count["cudaGraphLaunch"], count["launch"]) != (asked.graphs, 0):
