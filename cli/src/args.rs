@@ -70,6 +70,7 @@ pub(crate) enum Command {
 
 /// Which model runs on what.
 #[derive(Clone, Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct ModelArgs {
     /// Model pack: a folder in the diffusers ONNX layout, the name of one that `models list` shows, or the org/name of one
     /// that `models pull` brought
@@ -119,6 +120,10 @@ pub(crate) struct ModelArgs {
     /// Capture the networks' kernels as CUDA graphs, where all of a network is on the card: less work for the processor
     #[arg(long, help_heading = "Model")]
     pub(crate) cuda_graph: bool,
+
+    /// Encode the next frame and decode the last beside the work on this one, in streams of their own, on NVIDIA cards
+    #[arg(long, help_heading = "Model")]
+    pub(crate) vae_streams: bool,
 
     /// Let frames pass through the host between the networks also on NVIDIA cards
     #[arg(long, help_heading = "Model")]

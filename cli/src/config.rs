@@ -31,6 +31,7 @@ struct Options {
     tf32: Option<bool>,
     cuda_lib_dir: Option<PathBuf>,
     cuda_graph: Option<bool>,
+    vae_streams: Option<bool>,
     frames_on_host: Option<bool>,
     fit: Option<String>,
     control: Option<String>,
@@ -47,7 +48,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-const OPTIONS: [&str; 21] = [
+const OPTIONS: [&str; 22] = [
     "input",
     "output",
     "record",
@@ -63,6 +64,7 @@ const OPTIONS: [&str; 21] = [
     "tf32",
     "cuda-lib-dir",
     "cuda-graph",
+    "vae-streams",
     "frames-on-host",
     "fit",
     "control",
@@ -156,7 +158,7 @@ impl ConfigFile {
     pub(crate) fn complete_model(&self, args: &mut ModelArgs, parameters: &mut ParameterArgs) -> Outcome<()> {
         let Options { model, preset, provider, precision, threads, lanes, ort_lib, openvino_device, gpu, .. } =
             &self.options;
-        let Options { tf32, cuda_lib_dir, cuda_graph, frames_on_host, .. } = &self.options;
+        let Options { tf32, cuda_lib_dir, cuda_graph, vae_streams, frames_on_host, .. } = &self.options;
         fill(&mut args.model, model.as_ref());
         fill(&mut parameters.preset, preset.as_ref());
         fill(&mut args.threads, threads.as_ref());
@@ -166,6 +168,7 @@ impl ConfigFile {
         fill(&mut args.cuda_lib_dir, cuda_lib_dir.as_ref());
         args.tf32 |= tf32.unwrap_or(false);
         args.cuda_graph |= cuda_graph.unwrap_or(false);
+        args.vae_streams |= vae_streams.unwrap_or(false);
         args.frames_on_host |= frames_on_host.unwrap_or(false);
         let device = self.parse("openvino-device", openvino_device.as_deref())?;
         fill(&mut args.openvino_device, device.as_ref());
@@ -282,6 +285,7 @@ pub(crate) fn session_settings(model: &ModelArgs, lanes: usize) -> livediffusion
             device: model.gpu.unwrap_or(0),
             tf32: model.tf32,
             graphs: model.cuda_graph,
+            vae_streams: model.vae_streams,
             frames_on_host: model.frames_on_host,
             ..livediffusion_onnx::GpuSettings::default()
         },

@@ -144,13 +144,13 @@ fn on_card(
     size: Size,
     control: &Control,
 ) -> Result<Option<Painter>, EngineError> {
-    let Some(queue) = shared.queue() else { return Ok(None) };
+    let Some(queues) = shared.queues() else { return Ok(None) };
     let why = match device::refusal(&control.load().parameters) {
         Some(why) => format!("this stream has {why}"),
-        None => match shared.on_device(queue, size) {
+        None => match shared.on_device(&queues.work, size) {
             Ok(networks) => {
                 let (of, clock) = ((facts.clone(), size), MonotonicClock::start());
-                let engine = DeviceEngine::new(queue.clone(), networks, of, control.clone(), lanes, Box::new(clock))?;
+                let engine = DeviceEngine::new(queues.clone(), networks, of, control.clone(), lanes, Box::new(clock))?;
                 return Ok(Some(Painter::Device(Box::new(engine))));
             }
             Err(error) => error.what,
@@ -191,7 +191,7 @@ fn painter_with(
     if let Some(painter) = on_card(shared, lanes, facts, size, &control)? {
         return Ok(painter);
     }
-    if lanes == 1 || shared.queue().is_some() || control.load().parameters.target_fps.is_some() {
+    if lanes == 1 || shared.queues().is_some() || control.load().parameters.target_fps.is_some() {
         return painter_of(shared, facts, size, control);
     }
     let networks = (0..lanes).map(|_| shared.fork()).collect();

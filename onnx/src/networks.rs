@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 
 use livediffusion_kernels::cuda::Stream;
-use livediffusion_kernels::gpu::Queue;
+use livediffusion_kernels::gpu::{Queue, Queues};
 use livediffusion_pipeline::device::DeviceNetworks;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::{Encoder, ModelError, Networks, SharedText};
@@ -38,8 +38,8 @@ struct Copy {
 pub struct SharedNetworks {
     copies: Vec<Copy>,
     next: AtomicUsize,
-    /// The card's queue, where frames stay on a card.
-    queue: Option<&'static Stream>,
+    /// The card's queues, where frames stay on a card.
+    queues: Option<Queues<Stream>>,
 }
 
 impl SharedNetworks {
@@ -56,7 +56,7 @@ impl SharedNetworks {
     }
 
     /// Networks for one more stream of pictures of `size`, with inputs and outputs in the memory of `queue`'s device: that which
-    /// the sessions run on. All streams take turns in one queue.
+    /// the sessions run on. All streams take turns in the same queues.
     ///
     /// # Errors
     /// Networks whose inputs a device cannot be given, with the reason; a size that they were not exported for.
@@ -65,22 +65,23 @@ impl SharedNetworks {
         device::networks((encoder.as_ref(), denoiser, decoder), queue, size)
     }
 
-    /// The queue of the card that the sessions put their work into; `None` where they run on no card, or frames pass through the
+    /// The queues of the card that the sessions put their work into; `None` where they run on no card, or frames pass through the
     /// host there.
-    pub fn queue(&self) -> Option<&'static Stream> {
-        self.queue
+    pub fn queues(&self) -> Option<&Queues<Stream>> {
+        self.queues.as_ref()
     }
 }
 
 /// Frames on their way through a card at once, at most: one comes, one is worked on, one goes.
 const ON_CARD: usize = 3;
 
-/// The queue of the card that a provider uses; `None` where it uses none that has one, or where the reason why not was said.
-fn queue(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> Option<&'static Stream> {
-    if !matches!(provider, Provider::Cuda | Provider::TensorRt) || settings.gpu.frames_on_host {
+/// The queues of the card that a provider uses; `None` where it uses none that has them, or where the reason why not was said.
+fn queues(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> Option<Queues<Stream>> {
+    let GpuSettings { device, frames_on_host, vae_streams, .. } = settings.gpu;
+    if !matches!(provider, Provider::Cuda | Provider::TensorRt) || frames_on_host {
         return None;
     }
-    let found = device::cuda::queue(settings.gpu.device, runtime.cuda_libraries());
+    let found = device::cuda::queues(device, runtime.cuda_libraries(), vae_streams);
     found
         .inspect_err(|error| {
             let hint = error.hint.as_deref().unwrap_or_default();
@@ -129,8 +130,8 @@ pub fn load_networks_on(
     memory::check(pack, (chosen.provider, chosen.precision), settings)?;
     let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
     let on_device = chosen.provider.is_on_device(settings.openvino);
-    let queue = queue(runtime, chosen.provider, settings);
-    let lanes = match (queue, on_device) {
+    let queues = queues(runtime, chosen.provider, settings);
+    let lanes = match (&queues, on_device) {
         (Some(_), _) => settings.lanes.clamp(1, ON_CARD),
         (None, true) => 1,
         (None, false) => settings.lanes.clamp(1, threads),
@@ -138,9 +139,8 @@ pub fn load_networks_on(
     let bytes = pack.frame_bytes();
     // One prompt is encoded at a time, on all threads.
     let alone = SessionSettings { threads: Some(threads), lanes: 1, ..*settings };
-    let each: Vec<SessionSettings> = if let Some(queue) = queue {
-        let gpu = GpuSettings { stream: Some(device::cuda::user_stream(queue)), ..settings.gpu };
-        vec![SessionSettings { gpu, ..alone }]
+    let each: Vec<SessionSettings> = if queues.is_some() {
+        vec![alone]
     } else if bytes.saturating_mul(lanes as u64) <= OWN_SESSIONS_BYTES {
         let share = |lane| threads / lanes + usize::from(lane < threads % lanes);
         (0..lanes).map(|lane| SessionSettings { threads: Some(share(lane)), ..alone }).collect()
@@ -148,10 +148,10 @@ pub fn load_networks_on(
         vec![SessionSettings { lanes, ..alone }]
     };
     let (copies, text) = std::thread::scope(|scope| {
-        let chosen = &chosen;
+        let (chosen, queues) = (&chosen, queues.as_ref());
         let load = |(index, each): (usize, _)| {
             scope.spawn(move || {
-                let load = || Copy::load(runtime, pack, chosen, each);
+                let load = || Copy::load(runtime, pack, chosen, (each, queues));
                 // What there is to warn of is said by the first.
                 if index == 0 { load() } else { tracing::subscriber::with_default(NoSubscriber::new(), load) }
             })
@@ -165,7 +165,7 @@ pub fn load_networks_on(
     });
     let (copies, text) = (copies?, SharedText::new(Box::new(text?)));
     let timesteps = copies[0].denoiser.timesteps();
-    let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0), queue });
+    let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0), queues });
     let networks = shared.fork();
     let Chosen { provider, precision, why } = chosen;
     Ok(LoadedPack { networks, shared, lanes, text, provider, precision, why, timesteps })
@@ -194,19 +194,30 @@ fn joined<T>(thread: ScopedJoinHandle<'_, Result<T, OnnxError>>) -> Result<T, On
 }
 
 impl Copy {
-    fn load(runtime: &Runtime, pack: &Pack, chosen: &Chosen, settings: &SessionSettings) -> Result<Self, OnnxError> {
+    /// On a card each network's work goes into its queue.
+    fn load(
+        runtime: &Runtime,
+        pack: &Pack,
+        chosen: &Chosen,
+        (settings, queues): (&SessionSettings, Option<&Queues<Stream>>),
+    ) -> Result<Self, OnnxError> {
+        let on = |pick: fn(&Queues<Stream>) -> &Stream| {
+            let stream = queues.map(|queues| device::cuda::user_stream(pick(queues)));
+            SessionSettings { gpu: GpuSettings { stream, ..settings.gpu }, ..*settings }
+        };
         let vae = || {
+            let (encodes, decodes) = (on(|queues| &queues.encode), on(|queues| &queues.decode));
             let encoder = match (pack.part(PartName::VaeEncoder), pack.vae_kind) {
-                (Some(part), Some(kind)) => Some(OnnxEncoder::load(runtime, pack, (part, kind), chosen, settings)?),
+                (Some(part), Some(kind)) => Some(OnnxEncoder::load(runtime, pack, (part, kind), chosen, &encodes)?),
                 _ => None,
             };
             let decoder =
                 pack.part(PartName::VaeDecoder).ok_or_else(|| OnnxError::invalid("the pack has no vae_decoder"))?;
-            Ok((encoder, OnnxDecoder::load(runtime, pack, decoder, chosen, settings)?))
+            Ok((encoder, OnnxDecoder::load(runtime, pack, decoder, chosen, &decodes)?))
         };
         let (vae, denoiser) = std::thread::scope(|scope| {
             let vae = scope.spawn(vae);
-            let denoiser = OnnxUnet::load(runtime, pack, chosen, settings);
+            let denoiser = OnnxUnet::load(runtime, pack, chosen, &on(|queues| &queues.work));
             (joined(vae), denoiser)
         });
         let (encoder, decoder) = vae?;

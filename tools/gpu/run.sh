@@ -259,12 +259,19 @@ if wanted bench || wanted roofline; then
         say bench failed "there is no model $model: the stage model makes it, or name one by --model"
     else
         for provider in $(echo "$providers" | tr , ' '); do
-            for which in gpu graphs roofline; do
+            for which in gpu graphs apart roofline; do
                 arguments="" command=gpu
                 case $which in
                     gpu) wanted bench || continue && arguments=$bench ;;
                     # The same with the networks' kernels captured, which ONNX Runtime's CUDA provider can.
                     graphs) wanted bench && [ "$provider" = cuda ] || continue && arguments="$bench --cuda-graph" ;;
+                    # With encoder and decoder in streams of their own: whether that pays is what is asked.
+                    apart)
+                        wanted bench || continue
+                        arguments="$bench --vae-streams"
+                        [ "$provider" != cuda ] || arguments="$arguments --cuda-graph"
+                        [ "$provider" != cpu ] || continue
+                        ;;
                     roofline) wanted roofline || continue && command=roofline ;;
                 esac
                 # shellcheck disable=SC2086 # the arguments are meant to be split

@@ -122,7 +122,8 @@ fn case(
     // A stream batch that is not full is quicker, and the first calls build what later ones find.
     subject.run(source, steps + 1, &clock)?;
     let graphs = if args.model.cuda_graph { ", CUDA graphs" } else { "" };
-    let name = format!("N={steps} {}{graphs}", cfg_name(cfg));
+    let streams = if args.model.vae_streams { ", VAE apart" } else { "" };
+    let name = format!("N={steps} {}{graphs}{streams}", cfg_name(cfg));
     let (mut fps, mut times) = (Vec::new(), Vec::new());
     let (before, energy) = (spent(&subject), joules(meter));
     for _ in 0..args.rounds {
@@ -143,7 +144,11 @@ fn case(
     }
     let whole = after[NETWORKS.len()] - before[NETWORKS.len()];
     let outside = 1.0 - inside / whole;
-    figures.push(Figure::value(&name, "outside the networks", "ratio", outside).note("of the engine's time"));
+    figures.push(if args.model.vae_streams {
+        Figure::absent(&name, "outside the networks", "ratio", "the networks run beside each other")
+    } else {
+        Figure::value(&name, "outside the networks", "ratio", outside).note("of the engine's time")
+    });
     figures.push(match &energy {
         Ok(joules) => Figure::value(&name, "energy of a picture", "J", joules / count),
         Err(why) => Figure::absent(&name, "energy of a picture", "J", &format!("not measured: {why}")),

@@ -2,7 +2,7 @@
 
 use crate::gpu::error::GpuError;
 use crate::gpu::queue::{Mark as _, Queue};
-use crate::gpu::schedule::{Schedule, Stage, Streams};
+use crate::gpu::schedule::{STAGES, Schedule, Stage, Streams};
 use crate::gpu::tensor::{DType, Tensor};
 
 /// The buffers of one frame on its way.
@@ -15,12 +15,43 @@ struct Set<Q: Queue> {
     broken: Tensor,
     was_broken: Tensor,
     /// In the order of [`Stage`].
-    done: [Q::Mark; 3],
+    done: [Q::Mark; STAGES],
+}
+
+/// Where encoder, work and decoder are put: into one queue, or into three that work at once.
+#[derive(Clone, Debug)]
+pub struct Queues<Q> {
+    /// What makes a latent of a frame.
+    pub encode: Q,
+    /// What makes another latent of it.
+    pub work: Q,
+    /// What makes a picture of that.
+    pub decode: Q,
+    is_apart: bool,
+}
+
+impl<Q: Queue> Queues<Q> {
+    /// One for all.
+    pub fn one(queue: &Q) -> Self {
+        Self { encode: queue.clone(), work: queue.clone(), decode: queue.clone(), is_apart: false }
+    }
+
+    /// One for each, of which none waits for another but by marks.
+    pub fn apart(encode: Q, work: Q, decode: Q) -> Self {
+        Self { encode, work, decode, is_apart: true }
+    }
+
+    /// Whether there are three, so that what one puts into memory for another has to be waited for.
+    pub fn is_apart(&self) -> bool {
+        self.is_apart
+    }
 }
 
 /// What the work on a frame reads and writes, all in the device's memory.
 #[derive(Debug)]
 pub struct Work<'a, Q> {
+    /// What is to be done: encode, work or decode.
+    pub stage: Stage,
     /// Where it is put.
     pub queue: &'a Q,
     /// The set of buffers, below their number: what is kept for each of them can be used again when it comes round.
@@ -38,21 +69,27 @@ pub struct Overlap<Q: Queue> {
     schedule: Schedule,
     sets: Vec<Set<Q>>,
     /// In the order of [`Stage`].
-    queues: [Q; 3],
+    queues: [Q; STAGES],
+    is_apart: bool,
 }
 
 /// What the schedule needs while the caller's work is put into its queue.
 struct Running<'a, Q: Queue, W> {
     sets: &'a mut [Set<Q>],
-    queues: &'a [Q; 3],
+    queues: &'a [Q; STAGES],
+    is_apart: bool,
     work: W,
 }
 
 impl<Q: Queue> Overlap<Q> {
-    /// Buffers for `sets` frames of `frame_bytes`, and pictures of `picture_bytes`. `work` is the queue that ONNX Runtime's work
-    /// goes into too.
-    pub fn new(work: &Q, sets: usize, (frame_bytes, picture_bytes): (usize, usize)) -> Result<Self, GpuError> {
-        let queues = [work.beside()?, work.clone(), work.beside()?];
+    /// Buffers for `sets` frames of `frame_bytes`, and pictures of `picture_bytes`. The networks' work goes into `queues` too.
+    pub fn new(
+        queues: &Queues<Q>,
+        sets: usize,
+        (frame_bytes, picture_bytes): (usize, usize),
+    ) -> Result<Self, GpuError> {
+        let Queues { encode, work, decode, is_apart } = queues.clone();
+        let queues = [work.beside()?, encode, work.clone(), decode, work.beside()?];
         let set = |_| {
             Ok(Set {
                 frame: work.pinned(DType::U8, &[frame_bytes])?,
@@ -61,11 +98,11 @@ impl<Q: Queue> Overlap<Q> {
                 picture: work.pinned(DType::U8, &[picture_bytes])?,
                 broken: work.zeros(DType::U32, &[1])?,
                 was_broken: work.pinned(DType::U32, &[1])?,
-                done: [work.mark()?, work.mark()?, work.mark()?],
+                done: [work.mark()?, work.mark()?, work.mark()?, work.mark()?, work.mark()?],
             })
         };
         let sets: Vec<_> = (0..sets.max(1)).map(set).collect::<Result<_, GpuError>>()?;
-        Ok(Self { schedule: Schedule::new(sets.len()), sets, queues })
+        Ok(Self { schedule: Schedule::new(sets.len()), sets, queues, is_apart })
     }
 
     /// Frames on their way.
@@ -90,16 +127,17 @@ impl<Q: Queue> Overlap<Q> {
     }
 
     /// Sends the frame on its way; false if all buffers are. `work` puts everything between the frame and the picture into the
-    /// queue; it does not wait. If it fails, the frame is not on its way.
+    /// queues, called for encoding, work and decoding, in this order; it does not wait. If it fails, the frame is not on its way.
     pub fn submit<E: From<GpuError>>(&mut self, work: impl FnMut(Work<'_, Q>) -> Result<(), E>) -> Result<bool, E> {
-        let mut running = Running { sets: &mut self.sets, queues: &self.queues, work };
+        let mut running = Running { sets: &mut self.sets, queues: &self.queues, is_apart: self.is_apart, work };
         self.schedule.submit(&mut running)
     }
 
     /// Waits for the oldest picture on its way; `None` if there is none. With it comes whether it is broken.
     pub fn collect(&mut self) -> Result<Option<(&[u8], bool)>, GpuError> {
         let nothing = |_: Work<'_, Q>| Ok::<(), GpuError>(());
-        let mut running = Running { sets: &mut self.sets, queues: &self.queues, work: nothing };
+        let mut running =
+            Running { sets: &mut self.sets, queues: &self.queues, is_apart: self.is_apart, work: nothing };
         let Some(set) = self.schedule.collect(&mut running)? else {
             return Ok(None);
         };
@@ -113,6 +151,10 @@ impl<Q: Queue, E: From<GpuError>, W: FnMut(Work<'_, Q>) -> Result<(), E>> Stream
     type Error = E;
 
     fn wait(&mut self, stream: Stage, (stage, set): (Stage, usize)) -> Result<(), E> {
+        // What is in one queue is in order.
+        if !self.is_apart && is_work(stream) && is_work(stage) {
+            return Ok(());
+        }
         Ok(self.queues[stream as usize].wait(&self.sets[set].done[stage as usize])?)
     }
 
@@ -120,15 +162,20 @@ impl<Q: Queue, E: From<GpuError>, W: FnMut(Work<'_, Q>) -> Result<(), E>> Stream
         let (queue, set) = (&self.queues[stage as usize], &mut self.sets[number]);
         match stage {
             Stage::Upload => queue.upload(&set.frame, set.on_card.view_mut())?,
-            Stage::Work => {
-                queue.clear(set.broken.view_mut())?;
+            Stage::Encode | Stage::Work | Stage::Decode => {
+                if stage == Stage::Decode {
+                    queue.clear(set.broken.view_mut())?;
+                }
                 let (frame, picture, broken) = (&set.on_card, &mut set.painted, &mut set.broken);
-                (self.work)(Work { queue, set: number, frame, picture, broken })?;
+                (self.work)(Work { stage, queue, set: number, frame, picture, broken })?;
             }
             Stage::Download => {
                 queue.download(set.painted.view(), &mut set.picture)?;
                 queue.download(set.broken.view(), &mut set.was_broken)?;
             }
+        }
+        if !self.is_apart && matches!(stage, Stage::Encode | Stage::Work) {
+            return Ok(());
         }
         Ok(queue.record(&set.done[stage as usize])?)
     }
@@ -136,4 +183,9 @@ impl<Q: Queue, E: From<GpuError>, W: FnMut(Work<'_, Q>) -> Result<(), E>> Stream
     fn finish(&mut self, stage: Stage, set: usize) -> Result<(), E> {
         Ok(self.sets[set].done[stage as usize].synchronize()?)
     }
+}
+
+/// Whether a stage is between the two copies.
+fn is_work(stage: Stage) -> bool {
+    matches!(stage, Stage::Encode | Stage::Work | Stage::Decode)
 }

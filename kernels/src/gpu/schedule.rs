@@ -1,22 +1,30 @@
-//! Upload of the next frame, work on this one and download of the last, at once on three streams.
+//! Upload of the next frame, work on this one and download of the last, at once on three streams, or on five.
 //!
-//! Frames take turns in a few sets of buffers. A set is worked on when it is uploaded, and downloaded when it is worked on: events
-//! say so from stream to stream, and the host waits for finished pictures alone. With u, c, d for upload, work and download, h
-//! for what the host does between a picture and the next frame, all of u, d, h ≤ c, and n sets, work on the next frame begins
-//! when work on this one ends as soon as u + d + h ≤ (n − 1) · c.
+//! Frames take turns in a few sets of buffers. A set is encoded when it is uploaded, worked on when it is encoded, and so on: events
+//! say so from stream to stream, and the host waits for finished pictures alone. Where encoder and decoder share the work's stream,
+//! with u, c, d for upload, all the work and download, h for what the host does between a picture and the next frame, all of u, d,
+//! h ≤ c, and n sets, work on the next frame begins when work on this one ends as soon as u + d + h ≤ (n − 1) · c. On streams of
+//! their own, encoding of the next frame and decoding of the last are under it too.
 
 /// What is put into which stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The frame to the card.
     Upload,
-    /// Everything between.
+    /// The frame to its latent.
+    Encode,
+    /// From latent to latent.
     Work,
+    /// The latent to the picture.
+    Decode,
     /// The picture from the card.
     Download,
 }
 
-/// Three streams of a card, an event for each stage of each set of buffers, and a way to wait. All but `finish` return at once.
+/// Number of stages.
+pub const STAGES: usize = 5;
+
+/// The streams of a card, one for each stage, an event for each stage of each set of buffers, and a way to wait. All but `finish` return at once.
 pub trait Streams {
     /// Why something was not done.
     type Error;
@@ -77,10 +85,11 @@ impl Schedule {
         };
         // Nobody else uses the set: its last picture was collected.
         streams.put(Stage::Upload, set)?;
-        streams.wait(Stage::Work, (Stage::Upload, set))?;
-        streams.put(Stage::Work, set)?;
-        streams.wait(Stage::Download, (Stage::Work, set))?;
-        streams.put(Stage::Download, set)?;
+        let chain = [Stage::Upload, Stage::Encode, Stage::Work, Stage::Decode, Stage::Download];
+        for pair in chain.windows(2) {
+            streams.wait(pair[1], (pair[0], set))?;
+            streams.put(pair[1], set)?;
+        }
         self.submitted += 1;
         Ok(true)
     }
@@ -112,17 +121,23 @@ mod tests {
     /// A card whose time passes as told: each stream is free at some time, each event has one, and so has the host.
     struct Clock {
         now: u64,
-        lasts: [u64; 3],
-        free: [u64; 3],
+        lasts: [u64; STAGES],
+        /// The stream of each stage.
+        streams: [usize; STAGES],
+        free: [u64; STAGES],
         /// When the stage of each set, as put last, is done.
-        done: Vec<[u64; 3]>,
+        done: Vec<[u64; STAGES]>,
         /// Begin and end of each stage of each set, as they happened.
         spans: Vec<(Stage, usize, u64, u64)>,
     }
 
+    /// Encoder and decoder in the work's stream, and in streams of their own.
+    const TOGETHER: [usize; STAGES] = [0, 1, 1, 1, 2];
+    const APART: [usize; STAGES] = [0, 1, 2, 3, 4];
+
     impl Clock {
-        fn new(sets: usize, lasts: [u64; 3]) -> Self {
-            Self { now: 0, lasts, free: [0; 3], done: vec![[0; 3]; sets], spans: Vec::new() }
+        fn new(sets: usize, lasts: [u64; STAGES], streams: [usize; STAGES]) -> Self {
+            Self { now: 0, lasts, streams, free: [0; STAGES], done: vec![[0; STAGES]; sets], spans: Vec::new() }
         }
 
         fn of(&self, stage: Stage) -> Vec<(usize, u64, u64)> {
@@ -130,9 +145,18 @@ mod tests {
             all.map(|&(_, set, from, to)| (set, from, to)).collect()
         }
 
-        /// Idle times of the card between the work on one frame and on the next.
-        fn gaps(&self) -> Vec<u64> {
-            self.of(Stage::Work).windows(2).map(|pair| pair[1].1 - pair[0].2).collect()
+        /// Idle times of the stream of `stage` between what it does for one frame and for the next.
+        fn gaps(&self, stage: Stage) -> Vec<u64> {
+            let stream = self.streams[stage as usize];
+            let mut spans: Vec<_> = self.spans.iter().filter(|span| self.streams[span.0 as usize] == stream).collect();
+            spans.sort_by_key(|span| span.2);
+            spans.windows(2).map(|pair| pair[1].2 - pair[0].3).collect()
+        }
+
+        /// Time from the end of a frame's download to that of the next one's, the largest once all sets are in use.
+        fn slowest(&self, sets: usize) -> u64 {
+            let downloads = self.of(Stage::Download);
+            downloads.windows(2).skip(2 * sets).map(|pair| pair[1].2 - pair[0].2).max().unwrap()
         }
     }
 
@@ -140,15 +164,16 @@ mod tests {
         type Error = Infallible;
 
         fn wait(&mut self, stream: Stage, (stage, set): (Stage, usize)) -> Result<(), Infallible> {
-            let free = &mut self.free[stream as usize];
+            let free = &mut self.free[self.streams[stream as usize]];
             *free = (*free).max(self.done[set][stage as usize]);
             Ok(())
         }
 
         fn put(&mut self, stage: Stage, set: usize) -> Result<(), Infallible> {
-            let from = self.free[stage as usize].max(self.now);
+            let free = &mut self.free[self.streams[stage as usize]];
+            let from = (*free).max(self.now);
             let to = from + self.lasts[stage as usize];
-            self.free[stage as usize] = to;
+            *free = to;
             self.done[set][stage as usize] = to;
             self.spans.push((stage, set, from, to));
             Ok(())
@@ -161,8 +186,8 @@ mod tests {
     }
 
     /// A file's frames: as many on their way as there are sets, and `host` passes between a picture and the next frame.
-    fn run(sets: usize, lasts: [u64; 3], host: u64, frames: usize) -> Clock {
-        let (mut clock, mut schedule) = (Clock::new(sets, lasts), Schedule::new(sets));
+    fn run_on(streams: [usize; STAGES], sets: usize, lasts: [u64; STAGES], host: u64, frames: usize) -> Clock {
+        let (mut clock, mut schedule) = (Clock::new(sets, lasts, streams), Schedule::new(sets));
         let mut next_out = 0;
         for _ in 0..frames {
             if schedule.vacant().is_none() {
@@ -180,20 +205,37 @@ mod tests {
         clock
     }
 
+    /// All work in one stream, of which it matters only how long it takes.
+    fn run(sets: usize, [up, work, down]: [u64; 3], host: u64, frames: usize) -> Clock {
+        let (encode, decode) = (work / 8, work / 4);
+        run_on(TOGETHER, sets, [up, encode, work - encode - decode, decode, down], host, frames)
+    }
+
     #[test]
     fn in_steady_state_the_work_has_no_gap() {
         // In µs: 512x512 over PCIe 4 takes 30 each way, a frame 8 ms; the host encodes for 5 ms.
         let clock = run(3, [30, 8_000, 30], 5_000, 50);
-        assert!(clock.gaps().iter().all(|gap| *gap == 0), "{:?}", clock.gaps());
+        assert!(clock.gaps(Stage::Work).iter().all(|gap| *gap == 0), "{:?}", clock.gaps(Stage::Work));
         // One set overlaps nothing: each frame waits for both copies and the host.
-        assert!(run(1, [30, 8_000, 30], 5_000, 50).gaps().iter().all(|gap| *gap == 5_060));
+        let alone = run(1, [30, 8_000, 30], 5_000, 50).gaps(Stage::Work);
+        assert!(alone.iter().skip(2).step_by(3).all(|gap| *gap == 5_060), "{alone:?}");
         // Two sets leave no room for a slow host.
-        assert!(run(2, [3_000, 8_000, 3_000], 5_000, 50).gaps().iter().skip(2).any(|gap| *gap > 0));
+        assert!(run(2, [3_000, 8_000, 3_000], 5_000, 50).gaps(Stage::Work).iter().skip(2).any(|gap| *gap > 0));
+    }
+
+    #[test]
+    fn on_streams_of_their_own_encoder_and_decoder_are_under_the_work() {
+        // In µs: of 8 ms, the encoder takes 1 and the decoder 2. That all of it goes on at full speed at once is the best case.
+        let lasts = [30, 1_000, 5_000, 2_000, 30];
+        assert_eq!(run_on(TOGETHER, 3, lasts, 1_000, 50).slowest(3), 8_000);
+        let apart = run_on(APART, 3, lasts, 1_000, 50);
+        assert_eq!(apart.slowest(3), 5_000);
+        assert!(apart.gaps(Stage::Work).iter().skip(3).all(|gap| *gap == 0), "{:?}", apart.gaps(Stage::Work));
     }
 
     #[test]
     fn nothing_is_taken_while_all_buffers_are_on_their_way() {
-        let (mut clock, mut schedule) = (Clock::new(2, [1, 1, 1]), Schedule::new(2));
+        let (mut clock, mut schedule) = (Clock::new(2, [1; STAGES], TOGETHER), Schedule::new(2));
         assert_eq!(schedule.collect(&mut clock), Ok(None));
         assert_eq!(schedule.submit(&mut clock), Ok(true));
         assert_eq!((schedule.vacant(), schedule.in_flight()), (Some(1), 1));
@@ -213,24 +255,43 @@ mod tests {
             let (up, down, host) = (part(up), part(down), part(host));
             let clock = run(sets, [up, work, down], host, 60);
             if up + down + host <= (sets as u64 - 1) * work {
-                prop_assert!(clock.gaps().iter().skip(sets).all(|gap| *gap == 0), "{:?}", clock.gaps());
+                prop_assert!(clock.gaps(Stage::Work).iter().skip(sets).all(|gap| *gap == 0), "{:?}", clock.gaps(Stage::Work));
+            }
+        }
+
+        #[test]
+        fn apart_the_longest_stage_has_no_gap_when_the_others_fit_into_the_sets(
+            (sets, longest) in (2usize..6, 1u64..1000),
+            (shares, host) in (proptest::array::uniform5(0.0f64..1.0), 0.0f64..1.0),
+            which in 1usize..4,
+        ) {
+            let mut lasts = shares.map(|share| (share * longest as f64) as u64);
+            lasts[which] = longest;
+            let host = (host * longest as f64) as u64;
+            let clock = run_on(APART, sets, lasts, host, 60);
+            if lasts.iter().sum::<u64>() - longest + host <= (sets as u64 - 1) * longest {
+                prop_assert_eq!(clock.slowest(sets), longest);
             }
         }
 
         #[test]
         fn no_buffer_is_written_while_it_is_read(
             sets in 1usize..5,
-            lasts in [1u64..500, 1u64..500, 1u64..500],
+            lasts in proptest::array::uniform5(1u64..500),
             host in 0u64..500,
+            apart in proptest::bool::ANY,
         ) {
-            let clock = run(sets, lasts, host, 40);
-            let (up, work, down) = (clock.of(Stage::Upload), clock.of(Stage::Work), clock.of(Stage::Download));
+            let clock = run_on(if apart { APART } else { TOGETHER }, sets, lasts, host, 40);
+            let stages = [Stage::Upload, Stage::Encode, Stage::Work, Stage::Decode, Stage::Download].map(|stage| clock.of(stage));
+            let [up, encode, _, decode, down] = &stages;
             for i in 0..40 {
-                prop_assert!(up[i].2 <= work[i].1 && work[i].2 <= down[i].1, "frame {i} overtakes itself");
-                prop_assert_eq!((up[i].0, work[i].0, down[i].0), (i % sets, i % sets, i % sets));
+                for pair in stages.windows(2) {
+                    prop_assert!(pair[0][i].2 <= pair[1][i].1, "frame {i} overtakes itself");
+                    prop_assert_eq!((pair[0][i].0, pair[1][i].0), (i % sets, i % sets));
+                }
                 if i >= sets {
-                    prop_assert!(work[i - sets].2 <= up[i].1, "frame {i} is uploaded over one that is read");
-                    prop_assert!(down[i - sets].2 <= work[i].1, "frame {i} is painted over one that is read");
+                    prop_assert!(encode[i - sets].2 <= up[i].1, "frame {i} is uploaded over one that is read");
+                    prop_assert!(down[i - sets].2 <= decode[i].1, "frame {i} is painted over one that is read");
                 }
             }
         }

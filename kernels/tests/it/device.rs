@@ -1,8 +1,11 @@
 //! The kernels on a card, where there is one: the same calls as on the host, and frames through the three streams.
 
 use crate::host::software::{first_card, left};
-use livediffusion_kernels::cuda::Stream;
-use livediffusion_kernels::gpu::{DType, Element, GpuErrorKind, Overlap, Queue, Tensor, Work, calls};
+use std::sync::Arc;
+
+use livediffusion_kernels::cuda::{Cuda, Stream};
+use livediffusion_kernels::gpu::schedule::Stage;
+use livediffusion_kernels::gpu::{DType, Element, GpuErrorKind, Overlap, Queue, Queues, Tensor, Work, calls};
 use livediffusion_kernels::{
     Crop, Filter, Guidance, History, Normalise, PixelFormat, StepCoefficients, advance, dot_products_sampled,
 };
@@ -32,11 +35,19 @@ fn values(len: usize, salt: u32) -> Vec<f32> {
 #[test]
 fn frames_come_through_the_streams_as_they_went_in() {
     let Some(cuda) = first_card() else { return };
+    let stream = || cuda.stream().unwrap();
+    frames_come_through(&cuda, &Queues::one(&stream()));
+    frames_come_through(&cuda, &Queues::apart(stream(), stream(), stream()));
+}
+
+/// Each frame through f32 and back, the first half of it as the encoder's work, the other as the decoder's.
+fn frames_come_through(cuda: &Arc<Cuda>, queues: &Queues<Stream>) {
     let (width, height) = (64, 48);
     let bytes = 3 * width * height;
-    let stream = cuda.stream().unwrap();
-    let mut chw = cuda.zeros(DType::F32, &[3, height, width]).unwrap();
-    let mut overlap = Overlap::new(&stream, 3, (bytes, bytes)).unwrap();
+    // Of each set its own, so that no frame waits for another but by the schedule.
+    let planes = || cuda.zeros(DType::F32, &[3, height, width]).unwrap();
+    let (mut first, mut second): (Vec<Tensor>, Vec<Tensor>) = (0..3).map(|_| (planes(), planes())).unzip();
+    let mut overlap = Overlap::new(queues, 3, (bytes, bytes)).unwrap();
     let frame = |number: usize| -> Vec<u8> { (0..bytes).map(|i| (i * 7 + number * 31) as u8).collect() };
     let (mut sent, mut came) = (0, 0);
     while came < 20 {
@@ -45,18 +56,23 @@ fn frames_come_through_the_streams_as_they_went_in() {
         {
             next.copy_from_slice(&frame(sent));
             let submitted = overlap.submit(|work: Work<'_, Stream>| {
-                let Work { queue: stream, frame, picture, .. } = work;
-                let picture_in = calls::DevicePicture {
-                    format: PixelFormat::Rgb8,
-                    size: (width, height),
-                    plane: frame.view(),
-                    stride: 3 * width,
-                    chroma: None,
-                };
-                let all = Crop::all((width, height));
+                let Work { stage, queue, set, frame, picture, .. } = work;
                 let size = (width, height);
-                calls::picture_to_chw(stream, &picture_in, all, Filter::Area, Normalise::SIGNED, size, chw.view_mut())?;
-                calls::chw_to_rgb8(stream, chw.view(), picture.view_mut(), None)
+                match stage {
+                    Stage::Encode => {
+                        let picture_in = calls::DevicePicture {
+                            format: PixelFormat::Rgb8,
+                            size,
+                            plane: frame.view(),
+                            stride: 3 * width,
+                            chroma: None,
+                        };
+                        let (all, to) = (Crop::all(size), first[set].view_mut());
+                        calls::picture_to_chw(queue, &picture_in, all, Filter::Area, Normalise::SIGNED, size, to)
+                    }
+                    Stage::Work => Queue::copy(queue, first[set].view(), second[set].view_mut()),
+                    _ => calls::chw_to_rgb8(queue, second[set].view(), picture.view_mut(), None),
+                }
             });
             assert!(submitted.unwrap());
             sent += 1;
@@ -219,7 +235,7 @@ fn nothing_is_left_of_what_is_dropped() {
         stream.upload(&pinned, tensor.view_mut()).unwrap();
         // On their way while they are dropped.
         drop((pinned, tensor));
-        drop(Overlap::new(&stream, 3, (1 << 12, 1 << 12)).unwrap());
+        drop(Overlap::new(&Queues::one(&stream), 3, (1 << 12, 1 << 12)).unwrap());
     }
     match (before, left()) {
         (Some(before), Some(after)) => {

@@ -1,24 +1,29 @@
-//! The queue of a card: our kernels on it, and one stream for them and ONNX Runtime.
+//! The queues of a card: our kernels on it, and streams for them and ONNX Runtime.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use livediffusion_kernels::cuda::{Card, Image, ImageCache, NvrtcSearch, Stream, Target};
-use livediffusion_kernels::gpu::GpuError;
+use livediffusion_kernels::gpu::{GpuError, Queues};
 
 use crate::provider::UserStream;
 use crate::runtime::user_cache;
 
-/// One for each card, kept until the process ends: sessions hold its address, and they end in an order that nobody tells.
-static QUEUES: Mutex<BTreeMap<u32, &'static Stream>> = Mutex::new(BTreeMap::new());
+/// Three for each card, kept until the process ends: sessions hold their addresses, and they end in an order that nobody tells.
+static QUEUES: Mutex<BTreeMap<u32, &'static Queues<Stream>>> = Mutex::new(BTreeMap::new());
 
-/// The queue of a card, made when it is first asked for: the kernels are compiled then, or taken from the cache. `libraries` is
-/// where NVRTC lies, if the user said so.
-pub(crate) fn queue(card: u32, libraries: Option<&Path>) -> Result<&'static Stream, GpuError> {
+/// The queues of a card, made when they are first asked for: the kernels are compiled then, or taken from the cache. `libraries` is
+/// where NVRTC lies, if the user said so. `apart`: three of them, else one for all.
+pub(crate) fn queues(card: u32, libraries: Option<&Path>, apart: bool) -> Result<Queues<Stream>, GpuError> {
+    let queues = kept(card, libraries)?;
+    Ok(if apart { queues.clone() } else { Queues::one(&queues.work) })
+}
+
+fn kept(card: u32, libraries: Option<&Path>) -> Result<&'static Queues<Stream>, GpuError> {
     let mut queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(queue) = queues.get(&card) {
-        return Ok(queue);
+    if let Some(made) = queues.get(&card) {
+        return Ok(made);
     }
     let opened = Card::open(card as usize)?;
     let version = opened.driver().version();
@@ -27,14 +32,16 @@ pub(crate) fn queue(card: u32, libraries: Option<&Path>) -> Result<&'static Stre
     let target = Target::for_card(opened.capability()?, &nvrtc)?;
     let images = cache.map(|cache| ImageCache::new(cache.join("kernels")));
     let image = Image::cached(images.as_ref(), &nvrtc, target, version)?;
-    let queue: &'static Stream = Box::leak(Box::new(opened.with_kernels(image)?.stream()?));
-    queues.insert(card, queue);
-    Ok(queue)
+    let card_with_kernels = opened.with_kernels(image)?;
+    let stream = || card_with_kernels.stream();
+    let made: &'static Queues<Stream> = Box::leak(Box::new(Queues::apart(stream()?, stream()?, stream()?)));
+    queues.insert(card, made);
+    Ok(made)
 }
 
-/// The stream of a queue as sessions take it.
+/// The stream of a queue that [`queues`] gave, as sessions take it.
 #[allow(unsafe_code, reason = "ONNX Runtime keeps the handle")]
-pub(crate) fn user_stream(queue: &'static Stream) -> UserStream {
-    // SAFETY: the queue is never dropped.
+pub(crate) fn user_stream(queue: &Stream) -> UserStream {
+    // SAFETY: a clone of the queue is kept, and never dropped.
     unsafe { UserStream::new(queue.handle()) }
 }

@@ -140,6 +140,9 @@ pub struct GpuSettings {
     pub graphs: bool,
     /// Whether frames pass through the host between the networks, as on devices without kernels of ours.
     pub frames_on_host: bool,
+    /// Whether the VAE's halves have streams of their own beside the U-Net's, where frames stay on the card: encoding of the next
+    /// frame and decoding of the last then go on under the work on this one, as far as that leaves room on the card.
+    pub vae_streams: bool,
     /// A CUDA stream of the caller's, for the networks too.
     pub stream: Option<UserStream>,
 }

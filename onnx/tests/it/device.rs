@@ -4,7 +4,7 @@
 #[path = "../../../kernels/tests/it/host/mod.rs"]
 pub(crate) mod host;
 
-use livediffusion_kernels::gpu::Queue;
+use livediffusion_kernels::gpu::{Queue, Queues};
 use livediffusion_onnx::LoadedPack;
 use livediffusion_pipeline::device::{DeviceEngine, DeviceNetworks, DeviceStream as _, refusal};
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
@@ -21,15 +21,15 @@ pub(crate) const SIZE: Size = Size::new(128, 64);
 /// A device, and how it runs the networks of a pack.
 pub(crate) trait Device {
     type Queue: Queue;
-    fn queue(&self) -> Self::Queue;
+    fn queues(&self) -> Queues<Self::Queue>;
     fn networks(&self, pack: &LoadedPack) -> DeviceNetworks<Self::Queue>;
 }
 
 impl Device for Host {
     type Queue = Self;
 
-    fn queue(&self) -> Self {
-        self.clone()
+    fn queues(&self) -> Queues<Self> {
+        Queues::one(self)
     }
 
     fn networks(&self, pack: &LoadedPack) -> DeviceNetworks<Self> {
@@ -111,7 +111,7 @@ impl<D: Device> Model<D> {
         let networks = self.device.networks(&self.loaded);
         let of = (self.facts.clone(), SIZE);
         let mut device =
-            DeviceEngine::new(self.device.queue(), networks, of, ours.clone(), lanes, Box::new(StoppedClock)).unwrap();
+            DeviceEngine::new(self.device.queues(), networks, of, ours.clone(), lanes, Box::new(StoppedClock)).unwrap();
         let networks = self.loaded.shared.fork();
         let mut engine =
             Engine::new(networks, self.facts.clone(), SIZE, theirs.clone(), Box::new(StoppedClock)).unwrap();

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use livediffusion_kernels::gpu::calls::{self, DevicePicture};
-use livediffusion_kernels::gpu::{DType, GpuError, Overlap, Queue, Tensor, Work};
-use livediffusion_kernels::{Crop, Filter, Normalise, PixelFormat, rgb8_to_chw};
+use livediffusion_kernels::gpu::{DType, GpuError, Overlap, Queue, Queues, Tensor};
+use livediffusion_kernels::rgb8_to_chw;
 
 use super::album::Album;
 use super::batch::DeviceBatch;
 use super::noise::DeviceNoise;
+use super::stages::{Handovers, Stages, once};
 use super::timeline::Timeline;
 use super::{DeviceNetworks, DeviceStream};
 use crate::emit::MAX_FAILED_IN_A_ROW;
@@ -27,7 +27,7 @@ use crate::settings::{Control, Settings};
 use crate::similarity::{Decision, SimilarityFilter};
 use crate::slot::Fate;
 use crate::stats::{Clock, Stage, Stats};
-use crate::stream_batch::{Admission, GuidanceSettings};
+use crate::stream_batch::Admission;
 
 /// Why a stream under these parameters cannot be a [`DeviceEngine`]; `None` if it can.
 pub fn refusal(parameters: &Parameters) -> Option<&'static str> {
@@ -38,7 +38,7 @@ pub fn refusal(parameters: &Parameters) -> Option<&'static str> {
 }
 
 /// A frame, or the lack of one, whose turn comes when those before it have left.
-enum Flight {
+pub(super) enum Flight {
     /// A set of buffers whose picture is this frame's.
     Painted(FrameMeta),
     /// A set of buffers without a picture: the stream batch was not full.
@@ -49,7 +49,7 @@ enum Flight {
 
 /// What comes into the stream with a piece of work.
 #[derive(Clone, Copy)]
-enum Entry {
+pub(super) enum Entry {
     /// The picture that was written into the set's buffer.
     Picture(FrameMeta),
     /// The noise that was written into the set's staging memory.
@@ -57,15 +57,16 @@ enum Entry {
 }
 
 /// What belongs to a set of the overlap's buffers.
-struct Desk<Q: Queue> {
-    timeline: Timeline<Q>,
+pub(super) struct Desk<Q: Queue> {
+    pub(super) timeline: Timeline<Q>,
     /// Pinned: x and x0_ref of a txt2img frame, or the noise of a posterior in the first.
-    staging: Option<[Tensor; 2]>,
+    pub(super) staging: Option<[Tensor; 2]>,
 }
 
 /// A running stream whose latents, noise and tensors are in a device's memory.
 pub struct DeviceEngine<Q: Queue> {
-    queue: Q,
+    queues: Queues<Q>,
+    handovers: Handovers<Q>,
     networks: DeviceNetworks<Q>,
     facts: ModelFacts,
     schedule: NoiseSchedule,
@@ -102,7 +103,7 @@ impl<Q: Queue> DeviceEngine<Q> {
     /// # Errors
     /// A size or a t_index_list that the model cannot do, settings that [`refusal`] names, a device without memory.
     pub fn new(
-        queue: Q,
+        queues: Queues<Q>,
         networks: DeviceNetworks<Q>,
         (facts, size): (ModelFacts, Size),
         control: Control,
@@ -119,14 +120,15 @@ impl<Q: Queue> DeviceEngine<Q> {
         let plan = Arc::new(make_plan(&facts.scheduler, &schedule, parameters)?);
         let (len, bytes) = (shape.len(), 3 * size.pixels());
         let seeded = SeededNoise::blend(&parameters.seed_weights(), plan.len(), len);
-        let noise = Arc::new(DeviceNoise::new(&queue, &seeded, plan.len(), len)?);
+        let noise = Arc::new(DeviceNoise::new(&queues.work, &seeded, plan.len(), len)?);
         let uniform = SeededUniform::new(parameters.seed);
         let admission = Admission { plan, noise: Arc::new(seeded), prompts: Arc::clone(&settings.prompts) };
         let sets = lanes.max(1);
-        let overlap = Overlap::new(&queue, sets, (bytes, bytes))?;
+        let overlap = Overlap::new(&queues, sets, (bytes, bytes))?;
         let desks = (0..sets).map(|_| Desk { timeline: Timeline::new(), staging: None }).collect();
         Ok(Self {
-            queue,
+            handovers: Handovers::new(&queues)?,
+            queues,
             networks,
             facts,
             schedule,
@@ -179,7 +181,7 @@ impl<Q: Queue> DeviceEngine<Q> {
         let is_reseeded = (new.seed, &new.seeds) != (old.seed, &old.seeds);
         if is_reseeded || new.t_index.len() != old.t_index.len() {
             let seeded = SeededNoise::blend(&new.seed_weights(), steps, self.len);
-            self.noise = Arc::new(DeviceNoise::new(&self.queue, &seeded, steps, self.len)?);
+            self.noise = Arc::new(DeviceNoise::new(&self.queues.work, &seeded, steps, self.len)?);
             self.admission.noise = Arc::new(seeded);
         }
         self.admission.prompts = Arc::clone(&self.settings.prompts);
@@ -234,73 +236,27 @@ impl<Q: Queue> DeviceEngine<Q> {
     /// Puts a piece of work on one set of buffers: what enters, a call of the U-Net or several if `ticks`, and the first frame that
     /// is ready then, if it is the next to leave.
     fn submit(&mut self, entry: Option<Entry>, ticks: bool) -> Result<(), EngineError> {
-        let Self { overlap, networks, batch, desks, admission, noise, sampled, stats, settings, flights, .. } = self;
-        let (len, size, parameters) = (self.len, self.size, &settings.parameters);
-        let guidance = GuidanceSettings { cfg: parameters.cfg, scale: parameters.guidance, delta: parameters.delta };
-        let mut flight = Flight::Nothing;
-        let work = |work: Work<'_, Q>| -> Result<(), EngineError> {
-            let Work { queue, set, frame, picture, broken } = work;
-            let Desk { timeline, staging } = &mut desks[set];
-            timeline.begin(queue)?;
-            match (entry, &staging) {
-                (Some(Entry::Picture(meta)), _) => {
-                    let encoder = networks.encoder.as_mut().ok_or(EngineError::NoEncoder)?;
-                    let sides = (size.width, size.height);
-                    let plane = frame.view();
-                    let of = DevicePicture {
-                        format: PixelFormat::Rgb8,
-                        size: sides,
-                        plane,
-                        stride: 3 * size.width,
-                        chroma: None,
-                    };
-                    let (all, normal) = (Crop::all(sides), Normalise::SIGNED);
-                    calls::picture_to_chw(queue, &of, all, Filter::Area, normal, sides, encoder.picture())?;
-                    timeline.end(queue, Stage::Preprocess)?;
-                    encoder.run(queue)?;
-                    timeline.end(queue, Stage::Encode)?;
-                    let given = encoder.given()?;
-                    let staged = staging.as_ref().filter(|_| parameters.vae_sample);
-                    if let (Some(log_variance), Some([staged, _])) = (given.log_variance, staged) {
-                        let [z, sample] = once(sampled, || queue.zeros(DType::F32, &[len]))?;
-                        queue.upload(staged, z.view_mut())?;
-                        calls::posterior(queue, given.mean, log_variance, z.view(), sample.view_mut())?;
-                        batch.admit(queue, meta, (admission, noise), sample.view(), given.affine)?;
-                    } else {
-                        batch.admit(queue, meta, (admission, noise), given.mean, given.affine)?;
-                    }
-                }
-                (Some(Entry::Noise(meta)), Some(staged)) => {
-                    batch.admit_noise(queue, meta, (admission, noise), staged)?;
-                }
-                _ => {}
-            }
-            if ticks {
-                batch.tick(queue, &mut *networks.denoiser, guidance, timeline, stats)?;
-                while !parameters.stream_batch && batch.has_unready() {
-                    batch.tick(queue, &mut *networks.denoiser, guidance, timeline, stats)?;
-                }
-            }
-            while let Some((meta, Fate::Skipped | Fate::Failed)) = batch.front() {
-                batch.leave(|_| Ok::<(), GpuError>(()))?;
-                flights.push_back(Flight::Repeat(meta));
-            }
-            if let Some((meta, Fate::Painted)) = batch.front() {
-                let decoder = &mut *networks.decoder;
-                let affine = decoder.affine();
-                batch.leave(|slot| calls::unscale(queue, affine, slot.x.view(), decoder.latent()))?;
-                timeline.end(queue, Stage::Advance)?;
-                decoder.run(queue)?;
-                timeline.end(queue, Stage::Decode)?;
-                calls::chw_to_rgb8(queue, decoder.picture(), picture.view_mut(), Some(broken.view_mut()))?;
-                timeline.end(queue, Stage::Postprocess)?;
-                flight = Flight::Painted(meta);
-            }
-            Ok(())
+        let Self { overlap, networks, batch, desks, handovers, admission, noise, sampled, stats, settings, .. } = self;
+        let mut stages = Stages {
+            networks,
+            batch,
+            desks,
+            handovers,
+            of: (admission, noise),
+            sampled,
+            stats,
+            parameters: &settings.parameters,
+            flights: &mut self.flights,
+            size: self.size,
+            len: self.len,
+            entry,
+            ticks,
+            leaving: Flight::Nothing,
         };
-        let submitted = overlap.submit(work)?;
+        let submitted = overlap.submit(|work| stages.put(work))?;
         debug_assert!(submitted, "room was made");
-        self.flights.push_back(flight);
+        let leaving = stages.leaving;
+        self.flights.push_back(leaving);
         Ok(())
     }
 
@@ -349,21 +305,9 @@ impl<Q: Queue> DeviceEngine<Q> {
 
     /// The staging memory of the set that comes next.
     fn staging(&mut self) -> Result<&mut [Tensor; 2], EngineError> {
-        let (number, queue, len) = (self.overlap.next_in(), &self.queue, self.len);
+        let (number, queue, len) = (self.overlap.next_in(), &self.queues.work, self.len);
         Ok(once(&mut self.desks[number].staging, || queue.pinned(DType::F32, &[len]))?)
     }
-}
-
-/// Two of a kind, made when they are first asked for.
-fn once(
-    place: &mut Option<[Tensor; 2]>,
-    make: impl Fn() -> Result<Tensor, GpuError>,
-) -> Result<&mut [Tensor; 2], GpuError> {
-    let made = match place.take() {
-        Some(made) => made,
-        None => [make()?, make()?],
-    };
-    Ok(place.insert(made))
 }
 
 impl<Q: Queue> DeviceStream for DeviceEngine<Q> {
@@ -380,7 +324,7 @@ impl<Q: Queue> DeviceStream for DeviceEngine<Q> {
         let decision = self.decide(picture);
         self.stats.frames_skipped += u64::from(decision.skip);
         if decision.skip {
-            self.batch.admit_without_work(&self.queue, meta, (&self.admission, &self.noise))?;
+            self.batch.admit_without_work(&self.queues.work, meta, (&self.admission, &self.noise))?;
             self.work(None)?;
         } else {
             self.make_room()?;

@@ -10,6 +10,7 @@ mod album;
 mod batch;
 mod engine;
 mod noise;
+mod stages;
 mod timeline;
 
 pub use engine::{DeviceEngine, refusal};

@@ -9,7 +9,7 @@ use crate::stats::{Stage, Stats};
 /// Marks between the stages of a frame on its way. Made when they are first needed and used again.
 pub(super) struct Timeline<Q: Queue> {
     marks: Vec<Q::Mark>,
-    /// The stage that ends at the mark of the same place; `None` at the first.
+    /// The stage that ends at the mark of the same place, having begun at the one before; `None` at the first of a queue.
     stages: Vec<Option<Stage>>,
 }
 
@@ -19,8 +19,12 @@ impl<Q: Queue> Timeline<Q> {
     }
 
     /// A new frame begins.
-    pub(super) fn begin(&mut self, queue: &Q) -> Result<(), GpuError> {
+    pub(super) fn begin(&mut self) {
         self.stages.clear();
+    }
+
+    /// The first stage in this queue begins here.
+    pub(super) fn start(&mut self, queue: &Q) -> Result<(), GpuError> {
         self.mark(queue, None)
     }
 

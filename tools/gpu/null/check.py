@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Reads what a stream asked of a CUDA that does nothing, and tells whether a frame is as it should be.
 
-    check.py TRACE --frame BYTES [--graphs N] [--allow CALL]...
+    check.py TRACE --frame BYTES [--graphs N] [--streams N] [--allow CALL]...
 
 Looked at is what lies between the uploads of two frames, once everything is warm: one copy of a frame to the card, one of a picture
-and of its flag from it, all of it in one stream but for those, nothing waited for but a picture, nothing allocated, and nothing of
+and of its flag from it, all else in one stream (or as many as told), nothing waited for but a picture, nothing allocated, and nothing of
 ONNX Runtime's copied. With --graphs each network is one launch of a graph.
 """
 
@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("trace")
     parser.add_argument("--frame", type=int, required=True)
     parser.add_argument("--graphs", type=int)
+    parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--allow", action="append", default=[])
     asked = parser.parse_args()
     all_lines = lines(asked.trace)
@@ -53,7 +54,7 @@ def main() -> int:
         if up != [asked.frame] or sorted(down) != [4, asked.frame]:
             wrong.append(f"copies of {up} bytes to the card and {down} from it")
         work = {stream for call, _, stream in frame if call in WITHIN or "_" in call and call.islower()}
-        if len(work) != 1:
+        if len(work) != asked.streams:
             wrong.append(f"work in {len(work)} streams: {sorted(work)}")
         for call in sorted(count):
             ours = call in OURS or call == "cuMemcpyDtoDAsync" or not call.startswith("cu")

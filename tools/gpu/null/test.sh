@@ -80,6 +80,8 @@ goldens=$root/assets/goldens/models
 check "default pack" "$root/models/default" -- --steps 1 --cfg none
 check "default pack, four steps, full guidance" "$root/models/default" -- --steps 4 --cfg full
 check "default pack, CUDA graphs" "$root/models/default" --graphs 3 -- --steps 1 --cfg none --cuda-graph
+check "default pack, VAE apart" "$root/models/default" --streams 3 -- --steps 1 --cfg none --vae-streams
+check "default pack, VAE apart, CUDA graphs" "$root/models/default" --streams 3 --graphs 3 -- --steps 2 --cfg self --vae-streams --cuda-graph
 for model in tiny-sd15 tiny-sd15-kl tiny-sdturbo tiny-sdxlturbo; do
     check "$model" "$goldens/$model" -- --steps 1 --cfg none
     check "$model, CUDA graphs" "$goldens/$model" --graphs 3 -- --steps 2 --cfg self --cuda-graph
