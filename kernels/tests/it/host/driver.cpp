@@ -46,7 +46,7 @@ enum EventFlag { BLOCKING = 1, NO_TIMING = 2 };
 
 // One that the pinned NVRTC makes machine code for.
 const int CAPABILITY[2] = {8, 9};
-const size_t ALL_MEMORY = size_t(1) << 30;
+const size_t ALL_MEMORY = size_t(16) << 30;
 const size_t PAGE = 4096;
 
 typedef unsigned long long Address;
