@@ -167,6 +167,7 @@ pub(crate) fn painter_of(
     size: Size,
     control: Control,
 ) -> Result<Painter, EngineError> {
+    shared.admit(size)?;
     let clock = MonotonicClock::start();
     if let Some(painter) = on_card(shared, 1, facts, size, &control)? {
         return Ok(painter);
@@ -188,6 +189,7 @@ fn painter_with(
     size: Size,
     control: Control,
 ) -> Result<Painter, EngineError> {
+    shared.admit(size)?;
     if let Some(painter) = on_card(shared, lanes, facts, size, &control)? {
         return Ok(painter);
     }

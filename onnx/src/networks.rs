@@ -16,7 +16,9 @@ use crate::device;
 use crate::error::OnnxError;
 use crate::memory;
 use crate::pack::{Pack, PartName};
-use crate::provider::{Chosen, GpuSettings, Precision, Provider, ProviderChoice, SessionSettings, choose_provider};
+use crate::provider::{
+    Chosen, Extent, GpuSettings, Precision, Provider, ProviderChoice, SessionSettings, choose_provider,
+};
 use crate::runtime::Runtime;
 use crate::text::OnnxText;
 use crate::timestep::Timesteps;
@@ -40,9 +42,19 @@ pub struct SharedNetworks {
     next: AtomicUsize,
     /// The card's queues, where frames stay on a card.
     queues: Option<Queues<Stream>>,
+    /// What the sessions were built for, where that is all that they take.
+    profile: Option<Extent>,
 }
 
 impl SharedNetworks {
+    /// Whether a stream may have pictures of that size.
+    ///
+    /// # Errors
+    /// A size that TensorRT's engines were not built for, with what to do.
+    pub fn admit(&self, size: Size) -> Result<(), ModelError> {
+        self.profile.as_ref().map_or(Ok(()), |profile| profile.admit(size))
+    }
+
     /// Networks for one more stream or lane: the same weights, tensors of their own. Forks may run at once, on as many
     /// threads as [`SessionSettings::lanes`] says without waiting for each other.
     pub fn fork(&self) -> Networks {
@@ -165,7 +177,8 @@ pub fn load_networks_on(
     });
     let (copies, text) = (copies?, SharedText::new(Box::new(text?)));
     let timesteps = copies[0].denoiser.timesteps();
-    let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0), queues });
+    let profile = settings.extent.filter(|_| chosen.provider == Provider::TensorRt);
+    let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0), queues, profile });
     let networks = shared.fork();
     let Chosen { provider, precision, why } = chosen;
     Ok(LoadedPack { networks, shared, lanes, text, provider, precision, why, timesteps })

@@ -6,6 +6,9 @@
 
 use std::fmt::Write as _;
 
+use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::model::ModelError;
+
 use crate::graph::{Dim, TensorInfo};
 
 /// What calls of a session are like, at most.
@@ -29,6 +32,30 @@ pub struct Extent {
 
 /// Sides down to which pictures may be shrunk while a session runs.
 const SMALLEST: usize = 256;
+
+impl Extent {
+    /// The shortest and the longest that a side of that many pixels may come to be.
+    fn sides(&self, pixels: usize) -> [usize; 2] {
+        [pixels.min(SMALLEST), pixels.max(self.most_side)]
+    }
+
+    /// Whether pictures of that size are within the profile.
+    ///
+    /// # Errors
+    /// If not: what the profile takes, and what to do.
+    pub(crate) fn admit(&self, size: Size) -> Result<(), ModelError> {
+        let (wide, tall) = (self.sides(self.width), self.sides(self.height));
+        let is_within = |side: usize, [least, most]: [usize; 2]| (least..=most).contains(&side);
+        if is_within(size.width, wide) && is_within(size.height, tall) {
+            return Ok(());
+        }
+        let [[least_wide, wide], [least_tall, tall]] = [wide, tall];
+        let what = format!(
+            "TensorRT's engines are for pictures from {least_wide}x{least_tall} to {wide}x{tall}, and not for {size}"
+        );
+        Err(ModelError::new(what).with_hint(format!("start again with --size {size}: engines for it are built then")))
+    }
+}
 
 /// Which tensor of a network an input is; what its sides mean follows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,8 +115,10 @@ pub(crate) fn profile(inputs: &[&TensorInfo], extent: &Extent) -> Option<[String
 /// Smallest, usual and largest length of a dynamic side.
 fn range(kind: Kind, axis: usize, extent: &Extent) -> Option<[usize; 3]> {
     let rows = [1, extent.rows.max(1), extent.most_rows.max(extent.rows).max(1)];
-    let side =
-        |pixels: usize, unit: usize| [pixels.min(SMALLEST) / unit, pixels / unit, pixels.max(extent.most_side) / unit];
+    let side = |pixels: usize, unit: usize| {
+        let [least, most] = extent.sides(pixels);
+        [least / unit, pixels / unit, most / unit]
+    };
     match (kind, axis) {
         (_, 0) => Some(rows),
         (Kind::Picture, 2) => Some(side(extent.height, 1)),
@@ -137,6 +166,22 @@ mod tests {
         let small = Extent { width: 128, height: 256, rows: 1, most_rows: 1, ..EXTENT };
         let shapes = profile(&[&picture], &small).unwrap();
         assert_eq!(shapes, ["sample:1x3x256x128"; 3]);
+    }
+
+    #[test]
+    fn a_size_outside_of_the_profile_is_refused_with_what_to_do() {
+        let extent = Extent { width: 512, height: 320, most_side: 1024, ..EXTENT };
+        for (width, height) in [(512, 320), (256, 256), (1024, 1024)] {
+            extent.admit(Size::new(width, height)).unwrap();
+        }
+        for (width, height) in [(1280, 720), (512, 128), (1032, 512)] {
+            let size = Size::new(width, height);
+            let error = extent.admit(size).unwrap_err();
+            assert!(error.what.contains("from 256x256 to 1024x1024"), "{error}");
+            assert!(error.hint.unwrap().contains(&format!("--size {size}")));
+        }
+        // What a session begins with is always within.
+        Extent { width: 1280, height: 128, ..extent }.admit(Size::new(1280, 128)).unwrap();
     }
 
     #[test]
