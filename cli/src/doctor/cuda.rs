@@ -9,8 +9,8 @@ use livediffusion_onnx::user_cache;
 use super::{Check, Verdict};
 
 pub(super) fn checks(cuda_lib_dir: Option<&Path>, checks: &mut Vec<Check>) {
-    checks.push(kernel_module());
     let driver = Driver::find();
+    checks.push(kernel_module(driver.is_ok()));
     let devices = driver.as_ref().map_or(0, |driver| driver.devices());
     if let Err(error) = &driver {
         checks.push(absent("CUDA", error));
@@ -31,8 +31,9 @@ pub(super) fn checks(cuda_lib_dir: Option<&Path>, checks: &mut Vec<Check>) {
     }
 }
 
-/// The driver as the kernel tells it: no library is needed to ask.
-fn kernel_module() -> Check {
+/// The driver as the kernel tells it: no library is needed to ask. Where the driver is another system's, as under WSL, only its library
+/// tells.
+fn kernel_module(has_library: bool) -> Check {
     let version = std::fs::read_to_string("/proc/driver/nvidia/version");
     let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
     match version {
@@ -40,6 +41,7 @@ fn kernel_module() -> Check {
             let line = version.lines().next().unwrap_or_default().trim().to_owned();
             Check::new("NVIDIA driver", Verdict::Good, format!("{gpus} GPU: {line}"))
         }
+        Err(_) if has_library => Check::new("NVIDIA driver", Verdict::Good, "told of by its library alone"),
         Err(_) => Check::new("NVIDIA driver", Verdict::Absent, "not loaded; the CPU is used"),
     }
 }
