@@ -17,7 +17,7 @@ setup: ## install the Debian packages and the ONNX Runtime library
 setup-cuda: ## fetch ONNX Runtime for NVIDIA cards and CUDA into the user's cache (2 GB): CUDA=12 or CUDA=13
 	@tools/setup/cuda.sh $(or $(CUDA),12)
 
-setup-webgpu: ## fetch ONNX Runtime's WebGPU plug-in into the user's cache (40 MB), for --provider webgpu
+setup-webgpu: ## fetch ONNX Runtime's WebGPU plug-in into the user's cache (35 MB), for --provider webgpu
 	@tools/setup/webgpu.sh
 
 build: setup ## build the binary

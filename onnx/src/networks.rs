@@ -20,6 +20,7 @@ use crate::provider::{
     Chosen, Extent, GpuSettings, Precision, Provider, ProviderChoice, SessionSettings, choose_provider,
 };
 use crate::runtime::Runtime;
+use crate::session::Network;
 use crate::text::OnnxText;
 use crate::timestep::Timesteps;
 use crate::unet::OnnxUnet;
@@ -77,6 +78,13 @@ impl SharedNetworks {
         device::networks((encoder.as_ref(), denoiser, decoder), queue, size)
     }
 
+    /// Whether all networks are captured as CUDA graphs.
+    pub fn captures(&self) -> bool {
+        let Copy { encoder, denoiser, decoder } = &self.copies[0];
+        let vae = [encoder.as_ref().map(|encoder| encoder.parts().0), Some(decoder.parts().0)];
+        denoiser.parts().0.captures() && vae.into_iter().flatten().all(Network::captures)
+    }
+
     /// The queues of the card that the sessions put their work into; `None` where they run on no card, or frames pass through the
     /// host there.
     pub fn queues(&self) -> Option<&Queues<Stream>> {
@@ -100,6 +108,21 @@ fn queues(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> 
             tracing::warn!(hint, "frames pass through the host between the networks: {error}");
         })
         .ok()
+}
+
+/// Warns of switches that do nothing here.
+fn say_what_has_no_effect(runtime: &Runtime, queues: Option<&Queues<Stream>>, provider: Provider, gpu: &GpuSettings) {
+    if gpu.vae_streams && queues.is_none() {
+        tracing::warn!("--vae-streams has no effect: frames do not stay on a card");
+    }
+    if gpu.graphs && provider != Provider::Cuda {
+        tracing::warn!("--cuda-graph has no effect on {provider}");
+    } else if gpu.graphs && runtime.is_before(1, 27) {
+        let version = runtime.version();
+        tracing::warn!(
+            "ONNX Runtime {version} waits for every CUDA graph, so that frames do not overlap: `make setup-cuda CUDA=13` has one that does not"
+        );
+    }
 }
 
 /// The networks of a pack, ready to run.
@@ -143,6 +166,7 @@ pub fn load_networks_on(
     let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
     let on_device = chosen.provider.is_on_device(settings.openvino);
     let queues = queues(runtime, chosen.provider, settings);
+    say_what_has_no_effect(runtime, queues.as_ref(), chosen.provider, &settings.gpu);
     let lanes = match (&queues, on_device) {
         (Some(_), _) => settings.lanes.clamp(1, ON_CARD),
         (None, true) => 1,

@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(find((None, ProviderChoice::Auto), env, &driver(11_080)).unwrap().as_ref(), Some(&newest));
         // WebGPU takes what is there until it has a library of its own, which nothing else takes.
         assert_eq!(find((None, WEBGPU), env, &driver(13_000)).unwrap().as_ref(), Some(&newest));
-        let webgpu = cache.path().join("ort/webgpu-1.32.0/libonnxruntime.so.1.32.0");
+        let webgpu = cache.path().join("ort/webgpu-1.32.0-0.4.0/libonnxruntime.so.1.32.0");
         touch(&webgpu);
         assert_eq!(find((None, WEBGPU), env, &driver(13_000)).unwrap(), Some(webgpu));
         assert_eq!(find((None, ProviderChoice::Auto), env, &|| None).unwrap(), Some(newest));

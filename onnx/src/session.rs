@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
@@ -51,6 +52,8 @@ pub(crate) struct Network {
     options: Option<Arc<RunOptions>>,
     /// Whether ONNX Runtime keeps memory for every call that it is told not to wait for.
     keeps_staging: bool,
+    /// CUDA graphs that calls of it and of its forks were given.
+    graphs: Arc<AtomicU32>,
     calls: u64,
 }
 
@@ -170,6 +173,7 @@ impl Network {
         let keeps_staging = on_cuda && runtime.is_before(1, 27);
         Ok(Self {
             keeps_staging,
+            graphs: Arc::default(),
             label,
             session,
             inputs,
@@ -190,8 +194,21 @@ impl Network {
             shapes: Vec::with_capacity(MAX_SHAPES),
             options: self.options.clone(),
             keeps_staging: self.keeps_staging,
+            graphs: Arc::clone(&self.graphs),
             calls: 0,
         }
+    }
+
+    /// Whether there may be one more CUDA graph of this session. Says once if there may not.
+    pub(crate) fn takes_graph(&self, most: u32) -> bool {
+        let before = self.graphs.fetch_add(1, Ordering::Relaxed);
+        if before == most {
+            tracing::warn!(
+                "the {} has {most} CUDA graphs, which is as many as it gets: further calls run without",
+                self.label
+            );
+        }
+        before < most
     }
 
     /// Whether a call now and then has to be waited for: ONNX Runtime before 1.27 frees the pinned memory through which it hands lists

@@ -269,7 +269,8 @@ if wanted bench || wanted roofline; then
                     apart)
                         wanted bench || continue
                         arguments="$bench --vae-streams"
-                        [ "$provider" != cuda ] || arguments="$arguments --cuda-graph"
+                        # ONNX Runtime for CUDA 12 waits for every graph.
+                        [ "$provider-$cuda" != cuda-13 ] || arguments="$arguments --cuda-graph"
                         [ "$provider" != cpu ] || continue
                         ;;
                     roofline) wanted roofline || continue && command=roofline ;;

@@ -4,6 +4,7 @@ use livediffusion_bench::frames::{Source, Subject};
 use livediffusion_bench::nvml::GpuMeter;
 use livediffusion_bench::record::Figure;
 use livediffusion_bench::summary::{Spread, Times};
+use livediffusion_kernels::gpu::Queues;
 use livediffusion_onnx::{Provider, ProviderChoice};
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::engine::Engine;
@@ -121,8 +122,11 @@ fn case(
     let (clock, frames) = (setup.clock, usize::from(args.frames));
     // A stream batch that is not full is quicker, and the first calls build what later ones find.
     subject.run(source, steps + 1, &clock)?;
-    let graphs = if args.model.cuda_graph { ", CUDA graphs" } else { "" };
-    let streams = if args.model.vae_streams { ", VAE apart" } else { "" };
+    // What runs, not what was asked for.
+    let shared = &setup.session.loaded.shared;
+    let graphs = if shared.captures() { ", CUDA graphs" } else { "" };
+    let apart = shared.queues().is_some_and(Queues::is_apart) && subject.painter().lanes() > 1;
+    let streams = if apart { ", VAE apart" } else { "" };
     let name = format!("N={steps} {}{graphs}{streams}", cfg_name(cfg));
     let (mut fps, mut times) = (Vec::new(), Vec::new());
     let (before, energy) = (spent(&subject), joules(meter));
@@ -144,7 +148,7 @@ fn case(
     }
     let whole = after[NETWORKS.len()] - before[NETWORKS.len()];
     let outside = 1.0 - inside / whole;
-    figures.push(if args.model.vae_streams {
+    figures.push(if apart {
         Figure::absent(&name, "outside the networks", "ratio", "the networks run beside each other")
     } else {
         Figure::value(&name, "outside the networks", "ratio", outside).note("of the engine's time")

@@ -10,6 +10,7 @@ use livediffusion_io::{NewestSender, Received, newest};
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::{FrameMeta, PictureView};
+use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock, STAGES};
 use serde_json::{Value, json};
 
@@ -129,10 +130,15 @@ pub(super) fn live(
         painter.step(FrameMeta { id, ..FrameMeta::default() }, PictureView::packed(setup.size, &pictures[0]))?;
     }
     painter.flush()?;
-    // A stream of its own for what is measured: its statistics begin here.
-    let facts = setup.session.open.facts.clone();
-    let networks = painter.into_networks().pop().ok_or_else(|| Failure::new(RUNNING, "a stream without networks"))?;
-    let mut engine = Engine::new(networks, facts, setup.size, control.clone(), Box::new(setup.clock))?;
+    // A stream of its own for what is measured: its statistics begin here. On a card the tensors are the stream's, which goes on.
+    let mut engine = if matches!(painter, Painter::Device(_)) {
+        painter
+    } else {
+        let (facts, clock) = (setup.session.open.facts.clone(), Box::new(setup.clock));
+        let networks =
+            painter.into_networks().pop().ok_or_else(|| Failure::new(RUNNING, "a stream without networks"))?;
+        Painter::Whole(Engine::new(networks, facts, setup.size, control.clone(), clock)?)
+    };
     let mut lives = Lives::default();
     let mut captured = std::collections::VecDeque::new();
     let mut copy = vec![0; 3 * setup.size.pixels()];

@@ -6,8 +6,6 @@ use livediffusion_bench::record::Figure;
 use livediffusion_bench::rounds::{Variant, alternate, ratios};
 use livediffusion_bench::summary::Spread;
 use livediffusion_pipeline::Control;
-use livediffusion_pipeline::engine::Engine;
-use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
 use serde_json::json;
 
@@ -16,6 +14,7 @@ use super::clips::patterns;
 use super::findings::Findings;
 use super::setup::{Setup, all_cores};
 use crate::failure::{Failure, Outcome, RUNNING};
+use crate::session::painter_of;
 use crate::units::round;
 
 pub(crate) fn command(args: &ScalingArgs) -> Outcome<()> {
@@ -33,9 +32,9 @@ pub(crate) fn command(args: &ScalingArgs) -> Outcome<()> {
         let before = resident_mb();
         let mut subjects = Vec::new();
         for _ in 0..streams {
-            let (networks, facts) = (session.loaded.shared.fork(), session.open.facts.clone());
-            let engine = Engine::new(networks, facts, size, Control::new(settings.clone()), Box::new(clock))?;
-            subjects.push(Subject::new(Painter::Whole(engine), size));
+            let control = Control::new(settings.clone());
+            let painter = painter_of(&session.loaded.shared, &session.open.facts, size, control)?;
+            subjects.push(Subject::new(painter, size));
         }
         // Tensors are made at the first frames.
         together(&mut subjects, &pictures, settings.parameters.t_index.len() + 1, clock)?;

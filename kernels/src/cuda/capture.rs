@@ -11,7 +11,8 @@ static CAPTURE: RwLock<()> = RwLock::new(());
 #[derive(Debug)]
 pub struct Capturing(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>);
 
-/// Held during each call of the driver, or of ONNX Runtime's providers for NVIDIA cards. It must not be taken twice by one thread.
+/// Held while the driver is asked to allocate, free, copy, launch, record or wait, and during each call of ONNX Runtime's providers for
+/// NVIDIA cards. It must not be taken twice by one thread: the second would wait for whoever waits to be alone.
 #[derive(Debug)]
 pub struct NotCapturing(#[allow(dead_code, reason = "held, not read")] RwLockReadGuard<'static, ()>);
 

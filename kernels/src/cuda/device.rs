@@ -61,6 +61,7 @@ impl Card {
 
     /// Bytes of its memory that are free, and all.
     pub fn memory(&self) -> Result<(u64, u64), GpuError> {
+        let _call = NotCapturing::wait();
         let (free, all) = self.context.mem_get_info().map_err(|e| error("asking for free memory", e))?;
         Ok((free as u64, all as u64))
     }

@@ -22,15 +22,19 @@ impl DeviceMemory {
         let _call = NotCapturing::wait();
         context.bind_to_thread().map_err(|e| error("taking the context", e))?;
         let bytes = bytes.max(1);
-        // SAFETY: allocating has no precondition but a current context; the result is freed in `drop` alone.
+        // SAFETY: allocating has no precondition but a current context; the result is freed below, or in `drop` alone.
         let address =
             unsafe { result::malloc_sync(bytes) }.map_err(|e| error(&format!("allocating {bytes} bytes"), e))?;
-        let memory = Self { context: Arc::clone(context), address };
         // SAFETY: the memory was made just now, of that many bytes.
-        unsafe { result::memset_d8_sync(address, 0, bytes) }.map_err(|e| error("clearing memory", e))?;
+        let cleared = unsafe { result::memset_d8_sync(address, 0, bytes) };
         // In spite of its name it may return early, and streams of their own do not wait for it.
-        context.synchronize().map_err(|e| error("clearing memory", e))?;
-        Ok(memory)
+        if let Err(e) = cleared.and_then(|()| context.synchronize()) {
+            // Not by `drop`, which would wait for its turn while this holds it.
+            // SAFETY: nobody knows the address yet.
+            let _ = unsafe { result::free_sync(address) };
+            return Err(error("clearing memory", e));
+        }
+        Ok(Self { context: Arc::clone(context), address })
     }
 
     pub(crate) fn address(&self) -> u64 {

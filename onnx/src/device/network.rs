@@ -25,9 +25,17 @@ pub(super) struct Call {
     /// For the call that is waited for, where there has to be one.
     waiting: Option<RunOptions>,
     calls: u32,
+    captures: bool,
     /// The thread that captured the call as a CUDA graph: ONNX Runtime has a graph of its own for each.
     captured_by: Option<ThreadId>,
 }
+
+/// Graphs of a network at most. ONNX Runtime frees them with the session, and each keeps the memory that it was captured with: new
+/// visitors, sizes and numbers of rows must not fill the card. A stream of four steps has eight, for each size.
+const MOST_GRAPHS: u32 = 64;
+
+/// What a call is told that is not to be captured.
+const NOT_CAPTURED: i32 = -1;
 
 /// The number of a CUDA graph. None is given twice in a process: a session launches what it captured under a number, on the memory that
 /// it was captured with, whatever a later call under it brings.
@@ -54,12 +62,14 @@ impl Call {
             // SAFETY: the caller's word is what is asked for.
             unsafe { Bridge::over(tensor, dims) }.map_err(|e| run_error(label, "making a tensor", &e))
         };
+        let captures = network.captures() && network.takes_graph(MOST_GRAPHS);
         let options = || -> ort::Result<RunOptions> {
             let mut options = RunOptions::new()?;
             // Who wants the result waits for it; the next kernel is behind it anyway.
             options.disable_device_sync()?;
             if network.captures() {
-                options.set("gpu_graph_id", next_graph().to_string())?;
+                let number = if captures { next_graph() } else { NOT_CAPTURED };
+                options.set("gpu_graph_id", number.to_string())?;
             }
             Ok(options)
         };
@@ -70,6 +80,7 @@ impl Call {
             options: options().map_err(|e| run_error(label, "making options", &e))?,
             waiting: waiting.map_err(|e| run_error(label, "making options", &e))?,
             calls: 0,
+            captures,
             captured_by: None,
         })
     }
@@ -86,7 +97,7 @@ impl Call {
         let output_names = [outputs.first().map_or(ptr::null(), |port| port.name.as_ptr())];
         let mut output = [self.output.ptr_mut()];
         let this = thread::current().id();
-        let captures = network.captures() && self.captured_by != Some(this);
+        let captures = self.captures && self.captured_by != Some(this);
         self.calls = self.calls.wrapping_add(1);
         let waits = self.waiting.as_ref().filter(|_| self.calls.is_multiple_of(WAITED_FOR));
         let options = waits.unwrap_or(&self.options);
@@ -107,7 +118,7 @@ impl Call {
         };
         // SAFETY: `status` was returned just now and is owned by nobody else.
         unsafe { ort::Error::result_from_status(status) }.map_err(|e| run_error(network.label(), "running", &e))?;
-        self.captured_by = network.captures().then_some(this);
+        self.captured_by = self.captures.then_some(this);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::proto::{NodeProto, TensorProto};
-use super::{Change, Dim, Graph, GraphError, Part, rewrite};
+use super::{Change, DType, Dim, Graph, GraphError, Part, rewrite};
 
 /// Longest list of integers that is followed: shapes have a handful.
 const LONGEST: usize = 16;
@@ -67,7 +67,7 @@ fn known_casts(graph: &Graph) -> HashMap<&str, Ints> {
         if let Some(ints) = known.ints_of(node) {
             if node.op_type == "Cast" && is_float(node) {
                 // Above 2²⁴ an f32 would be another number; no side is that large.
-                let small = |value: &Option<i64>| value.is_some_and(|value| value.abs() < 1 << 24);
+                let small = |value: &Option<i64>| value.is_some_and(|value| value.unsigned_abs() < 1 << 24);
                 if ints.values.iter().all(small) {
                     casts.insert(output, ints);
                 }
@@ -104,7 +104,7 @@ impl<'a> Known<'a> {
         }
         for (name, weight) in &graph.weights {
             known.sides.insert(name, weight.dims.iter().copied().map(Some).collect());
-            let ints = weight.ints.as_ref().map(|values| Ints {
+            let ints = weight.ints.as_ref().filter(|_| weight.dims.len() <= 1).map(|values| Ints {
                 values: values.iter().copied().map(Some).collect(),
                 is_scalar: weight.dims.is_empty(),
             });
@@ -119,7 +119,7 @@ impl<'a> Known<'a> {
         let list = |values: Vec<Option<i64>>| Ints { values, is_scalar: false };
         let made = match node.op_type.as_str() {
             "Constant" => {
-                let tensor = node.option("value")?.t?;
+                let tensor = node.option("value")?.t.filter(|tensor| tensor.dims.len() <= 1)?;
                 let values = tensor.to_i64()?.into_iter().map(Some).collect();
                 Ints { values, is_scalar: tensor.dims.is_empty() }
             }
@@ -145,9 +145,14 @@ impl<'a> Known<'a> {
                 }
                 list(part(&input(0)?.values, only(1)?, only(2)?)?)
             }
-            "Unsqueeze" if input(0)?.is_scalar => list(input(0)?.values.clone()),
+            // The axis is 0, since there is no other.
+            "Unsqueeze" if input(0)?.is_scalar && input(1).is_none_or(|axes| axes.values.len() == 1) => {
+                list(input(0)?.values.clone())
+            }
             "Squeeze" if input(0)?.values.len() == 1 => Ints { is_scalar: true, ..input(0)?.clone() },
-            "Identity" | "Cast" => input(0)?.clone(),
+            "Identity" => input(0)?.clone(),
+            // To 64 bits; others would be other numbers, or numbers that are reckoned with in another way.
+            "Cast" if is_float(node) || node.option("to")?.i == i64::from(DType::I64.to_onnx()) => input(0)?.clone(),
             "Concat" => {
                 let all = (0..node.input.len()).map(input).collect::<Option<Vec<_>>>()?;
                 list(all.iter().flat_map(|ints| ints.values.iter().copied()).collect())
@@ -223,11 +228,7 @@ impl<'a> Known<'a> {
                 Some(vec![None, *weight.get(usize::from(!transposed))?])
             }
             // What is cut off or put side by side: as many sides, of which those are known that nothing happens to.
-            "Slice" => Some(vec![None; input(0)?.len()]),
-            "Resize" => {
-                let from = input(0)?;
-                Some((0..from.len()).map(|axis| from[axis].filter(|_| axis < 2)).collect())
-            }
+            "Slice" | "Resize" => Some(vec![None; input(0)?.len()]),
             "Concat" => {
                 let all = (0..node.input.len()).map(input).collect::<Option<Vec<_>>>()?;
                 let rank = all.first()?.len();
@@ -237,7 +238,11 @@ impl<'a> Known<'a> {
                 }
                 let side = |at: usize| {
                     let sides = all.iter().map(|sides| sides[at]);
-                    if at == axis { sides.sum() } else { sides.flatten().next() }
+                    if at == axis {
+                        sides.into_iter().try_fold(0_i64, |sum, side| sum.checked_add(side?))
+                    } else {
+                        sides.flatten().next()
+                    }
                 };
                 Some((0..rank).map(side).collect())
             }
@@ -330,6 +335,49 @@ mod tests {
         // Once is enough.
         assert!(!has_known_sides(&Graph::from_bytes(&attention("width")).unwrap()));
         assert_eq!(fold_known_sides(&attention("width")).unwrap(), None);
+    }
+
+    /// What is made of `nodes`, whose last gives `y`.
+    fn known(mut nodes: Vec<NodeProto>) -> Option<Vec<Option<i64>>> {
+        nodes.push(NodeProto::new("Cast", &["y"], &["z"]).with_int("to", 1));
+        let input = ValueInfoProto::tensor("x", 1, &["rows", "4", "height", "2"]);
+        let model = ModelProto::bytes(nodes, vec![input], vec![ValueInfoProto::tensor("z", 1, &["1"])]);
+        let graph = Graph::from_bytes(&model).unwrap();
+        known_casts(&graph).remove("z").map(|ints| ints.values)
+    }
+
+    #[test]
+    fn what_is_no_list_of_sides_is_left_alone() {
+        let shape = || NodeProto::new("Shape", &["x"], &["s"]);
+        let pick = |at: i64| NodeProto::new("Gather", &["s", "at"], &["side"]).with_int("axis", at.min(0));
+        let at = |at: i64| {
+            NodeProto::new("Constant", &[], &["at"]).with_tensor("value", TensorProto::of_i64("at", None, &[at]))
+        };
+        let same = || NodeProto::new("Identity", &["side"], &["y"]);
+        assert_eq!(known(vec![shape(), at(1), pick(1), same()]), Some(vec![Some(4)]));
+        assert_eq!(known(vec![shape(), at(-1), pick(-1), same()]), None, "of another axis");
+        assert_eq!(known(vec![shape(), at(0), pick(0), same()]), None, "rows differ");
+        // A table, of which a row would be picked.
+        let table = TensorProto { dims: vec![2, 2], ..TensorProto::of_i64("y", Some(4), &[1, 2, 3, 4]) };
+        assert_eq!(known(vec![NodeProto::new("Constant", &[], &["y"]).with_tensor("value", table)]), None);
+        // Whether it is 0, and a number that is rounded.
+        for to in [9, 16, 6] {
+            let cast = NodeProto::new("Cast", &["side"], &["y"]).with_int("to", to);
+            assert_eq!(known(vec![shape(), at(1), pick(1), cast]), None, "{to}");
+        }
+        // Two axes at once make no list of one.
+        let axes = NodeProto::new("Constant", &[], &["axes"])
+            .with_tensor("value", TensorProto::of_i64("axes", Some(2), &[0, 1]));
+        let unsqueeze = NodeProto::new("Unsqueeze", &["side", "axes"], &["y"]);
+        assert_eq!(known(vec![shape(), at(1), pick(1), axes, unsqueeze]), None);
+        // Larger than it was, by what nobody says here.
+        let resize = NodeProto::new("Resize", &["x", "", "scales"], &["large"]);
+        let shape_of = NodeProto::new("Shape", &["large"], &["s"]);
+        assert_eq!(known(vec![resize, shape_of, at(1), pick(1), same()]), None);
+        // The largest and the smallest are numbers too.
+        let least =
+            NodeProto::new("Constant", &[], &["y"]).with_tensor("value", TensorProto::of_i64("y", None, &[i64::MIN]));
+        assert_eq!(known(vec![least]), None);
     }
 
     #[test]

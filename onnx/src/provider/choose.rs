@@ -104,8 +104,7 @@ fn probe(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> R
     };
     let run = |mut session: TurnSession| -> ort::Result<()> {
         let picture = Tensor::from_array(([1_usize, 8, 8, 8], vec![1.0_f32; 512]))?;
-        session.get_mut().run(ort::inputs!["x" => picture])?;
-        Ok(())
+        session.run_once(|session| session.run(ort::inputs!["x" => picture]).map(drop))
     };
     let probed = TurnSession::make(provider, commit).and_then(|session| if runs { run(session) } else { Ok(()) });
     probed.map_err(|e| refusal(runtime, provider, &settings, &e))

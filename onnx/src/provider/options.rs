@@ -23,8 +23,8 @@ fn stream(gpu: &GpuSettings, options: &mut Options) {
 /// changed the layout, and waits for each result of it: 59 times in a call of a tiny SD-Turbo's U-Net, 49 of the default pack's,
 /// where channels first has none. A graph with such arithmetic cannot be captured as a CUDA graph then either.
 ///
-/// Without TF32 ONNX Runtime's convolutions take no kernel of cuDNN's for tensor cores, in f16 either: a graph in f16 has it, where it
-/// changes nothing else.
+/// Without TF32 ONNX Runtime's convolutions take no kernel of cuDNN's for tensor cores, in f16 either: a graph in f16 has it, also for what
+/// little it has in f32.
 pub(crate) fn cuda(gpu: &GpuSettings, nature: Nature) -> Options {
     let search = if gpu.quick_start { "HEURISTIC" } else { "EXHAUSTIVE" };
     let mut options = vec![

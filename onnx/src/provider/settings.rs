@@ -131,7 +131,7 @@ impl FromStr for OpenVinoDevice {
 pub struct GpuSettings {
     /// Which card.
     pub device: u32,
-    /// Whether f32 matrices are multiplied in TF32: faster since Ampere, 10 bits of mantissa.
+    /// Whether f32 matrices are multiplied in TF32: faster since Ampere, 10 bits of mantissa. Networks in f16 have it anyway.
     pub tf32: bool,
     /// Whether cuDNN picks convolutions by rule rather than by trying all: starts sooner, may run slower.
     pub quick_start: bool,

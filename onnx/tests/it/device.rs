@@ -65,7 +65,7 @@ pub(crate) fn model_on<D: Device>(device: D, dir: &std::path::Path) -> Option<Mo
 }
 
 /// A picture that left: its frame, whether it is the one before again, its bytes.
-type Left = (u64, bool, Vec<u8>);
+pub(crate) type Left = (u64, bool, Vec<u8>);
 
 fn left(emitted: Emitted<'_>) -> Vec<Left> {
     emitted.iter().map(|picture| (picture.meta.id, picture.repeated, picture.rgb.to_vec())).collect()
@@ -90,6 +90,23 @@ impl<D: Device> Model<D> {
             parameters.set(name, value).unwrap();
         }
         self.prompts.settings(parameters, SIZE).unwrap()
+    }
+
+    /// What leaves the device of nine frames, with `lanes` of them on their way.
+    pub(crate) fn painted(&mut self, pairs: &[(&str, &str)], lanes: usize) -> Vec<Left> {
+        let control = Control::new(self.settings(pairs));
+        let networks = self.device.networks(&self.loaded);
+        let of = (self.facts.clone(), SIZE);
+        let queues = self.device.queues();
+        let mut device = DeviceEngine::new(queues, networks, of, control, lanes, Box::new(StoppedClock)).unwrap();
+        let mut all = Vec::new();
+        for id in 0..9 {
+            let (rgb, stride) = frame(id, SIZE);
+            let meta = FrameMeta { id, ..FrameMeta::default() };
+            all.extend(left(device.step(meta, PictureView { size: SIZE, stride, rgb: &rgb }).unwrap()));
+        }
+        all.extend(left(device.flush().unwrap()));
+        all
     }
 
     /// The same frames through the engine and through the device with `lanes` frames on their way; from noise if `generates`.

@@ -22,6 +22,8 @@ struct Card {
     cuda: Arc<Cuda>,
     /// Encoder and decoder in streams of their own.
     apart: bool,
+    /// The encoder gives a posterior, whose log-variance is a tenth of its mean: no model's, but one to sample.
+    samples: bool,
 }
 
 /// A network that the host runs, and its tensors on the card.
@@ -31,6 +33,7 @@ struct OnCard<N: ?Sized> {
     output: Tensor,
     shape: LatentShape,
     rows: usize,
+    samples: bool,
 }
 
 impl Device for Card {
@@ -45,7 +48,8 @@ impl Device for Card {
         let Networks { encoder, denoiser, decoder } = pack.shared.fork();
         let shape = LatentShape { channels: 4, height: SIZE.height / 8, width: SIZE.width / 8 };
         let picture = 3 * SIZE.pixels();
-        let encoder = encoder.map(|encoder| self.network(encoder, (picture, shape.len()), shape));
+        let given = if self.samples { 2 * shape.len() } else { shape.len() };
+        let encoder = encoder.map(|encoder| self.network(encoder, (picture, given), shape));
         let rows = MOST_ROWS * shape.len();
         DeviceNetworks {
             encoder: encoder.map(|encoder| Box::new(encoder) as Box<_>),
@@ -58,7 +62,14 @@ impl Device for Card {
 impl Card {
     fn network<N: ?Sized>(&self, network: Box<N>, (from, to): (usize, usize), shape: LatentShape) -> OnCard<N> {
         let zeros = |len| self.cuda.zeros(DType::F32, &[len]).unwrap();
-        OnCard { network: Arc::new(Mutex::new(network)), input: zeros(from), output: zeros(to), shape, rows: 0 }
+        OnCard {
+            network: Arc::new(Mutex::new(network)),
+            input: zeros(from),
+            output: zeros(to),
+            shape,
+            rows: 0,
+            samples: self.samples,
+        }
     }
 }
 
@@ -81,12 +92,20 @@ impl DeviceEncoder<Stream> for OnCard<dyn Encoder> {
     }
 
     fn run(&mut self, stream: &Stream) -> Result<(), ModelError> {
-        self.put(stream, |encoder, picture, latent| encoder.encode(picture, 1, SIZE, None, latent));
+        let len = self.shape.len();
+        self.put(stream, move |encoder, picture, given| {
+            let (mean, log_variance) = given.split_at_mut(len);
+            encoder.encode(picture, 1, SIZE, None, mean)?;
+            log_variance.iter_mut().zip(mean).for_each(|(log_variance, mean)| *log_variance = *mean / 10.0);
+            Ok(())
+        });
         Ok(())
     }
 
     fn given(&self) -> Result<Given<'_>, GpuError> {
-        Ok(Given { mean: self.output.view(), log_variance: None, affine: (0.0, 1.0) })
+        let (given, len) = (self.output.view(), self.shape.len());
+        let log_variance = self.samples.then(|| given.part(len, len)).transpose()?;
+        Ok(Given { mean: given.part(0, len)?, log_variance, affine: (0.0, 1.0) })
     }
 }
 
@@ -168,7 +187,8 @@ fn on_one_schedule(apart: bool) {
     assert!(std::env::var_os(NEEDS_CARD).is_some(), "it is started by another test");
     let cuda = first_card().unwrap();
     let before = left().unwrap();
-    let mut model = model_on(Card { cuda: Arc::clone(&cuda), apart }, &pack_dir("tiny-sd15")).unwrap();
+    let card = |samples| Card { cuda: Arc::clone(&cuda), apart, samples };
+    let mut model = model_on(card(false), &pack_dir("tiny-sd15")).unwrap();
     let guided = [("cfg", "self"), ("guidance", "1.4"), ("t-index", "32,45"), ("prompt", "oil painting")];
     for lanes in if apart { 3..4 } else { 1..4 } {
         model.compare(&format!("{lanes} at once"), &guided, &[], lanes, false);
@@ -186,7 +206,18 @@ fn on_one_schedule(apart: bool) {
     model.compare("changes", &[("cfg", "self"), ("guidance", "1.3"), ("t-index", "20,45")], &events, 3, false);
     model.compare("noise", &[("t-index", "16,45"), ("cfg", "self"), ("guidance", "1.4")], &[], 3, true);
     drop(model);
+    // With one frame on its way everything is waited for.
+    let mut model = model_on(card(true), &pack_dir("tiny-sd15")).unwrap();
+    let sampled = [("vae-sample", "true"), ("t-index", "32,45"), ("seed", "5")];
+    let one = model.painted(&sampled, 1);
+    assert!(
+        one == model.painted(&sampled, 3),
+        "a posterior is sampled in another way with several frames on their way"
+    );
+    drop(model);
     let after = left().unwrap();
     assert!(after.done > 1000, "{after:?}");
+    // Streams of each of them were as the schedule says, and not of the first alone.
+    assert!(after.rounds >= before.rounds + 6, "{after:?}");
     assert_eq!((after.blocks, after.streams, after.events), (before.blocks, before.streams, before.events));
 }

@@ -35,7 +35,7 @@ check() {
         return
     fi
     # A warning is of something that does not stay on the card.
-    if grep -q WARN "$work/said"; then
+    if grep WARN "$work/said" | grep -qv 'waits for every CUDA graph'; then
         echo "$what: $(grep WARN "$work/said")" && failed=1
     fi
     printf '%s: ' "$what"
@@ -51,5 +51,14 @@ for model in tiny-sd15 tiny-sd15-kl tiny-sdturbo tiny-sdxlturbo; do
     check "$model" "$goldens/$model" -- --steps 1 --cfg none
     check "$model, CUDA graphs" "$goldens/$model" --graphs 3 -- --steps 2 --cfg self --cuda-graph
 done
+# On threads of their own, all with graphs to capture: one that waits for another in a circle would not end.
+printf 'eight streams at once, CUDA graphs: '
+if LD_LIBRARY_PATH=$work/driver:$work/cuda LIVEDIFFUSION_CACHE=$work/cache timeout 300 "$binary" bench scaling --model "$root/models/default" \
+    --streams 8 --provider cuda --ort-lib "$work/ort" --cuda-lib-dir "$work/cuda" --size 64x64 --rounds 2 --frames 20 --cuda-graph \
+    --vae-streams >"$work/said" 2>&1; then
+    echo "they end"
+else
+    echo "fails: $(grep '^error: ' "$work/said" || tail -n 1 "$work/said")" && failed=1
+fi
 [ "$failed" = 0 ] && echo ok
 exit "$failed"

@@ -94,7 +94,7 @@ pub(super) fn build(source: &str, library: &str) -> Result<Option<PathBuf>, Stri
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/tests/it/host");
     let read = |name: &str| std::fs::read_to_string(here.join(name)).unwrap();
     let mut hash = Sha256::new();
-    for part in [SOURCE, &read("shim.h"), &read("host.cpp"), &read("driver.cpp"), &FLAGS.join(" ")] {
+    for part in [SOURCE, &read("shim.h"), &read("host.cpp"), &read("driver.cpp"), &read("card.h"), &FLAGS.join(" ")] {
         hash.update(part);
     }
     let name = hash.finalize().iter().take(8).fold(String::new(), |name, byte| name + &format!("{byte:02x}"));

@@ -135,18 +135,20 @@ pub(crate) struct Left {
     pub(crate) events: usize,
     /// Operations that were done.
     pub(crate) done: usize,
+    /// How often all streams were gone, so that the schedule began anew.
+    pub(crate) rounds: usize,
 }
 
 /// Asks the card in software; `None` of a real one.
 #[allow(dead_code, reason = "tests of one of the crates need it")]
 pub(crate) fn left() -> Option<Left> {
-    let mut left = [0_usize; 4];
-    // SAFETY: it is loaded already; driver.cpp gives the function this signature and writes four numbers.
+    let mut left = [0_usize; 5];
+    // SAFETY: it is loaded already; driver.cpp gives the function this signature and writes five numbers.
     unsafe {
         let driver = Library::new(DRIVER).ok()?;
         let ask = driver.get::<unsafe extern "C" fn(*mut usize)>(b"livediffusion_card_left\0").ok()?;
         ask(left.as_mut_ptr());
     }
-    let [blocks, streams, events, done] = left;
-    Some(Left { blocks, streams, events, done })
+    let [blocks, streams, events, done, rounds] = left;
+    Some(Left { blocks, streams, events, done, rounds })
 }
