@@ -16,7 +16,7 @@ use crate::graph::{Change, Dim, Graph, Part as GraphPart, TensorInfo, rewrite};
 use crate::pack::{Pack, Part, PartName};
 use crate::provider::{Builder, Precision, Provider, SessionSettings, builder};
 use crate::runtime::Runtime;
-use crate::session::element;
+use crate::values::element;
 
 /// Operators whose arithmetic is counted; all others are element-wise or move data, and are small beside these.
 const COUNTED: [&str; 4] = ["Conv", "ConvTranspose", "MatMul", "Gemm"];

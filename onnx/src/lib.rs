@@ -26,6 +26,7 @@ mod timestep;
 mod tokenizer;
 mod unet;
 mod vae;
+mod values;
 
 pub use self::cpu::{has_bf16, physical_cores};
 pub use self::error::{ErrorKind, OnnxError};

@@ -9,13 +9,11 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use half::slice::HalfFloatSliceExt as _;
-use half::{bf16, f16};
 use livediffusion_pipeline::model::ModelError;
 use ort::AsPointer as _;
 use ort::memory::Allocator;
 use ort::session::{RunOptions, Session};
-use ort::value::{DynTensor, TensorElementType};
+use ort::value::DynTensor;
 
 use crate::edits::{Nature, edited};
 use crate::error::{OnnxError, run_error};
@@ -23,6 +21,7 @@ use crate::exclusive::TurnSession;
 use crate::graph::{DType, Dim, TensorInfo};
 use crate::provider::{Builder, Chosen, GpuSettings, Prepared, Provider, SessionSettings, builder};
 use crate::runtime::Runtime;
+use crate::values::{element, read_values, write_ids, write_values};
 
 /// Shapes kept per network. A stream needs one or two (a guidance change, a flush); each further one costs its tensors.
 pub(crate) const MAX_SHAPES: usize = 8;
@@ -52,6 +51,8 @@ pub(crate) struct Network {
     options: Option<Arc<RunOptions>>,
     /// Whether ONNX Runtime keeps memory for every call that it is told not to wait for.
     keeps_staging: bool,
+    /// Whether every call of another shape than the one before has to be planned anew.
+    plans_by_shape: bool,
     /// CUDA graphs that calls of it and of its forks were given.
     graphs: Arc<AtomicU32>,
     calls: u64,
@@ -171,8 +172,11 @@ impl Network {
         }
         let session = Arc::new(session);
         let keeps_staging = on_cuda && runtime.is_before(1, 27);
+        // What is captured is launched as it was planned.
+        let plans_by_shape = chosen.provider == Provider::Cuda && options.is_none();
         Ok(Self {
             keeps_staging,
+            plans_by_shape,
             graphs: Arc::default(),
             label,
             session,
@@ -194,9 +198,15 @@ impl Network {
             shapes: Vec::with_capacity(MAX_SHAPES),
             options: self.options.clone(),
             keeps_staging: self.keeps_staging,
+            plans_by_shape: self.plans_by_shape,
             graphs: Arc::clone(&self.graphs),
             calls: 0,
         }
+    }
+
+    /// Whether a call of another shape than the one before is dear: ONNX Runtime's convolutions on CUDA remember the plan of one shape.
+    pub(crate) fn plans_by_shape(&self) -> bool {
+        self.plans_by_shape
     }
 
     /// Whether there may be one more CUDA graph of this session. Says once if there may not.
@@ -370,71 +380,4 @@ fn no_capture() -> ort::Result<RunOptions> {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-pub(crate) fn element(dtype: DType) -> TensorElementType {
-    match dtype {
-        DType::F16 => TensorElementType::Float16,
-        DType::Bf16 => TensorElementType::Bfloat16,
-        DType::I64 => TensorElementType::Int64,
-        DType::I32 => TensorElementType::Int32,
-        DType::F32 | DType::Other(_) => TensorElementType::Float32,
-    }
-}
-
-fn write_values(tensor: &mut DynTensor, at: usize, values: &[f32]) -> ort::Result<()> {
-    match *tensor.data_type() {
-        TensorElementType::Float16 => {
-            part(tensor.try_extract_tensor_mut::<f16>()?.1, at, values.len())?.convert_from_f32_slice(values);
-        }
-        TensorElementType::Bfloat16 => {
-            part(tensor.try_extract_tensor_mut::<bf16>()?.1, at, values.len())?.convert_from_f32_slice(values);
-        }
-        TensorElementType::Int64 => {
-            let out = part(tensor.try_extract_tensor_mut::<i64>()?.1, at, values.len())?;
-            out.iter_mut().zip(values).for_each(|(out, &v)| *out = v.round() as i64);
-        }
-        TensorElementType::Int32 => {
-            let out = part(tensor.try_extract_tensor_mut::<i32>()?.1, at, values.len())?;
-            out.iter_mut().zip(values).for_each(|(out, &v)| *out = v.round() as i32);
-        }
-        _ => part(tensor.try_extract_tensor_mut::<f32>()?.1, at, values.len())?.copy_from_slice(values),
-    }
-    Ok(())
-}
-
-fn write_ids(tensor: &mut DynTensor, ids: &[u32]) -> ort::Result<()> {
-    if *tensor.data_type() == TensorElementType::Int32 {
-        let out = part(tensor.try_extract_tensor_mut::<i32>()?.1, 0, ids.len())?;
-        out.iter_mut().zip(ids).for_each(|(out, &id)| *out = id as i32);
-    } else {
-        let out = part(tensor.try_extract_tensor_mut::<i64>()?.1, 0, ids.len())?;
-        out.iter_mut().zip(ids).for_each(|(out, &id)| *out = i64::from(id));
-    }
-    Ok(())
-}
-
-fn read_values(tensor: &DynTensor, values: &mut [f32]) -> ort::Result<()> {
-    let short = || ort::Error::new("the tensor has another length");
-    match *tensor.data_type() {
-        TensorElementType::Float16 => {
-            let have = tensor.try_extract_tensor::<f16>()?.1;
-            have.get(..values.len()).ok_or_else(short)?.convert_to_f32_slice(values);
-        }
-        TensorElementType::Bfloat16 => {
-            let have = tensor.try_extract_tensor::<bf16>()?.1;
-            have.get(..values.len()).ok_or_else(short)?.convert_to_f32_slice(values);
-        }
-        _ => {
-            let have = tensor.try_extract_tensor::<f32>()?.1;
-            values.copy_from_slice(have.get(..values.len()).ok_or_else(short)?);
-        }
-    }
-    Ok(())
-}
-
-fn part<T>(all: &mut [T], at: usize, len: usize) -> ort::Result<&mut [T]> {
-    let size = all.len();
-    all.get_mut(at..at + len)
-        .ok_or_else(|| ort::Error::new(format!("{len} values at {at} do not fit into a tensor of {size}")))
 }

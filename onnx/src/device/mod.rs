@@ -7,6 +7,7 @@
 mod bridge;
 pub(crate) mod cuda;
 mod network;
+mod padding;
 mod rows;
 mod unet;
 mod vae;

@@ -8,6 +8,7 @@ use livediffusion_pipeline::frame::LatentShape;
 use livediffusion_pipeline::model::{Conditioning, ModelError, Row};
 
 use super::network::{Call, dtype, zeros};
+use super::padding::Padding;
 use super::rows::Rows;
 use crate::pack::UnetPorts;
 use crate::session::Network;
@@ -27,6 +28,8 @@ pub(super) struct DeviceUnet {
     tensors: Option<Tensors>,
     /// Rows of the last call.
     rows: usize,
+    /// Where a call of another number of rows is dear.
+    padding: Option<Padding>,
 }
 
 struct Tensors {
@@ -64,7 +67,8 @@ impl DeviceUnet {
             dtype(LABEL, info)?;
         }
         let (network, ports) = (network.fork(), ports.clone());
-        Ok(Self { network, ports, shape, calls: Vec::new(), tensors: None, rows: 0 })
+        let padding = network.plans_by_shape().then(Padding::default);
+        Ok(Self { network, ports, shape, calls: Vec::new(), tensors: None, rows: 0, padding })
     }
 
     /// Tensors with room for so many rows.
@@ -208,10 +212,11 @@ impl<Q: Queue> DeviceDenoiser<Q> for DeviceUnet {
             return Ok(());
         }
         self.write_rows(queue, rows)?;
-        self.call(rows.len())?;
+        let called = self.padding.as_mut().map_or(rows.len(), |padding| padding.rows(rows.len()));
+        self.call(called)?;
         self.rows = rows.len();
         let Self { calls, network, .. } = self;
-        calls[rows.len() - 1].as_mut().map_or(Ok(()), |call| call.run(network))
+        calls[called - 1].as_mut().map_or(Ok(()), |call| call.run(network))
     }
 
     fn predictions(&self) -> Result<View<'_>, GpuError> {
