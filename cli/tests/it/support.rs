@@ -41,7 +41,7 @@ pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = 
 
 /// A cache for all tests and runs of them, so that providers are measured once for all: nothing of it goes into the user's
 /// own, of which only the library is taken.
-fn cache() -> &'static Path {
+pub(crate) fn cache() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
