@@ -103,7 +103,8 @@ impl Call {
         let options = waits.unwrap_or(&self.options);
         let _turn = network.session().turn(captures);
         // SAFETY: names, values and options are alive and as many as told (at most MAX_PORTS, checked on load); whoever made the
-        // values answers for the memory under them; the session is kept alive by the network, and it is our turn; the output exists, so that ONNX Runtime makes none that somebody would have to free.
+        // values answers for the memory under them; the session is kept alive by the network, and it is our turn; the output
+        // exists, so that ONNX Runtime makes none that somebody would have to free.
         let status = unsafe {
             (ort::api().Run)(
                 network.session().ptr().cast_mut(),

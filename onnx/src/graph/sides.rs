@@ -2,7 +2,7 @@
 //!
 //! PyTorch's exporter scales attention by 1/√d with d read from a tensor's shape at run time, though every layer has its own. ONNX
 //! Runtime folds a shape only where all of its sides are known; as rows, height and width are not, it computes √d on the host in
-//! every call, and brings it to a card 14 to 32 times. A card's graph of such a network cannot be captured either.
+//! every call, and brings it to a card once for each attention. A card's graph of such a network cannot be captured either.
 
 use std::collections::HashMap;
 

@@ -125,7 +125,7 @@ impl<Q: Queue> DeviceEngine<Q> {
         let admission = Admission { plan, noise: Arc::new(seeded), prompts: Arc::clone(&settings.prompts) };
         let sets = lanes.max(1);
         let overlap = Overlap::new(&queues, sets, (bytes, bytes))?;
-        let desks = (0..sets).map(|_| Desk { timeline: Timeline::new(), staging: None }).collect();
+        let desks = (0..sets).map(|_| Desk { timeline: Timeline::new(queues.is_apart()), staging: None }).collect();
         Ok(Self {
             handovers: Handovers::new(&queues)?,
             queues,

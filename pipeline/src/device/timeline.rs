@@ -11,11 +11,13 @@ pub(super) struct Timeline<Q: Queue> {
     marks: Vec<Q::Mark>,
     /// The stage that ends at the mark of the same place, having begun at the one before; `None` at the first of a queue.
     stages: Vec<Option<Stage>>,
+    /// Whether encoder, work and decoder have queues of their own.
+    is_apart: bool,
 }
 
 impl<Q: Queue> Timeline<Q> {
-    pub(super) fn new() -> Self {
-        Self { marks: Vec::new(), stages: Vec::new() }
+    pub(super) fn new(is_apart: bool) -> Self {
+        Self { marks: Vec::new(), stages: Vec::new(), is_apart }
     }
 
     /// A new frame begins.
@@ -23,9 +25,9 @@ impl<Q: Queue> Timeline<Q> {
         self.stages.clear();
     }
 
-    /// The first stage in this queue begins here.
+    /// The first stage in this queue begins here. In one queue for all it begins where the last one ended.
     pub(super) fn start(&mut self, queue: &Q) -> Result<(), GpuError> {
-        self.mark(queue, None)
+        if self.is_apart || self.stages.is_empty() { self.mark(queue, None) } else { Ok(()) }
     }
 
     /// A stage ends here.
