@@ -79,22 +79,7 @@ fi
 strip --strip-debug "$tree"/bin/* 2>/dev/null || true
 
 # ONNX Runtime: of its wheel what is loaded. CUDA and cuDNN are the machine's.
-if [ -z "$ort" ]; then
-    cache=${LIVEDIFFUSION_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/livediffusion}
-    requirement=$here/../setup/cuda-$cuda.txt
-    version=$(sed -n 's/^onnxruntime-gpu==\([0-9.]*\).*/\1/p' "$requirement")
-    ort=$cache/ort/cuda-$version
-    if [ ! -e "$ort/libonnxruntime.so.$version" ]; then
-        echo "fetching ONNX Runtime $version for CUDA $cuda (about 250 MB)"
-        grep '^onnxruntime-gpu' "$requirement" >"$work/ort.txt"
-        # As setup/cuda.sh has it: the hash is of one of the wheel's builds, whose libraries are the same in all.
-        download "$work/ort" "$work/ort.txt" --python-version 311 --implementation cp --abi cp311 \
-            --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64
-        unzip -qjo "$work"/ort/onnxruntime_gpu-*.whl -d "$work/ort/lib" \
-            "onnxruntime/capi/libonnxruntime.so.$version" 'onnxruntime/capi/libonnxruntime_providers_*.so'
-        ort=$work/ort/lib
-    fi
-fi
+[ -n "$ort" ] || ort=$("$here/ort.sh" "$cuda")
 ls "$ort"/libonnxruntime.so* >/dev/null 2>&1 || fail "$ort holds no libonnxruntime.so" "give --ort the folder that does"
 for library in "$ort"/*.so*; do
     cp "$library" "$tree/ort/"

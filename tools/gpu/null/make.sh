@@ -9,31 +9,9 @@ root=$(cd "$here/../../.." && pwd)
 cache=${LIVEDIFFUSION_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/livediffusion}
 [ $# -ge 1 ] || { echo "error: no folder is named" >&2 && echo "hint: $0 FOLDER [12|13]" >&2 && exit 2; }
 folder=$1 cuda=${2:-13}
-requirement=$root/tools/setup/cuda-$cuda.txt
-if [ ! -f "$requirement" ] || [ "$(uname -m)" != x86_64 ]; then
-    echo "error: there is no pinned ONNX Runtime for CUDA $cuda on $(uname -m)" >&2
-    echo "hint: $0 FOLDER 12 or 13, on x86-64" >&2
-    exit 3
-fi
-version=$(sed -n 's/^onnxruntime-gpu==\([0-9.]*\).*/\1/p' "$requirement")
+ort=$("$here/../ort.sh" "$cuda")
 mkdir -p "$folder/driver" "$folder/cuda"
 
-# The library alone, in a place where nothing else looks for it.
-ort=$cache/null/ort-$version
-if [ ! -e "$ort/libonnxruntime.so.$version" ]; then
-    mkdir -p "$cache/null"
-    work=$(mktemp -d "$cache/null/.unpack-XXXXXX")
-    trap 'rm -rf "$work"' EXIT INT TERM
-    echo "fetching ONNX Runtime $version for CUDA $cuda, without CUDA (0.25 GB)"
-    grep '^onnxruntime-gpu==' "$requirement" >"$work/wheel.txt"
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
-        --python-version 311 --implementation cp --abi cp311 --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
-        --dest "$work" --requirement "$work/wheel.txt"
-    unzip -qjo "$work"/onnxruntime_gpu-*.whl -d "$work/lib" "onnxruntime/capi/libonnxruntime.so.$version" \
-        'onnxruntime/capi/libonnxruntime_providers_*.so'
-    rm -rf "$ort"
-    mv "$work/lib" "$ort"
-fi
 ln -sfn "$ort" "$folder/ort"
 
 # In place of CUDA. NVRTC is the real one.
