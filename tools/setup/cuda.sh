@@ -1,7 +1,7 @@
 #!/bin/sh
 # Puts an ONNX Runtime for NVIDIA cards, with the CUDA and cuDNN libraries that it needs, where livediffusion finds them:
 # CACHE/ort/cuda-VERSION/ and its folder cuda/, from which they are preloaded by path. About 2 GB are fetched; nothing is installed
-# but in the cache. Says nothing when all is there. pip checks the hashes; the folder appears whole or not at all.
+# but in the cache. Says nothing when all is there.
 #
 #   tools/setup/cuda.sh [12|13]     the CUDA version: 12 (driver 525 or newer, the default) or 13 (driver 580 or newer)
 #
@@ -9,7 +9,7 @@
 # libnvinfer_builder_resource* of your own into that folder cuda/.
 set -eu
 here=$(dirname "$0")
-cache=${LIVEDIFFUSION_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/livediffusion}
+. "$here/fetch.sh"
 cuda=${1:-12}
 requirement=$here/cuda-$cuda.txt
 if [ ! -f "$requirement" ] || [ "$(uname -m)" != x86_64 ]; then
@@ -18,20 +18,15 @@ if [ ! -f "$requirement" ] || [ "$(uname -m)" != x86_64 ]; then
     exit 3
 fi
 "$here/nvrtc.sh"
-version=$(sed -n 's/^onnxruntime-gpu==\([0-9.]*\).*/\1/p' "$requirement")
+version=$(pinned "$requirement" onnxruntime-gpu)
 target=$cache/ort/cuda-$version
 [ ! -e "$target/libonnxruntime.so.$version" ] || exit 0
 
-mkdir -p "$cache/ort"
-work=$(mktemp -d "$cache/ort/.unpack-XXXXXX")
-trap 'rm -rf "$work"' EXIT INT TERM
 echo "fetching ONNX Runtime $version for CUDA $cuda (about 2 GB)"
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
-    --python-version 311 --implementation cp --abi cp311 --abi none \
-    --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
-    --platform manylinux2014_x86_64 --platform manylinux_2_12_x86_64 --platform manylinux2010_x86_64 \
-    --dest "$work" --requirement "$requirement"
-mkdir "$work/lib" "$work/lib/cuda"
+begin "$target"
+download "$requirement" manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux_2_12_x86_64 \
+    manylinux2010_x86_64
+mkdir "$work/lib/cuda"
 unzip -qjo "$work"/onnxruntime_gpu-*.whl -d "$work/lib" \
     "onnxruntime/capi/libonnxruntime.so.$version" 'onnxruntime/capi/libonnxruntime_providers_*.so'
 for wheel in "$work"/nvidia_*.whl; do
@@ -41,6 +36,5 @@ for wheel in "$work"/nvidia_*.whl; do
 done
 # Second builds of the same, and interfaces that nobody here asks for.
 rm -f "$work"/lib/cuda/*.alt.so* "$work"/lib/cuda/libnvblas* "$work"/lib/cuda/libcufftw*
-rm -rf "$target"
-mv "$work/lib" "$target"
+finish
 echo "taken from now on where the driver sees a card; elsewhere by --ort-lib $target"
