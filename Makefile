@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup setup-cuda setup-webgpu build demo webcam test test-gpu-tools test-cuda test-export test-train quality bench peers report lint clean
+.PHONY: help setup setup-cuda setup-webgpu setup-tensorrt-rtx build demo webcam test test-gpu-tools test-cuda test-export test-train quality bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -19,6 +19,9 @@ setup-cuda: ## fetch ONNX Runtime for NVIDIA cards and CUDA into the user's cach
 
 setup-webgpu: ## fetch ONNX Runtime's WebGPU plug-in into the user's cache (35 MB), for --provider webgpu
 	@tools/setup/webgpu.sh
+
+setup-tensorrt-rtx: ## fetch NVIDIA's TensorRT for RTX into the user's cache (0.2 GB), for --provider tensorrt-rtx: CUDA=12 or CUDA=13
+	@tools/setup/tensorrt-rtx.sh $(or $(CUDA),12)
 
 build: setup ## build the binary
 	@$(CARGO) build --release --locked --quiet
@@ -39,9 +42,10 @@ test: setup ## run all tests
 test-gpu-tools: setup ## rehearse tools/gpu on the CPU: pieces, a machine without GStreamer, the whole measurement
 	@tools/gpu/test.sh
 
-test-cuda: setup ## run ONNX Runtime's CUDA provider on a CUDA that does nothing, and read what it asks for (fetches 0.25 GB)
+test-cuda: setup ## run ONNX Runtime's CUDA provider on a CUDA that does nothing, and have TensorRT for RTX compile (fetches 0.45 GB)
 	@$(CARGO) build --locked --quiet
 	@LIVEDIFFUSION_BINARY=$${CARGO_TARGET_DIR:-target}/debug/livediffusion tools/gpu/null/test.sh $(or $(CUDA),13)
+	@tools/gpu/null/rtx.sh $(or $(CUDA),13)
 
 test-export: build ## test tools/export: packs made of PyTorch models (sets up 2 GB of Python)
 	@tools/export/test.sh

@@ -108,7 +108,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub(crate) gpu: Option<u32>,
 
-    /// Multiply f32 matrices in TF32 on NVIDIA cards since Ampere: faster, with 10 bits of mantissa; networks in f16 do so anyway
+    /// Multiply f32 matrices in TF32 on NVIDIA cards since Ampere: faster, with 10 bits of mantissa; networks in f16 do so
+    /// anyway, and so does TensorRT
     #[arg(long, help_heading = "Model")]
     pub(crate) tf32: bool,
 
@@ -121,7 +122,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, help_heading = "Model")]
     pub(crate) cuda_graph: bool,
 
-    /// Encode the next frame and decode the last beside the work on this one, in streams of their own: on cuda and tensorrt, where
+    /// Encode the next frame and decode the last beside the work on this one, in streams of their own: on NVIDIA cards, where
     /// several frames are on their way (files, or --lanes 2)
     #[arg(long, help_heading = "Model")]
     pub(crate) vae_streams: bool,

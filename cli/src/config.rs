@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use livediffusion_onnx::{Libraries, Pack, Preset, Provider, ProviderChoice};
+use livediffusion_onnx::{Libraries, Pack, Preset, ProviderChoice};
 use livediffusion_pipeline::params::{PARAMETERS, Parameters, spec};
 use serde::Deserialize;
 
@@ -263,8 +263,7 @@ pub(crate) fn runtime(model: &ModelArgs) -> Result<livediffusion_onnx::Runtime, 
 
 /// Whether frames stay on a card between their two copies.
 fn stays_on_card(model: &ModelArgs, provider: ProviderChoice) -> bool {
-    let has_kernels = [Provider::Cuda, Provider::TensorRt].map(ProviderChoice::Fixed).contains(&provider);
-    has_kernels && !model.frames_on_host
+    matches!(provider, ProviderChoice::Fixed(provider) if provider.is_on_cuda()) && !model.frames_on_host
 }
 
 /// Frames on their way at once where a device does the work: there, one costs a few megabytes, and copies then take no time of

@@ -50,22 +50,27 @@ impl OpenPack {
 
     /// Says what the session will be used for, so that what is compiled for it fits.
     pub(crate) fn expect(&mut self, parameters: &Parameters, size: Size) {
-        let (steps, frames) = (parameters.t_index.len().max(1), parameters.frame_buffer.max(1));
-        let negative = match parameters.cfg {
-            CfgType::Full => steps * frames,
-            CfgType::Initialize => frames,
-            CfgType::None | CfgType::SelfNegative => 0,
-        };
-        self.extent = Some(Extent {
-            width: size.width,
-            height: size.height,
-            most_side: MOST_SIDE,
-            rows: steps * frames + negative,
-            // Steps and guidance can be changed while it runs.
-            most_rows: 2 * steps.max(MOST_STEPS) * frames,
-            tokens: self.pack.prompt_length,
-            factor: self.pack.vae_factor,
-        });
+        self.extent = Some(extent(&self.pack, parameters, size));
+    }
+}
+
+/// What calls of a session with these parameters are like.
+pub(crate) fn extent(pack: &Pack, parameters: &Parameters, size: Size) -> Extent {
+    let (steps, frames) = (parameters.t_index.len().max(1), parameters.frame_buffer.max(1));
+    let negative = match parameters.cfg {
+        CfgType::Full => steps * frames,
+        CfgType::Initialize => frames,
+        CfgType::None | CfgType::SelfNegative => 0,
+    };
+    Extent {
+        width: size.width,
+        height: size.height,
+        most_side: MOST_SIDE,
+        rows: steps * frames + negative,
+        // Steps and guidance can be changed while it runs.
+        most_rows: 2 * steps.max(MOST_STEPS) * frames,
+        tokens: pack.prompt_length,
+        factor: pack.vae_factor,
     }
 }
 

@@ -1,9 +1,11 @@
 //! Whose turn it is to use a session.
 //!
-//! ONNX Runtime lets a session be run from several threads at once. Two kinds of providers do not bear it:
+//! ONNX Runtime lets a session be run from several threads at once. Three kinds of providers do not bear all of it:
 //!
 //! - WebGPU's sessions share one device of Dawn's, which is not made for several threads: two sessions that were made at the same time
 //!   ended the process in three starts of four. One turn for all of them, also to make and to end one.
+//! - TensorRT for RTX, as a plug-in, has one logger for all sessions, which is that of the last one made: none is made while another is
+//!   made or ends.
 //! - CUDA gives all threads that run a session on a stream of the caller's one cuDNN handle, which knows no two callers: a turn for
 //!   each session. And nobody may use the card while a graph is captured ([`Capturing`]).
 //!
@@ -35,6 +37,13 @@ enum Card {
     Alone(#[allow(dead_code, reason = "held, not read")] Capturing),
 }
 
+/// To be held while a session of that provider, or whatever is made like one, is made or ends.
+pub(crate) fn making(provider: Provider) -> Option<MutexGuard<'static, ()>> {
+    static TENSORRT_RTX: Mutex<()> = Mutex::new(());
+    let is_alone = provider == Provider::TensorRtRtx;
+    is_alone.then(|| TENSORRT_RTX.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// A turn, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Taken<'a> {
@@ -48,7 +57,7 @@ impl Turn {
         static WEBGPU: Mutex<()> = Mutex::new(());
         match provider {
             Provider::WebGpu => Self::Process(&WEBGPU),
-            Provider::Cuda | Provider::TensorRt | Provider::TensorRtRtx => Self::Own(Mutex::new(())),
+            _ if provider.is_on_cuda() => Self::Own(Mutex::new(())),
             _ => Self::None,
         }
     }
@@ -77,6 +86,7 @@ pub(crate) struct TurnSession {
     /// `None` at its end alone.
     session: Option<Session>,
     turn: Turn,
+    provider: Provider,
 }
 
 impl TurnSession {
@@ -84,10 +94,11 @@ impl TurnSession {
     pub(crate) fn make(provider: Provider, make: impl FnOnce() -> ort::Result<Session>) -> ort::Result<Self> {
         let turn = Turn::of(provider);
         let session = {
+            let _making = making(provider);
             let _turn = turn.take(false);
             make()?
         };
-        Ok(Self { session: Some(session), turn })
+        Ok(Self { session: Some(session), turn, provider })
     }
 
     /// To be taken for each call of ONNX Runtime's with it. `captures`: the call makes a CUDA graph.
@@ -97,7 +108,7 @@ impl TurnSession {
 
     /// Has `run` use the session, for calls that need it to themselves. What they give is dropped in the turn.
     pub(crate) fn run_once(&mut self, run: impl FnOnce(&mut Session) -> ort::Result<()>) -> ort::Result<()> {
-        let Self { session, turn } = self;
+        let Self { session, turn, .. } = self;
         let _turn = turn.take(false);
         session.as_mut().map_or(Ok(()), run)
     }
@@ -116,6 +127,7 @@ impl Deref for TurnSession {
 
 impl Drop for TurnSession {
     fn drop(&mut self) {
+        let _making = making(self.provider);
         let _turn = self.turn.take(false);
         self.session = None;
     }

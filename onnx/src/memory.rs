@@ -98,8 +98,7 @@ pub(crate) fn check(
     (provider, precision): (Provider, Precision),
     settings: &SessionSettings,
 ) -> Result<(), OnnxError> {
-    let on_cuda = matches!(provider, Provider::Cuda | Provider::TensorRt | Provider::TensorRtRtx);
-    let (true, Some(extent)) = (on_cuda, &settings.extent) else {
+    let (true, Some(extent)) = (provider.is_on_cuda(), &settings.extent) else {
         return Ok(());
     };
     match Card::open(settings.gpu.device as usize).and_then(|card| card.memory()) {

@@ -98,7 +98,7 @@ const ON_CARD: usize = 3;
 /// The queues of the card that a provider uses; `None` where it uses none that has them, or where the reason why not was said.
 fn queues(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> Option<Queues<Stream>> {
     let GpuSettings { device, frames_on_host, vae_streams, .. } = settings.gpu;
-    if !matches!(provider, Provider::Cuda | Provider::TensorRt) || frames_on_host {
+    if !provider.is_on_cuda() || frames_on_host {
         return None;
     }
     let found = device::cuda::queues(device, runtime.cuda_libraries(), vae_streams);
@@ -115,9 +115,9 @@ fn say_what_has_no_effect(runtime: &Runtime, queues: Option<&Queues<Stream>>, pr
     if gpu.vae_streams && queues.is_none() {
         tracing::warn!("--vae-streams has no effect: frames do not stay on a card");
     }
-    if gpu.graphs && provider != Provider::Cuda {
+    if gpu.graphs && !matches!(provider, Provider::Cuda | Provider::TensorRtRtx) {
         tracing::warn!("--cuda-graph has no effect on {provider}");
-    } else if gpu.graphs && runtime.is_before(1, 27) {
+    } else if gpu.graphs && provider == Provider::Cuda && runtime.is_before(1, 27) {
         let version = runtime.version();
         tracing::warn!(
             "ONNX Runtime {version} waits for every CUDA graph, so that frames do not overlap: `make setup-cuda CUDA=13` has one that does not"
@@ -201,7 +201,7 @@ pub fn load_networks_on(
     });
     let (copies, text) = (copies?, SharedText::new(Box::new(text?)));
     let timesteps = copies[0].denoiser.timesteps();
-    let profile = settings.extent.filter(|_| chosen.provider == Provider::TensorRt);
+    let profile = settings.extent.filter(|_| chosen.provider.has_profile());
     let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0), queues, profile });
     let networks = shared.fork();
     let Chosen { provider, precision, why } = chosen;
@@ -210,7 +210,8 @@ pub fn load_networks_on(
 
 /// What was chosen, or the CPU provider where that was open and OpenVINO lacks an operator of the pack.
 fn able(pack: &Pack, chosen: Chosen, settings: &SessionSettings) -> Result<Chosen, OnnxError> {
-    let lacks = matches!(chosen.provider, Provider::OpenVino | Provider::TensorRt | Provider::TensorRtRtx);
+    // TensorRT for RTX has it.
+    let lacks = matches!(chosen.provider, Provider::OpenVino | Provider::TensorRt);
     let Some(part) = pack.parts.iter().find(|part| part.fused_attention).filter(|_| lacks) else {
         return Ok(chosen);
     };

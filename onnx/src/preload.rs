@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// What ONNX Runtime's providers for NVIDIA cards load by name. A folder of the system's may hold much else.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "libcudart.",
     "libcublas",
     "libcufft.",
@@ -14,9 +14,11 @@ const NAMES: [&str; 9] = [
     "libnvJitLink.",
     "libnvinfer",
     "libnvonnxparser.",
+    "libtensorrt_rtx.",
+    "libtensorrt_onnxparser_rtx.",
 ];
 
-/// Loads CUDA's, cuDNN's and TensorRT's libraries of a folder for good, and gives those that would not load, with the loader's reason. They depend on each
+/// Loads CUDA's, cuDNN's and TensorRT's libraries (of either kind) of a folder for good, and gives those that would not load, with the loader's reason. They depend on each
 /// other in an order that nobody tells: whatever fails is tried again as long as another one succeeded.
 pub(crate) fn preload(folder: &Path) -> Vec<(PathBuf, String)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());

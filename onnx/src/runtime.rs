@@ -14,13 +14,10 @@ use livediffusion_kernels::cuda::Driver;
 
 use crate::error::OnnxError;
 use crate::preload::preload;
-use crate::provider::{Provider, ProviderChoice, webgpu_library};
+use crate::provider::{Plugin, Provider, ProviderChoice};
 
 /// Flavours of the library in the cache, the one to prefer first.
 const FLAVOURS: [&str; 3] = ["openvino", "cuda", "cpu"];
-
-/// What the library of flavour `webgpu` is for.
-const WEBGPU: ProviderChoice = ProviderChoice::Fixed(Provider::WebGpu);
 
 /// Names tried with the system's loader. The second is a link that only development packages have.
 const SYSTEM_NAMES: [&str; 2] = ["libonnxruntime.so.1", "libonnxruntime.so"];
@@ -57,8 +54,8 @@ impl Runtime {
     /// 2. `ORT_DYLIB_PATH`, likewise;
     /// 3. `$LIVEDIFFUSION_CACHE/ort/<flavour>-<version>/`, where `LIVEDIFFUSION_CACHE` is by default
     ///    `${XDG_CACHE_HOME:-~/.cache}/livediffusion`: the highest version of the first flavour among openvino, cuda and
-    ///    cpu; cuda comes first where the NVIDIA driver sees a card and is new enough for it, and webgpu, which is taken for
-    ///    no other provider, for that one;
+    ///    cpu; cuda comes first where the NVIDIA driver sees a card and is new enough for it; webgpu and tensorrt-rtx come first for the
+    ///    providers of those names, and are taken for no other;
     /// 4. the system's loader.
     ///
     /// What was asked for by 1 or 2 is never passed over for a later one. A second call gives the same library; it
@@ -115,13 +112,15 @@ impl Runtime {
         version_key(Path::new(&self.version)) < vec![major, minor]
     }
 
-    /// What the library is for: `openvino`, `cuda`, `webgpu` or `cpu`.
+    /// What the library is for: `openvino`, `cuda`, `tensorrt-rtx`, `webgpu` or `cpu`.
     pub fn flavour(&self) -> &'static str {
         let compiled = self.compiled_providers();
         if compiled.contains(&Provider::OpenVino) {
             "openvino"
         } else if compiled.contains(&Provider::Cuda) {
             "cuda"
+        } else if compiled.contains(&Provider::TensorRtRtx) {
+            "tensorrt-rtx"
         } else if compiled.contains(&Provider::WebGpu) {
             "webgpu"
         } else {
@@ -133,7 +132,7 @@ impl Runtime {
     /// on a machine without a GPU. [`probe_provider`](crate::probe_provider) tells.
     pub fn compiled_providers(&self) -> Vec<Provider> {
         let has = |provider: &Provider| {
-            provider.is_compiled() || (*provider == Provider::WebGpu && webgpu_library(&self.path).is_some())
+            provider.is_compiled() || Plugin::of(*provider).is_some_and(|plugin| plugin.library(&self.path).is_some())
         };
         Provider::ALL.into_iter().filter(has).collect()
     }
@@ -206,11 +205,12 @@ fn nvidia_driver() -> Option<i32> {
     Driver::find().ok().map(Driver::version)
 }
 
-/// Whether a folder holds a library for NVIDIA cards that works with that driver. ONNX Runtime is built for CUDA 13 since 1.27.
-fn works_with(driver: i32, folder: &Path) -> bool {
+/// Whether a folder that begins with `flavour` holds a library that works with that driver. ONNX Runtime is built for CUDA 13 since 1.27;
+/// TensorRT for RTX says in its folder's name what it is built for.
+fn works_with(driver: i32, flavour: &str, folder: &Path) -> bool {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let oldest = if version_key(folder) < vec![1, 27] { 12_000 } else { 13_000 };
-    name.starts_with("cuda-") && driver >= oldest
+    let is_older = if flavour == "cuda-" { version_key(folder) < vec![1, 27] } else { name.ends_with("cuda12") };
+    name.starts_with(flavour) && driver >= if is_older { 12_000 } else { 13_000 }
 }
 
 /// The library that the settings name or the cache holds; `None` leaves it to the system.
@@ -230,32 +230,35 @@ fn find(
     let Some(cache) = cache_folder(&env) else {
         return Ok(None);
     };
+    let begins_with = |prefix: &str| {
+        let prefix = prefix.to_owned();
+        move |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix))
+    };
+    let newest = |mut folders: Vec<PathBuf>| {
+        folders.sort_by_key(|p| version_key(p));
+        folders.iter().rev().find_map(|folder| library_in(folder))
+    };
+    let plugin = if let ProviderChoice::Fixed(provider) = provider { Plugin::of(provider) } else { None };
     // A card is faster than any CPU; without one its library's CPU provider is slower than OpenVINO. The driver is asked only
     // where there is something to choose.
-    let is_cuda = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("cuda-"));
-    if provider != WEBGPU
-        && entries(&cache).any(|p| is_cuda(&p))
+    let for_cards = match provider {
+        ProviderChoice::Fixed(Provider::WebGpu) => None,
+        ProviderChoice::Fixed(Provider::TensorRtRtx) => plugin.map(|plugin| format!("{}-", plugin.flavour)),
+        _ => Some("cuda-".to_owned()),
+    };
+    if let Some(flavour) = for_cards
+        && entries(&cache).any(|p| begins_with(&flavour)(&p))
         && let Some(driver) = driver()
+        && let Some(file) = newest(entries(&cache).filter(|p| works_with(driver, &flavour, p)).collect())
     {
-        let mut folders: Vec<PathBuf> = entries(&cache).filter(|p| works_with(driver, p)).collect();
-        folders.sort_by_key(|p| version_key(p));
-        if let Some(file) = folders.iter().rev().find_map(|folder| library_in(folder)) {
-            return Ok(Some(file));
-        }
+        return Ok(Some(file));
     }
-    // The plug-in asks for a newer library than any other provider.
-    let first = (provider == WEBGPU).then_some("webgpu");
-    for flavour in first.into_iter().chain(FLAVOURS) {
-        let prefix = format!("{flavour}-");
-        let mut folders: Vec<PathBuf> = entries(&cache)
-            .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)))
-            .collect();
-        folders.sort_by_key(|p| version_key(p));
-        if let Some(file) = folders.iter().rev().find_map(|folder| library_in(folder)) {
-            return Ok(Some(file));
-        }
-    }
-    Ok(None)
+    // A plug-in asks for a newer library than any other provider.
+    let first = plugin.map(|plugin| plugin.flavour);
+    Ok(first
+        .into_iter()
+        .chain(FLAVOURS)
+        .find_map(|flavour| newest(entries(&cache).filter(begins_with(&format!("{flavour}-"))).collect())))
 }
 
 /// The folder of what can be fetched or measured again: `LIVEDIFFUSION_CACHE`, else `livediffusion` in `XDG_CACHE_HOME`,
@@ -370,11 +373,22 @@ mod tests {
         assert_eq!(find((None, ProviderChoice::Auto), env, &driver(13_000)).unwrap(), Some(cuda("1.31.1")));
         assert_eq!(find((None, ProviderChoice::Auto), env, &driver(12_080)).unwrap(), Some(cuda("1.26.0")));
         assert_eq!(find((None, ProviderChoice::Auto), env, &driver(11_080)).unwrap().as_ref(), Some(&newest));
-        // WebGPU takes what is there until it has a library of its own, which nothing else takes.
-        assert_eq!(find((None, WEBGPU), env, &driver(13_000)).unwrap().as_ref(), Some(&newest));
-        let webgpu = cache.path().join("ort/webgpu-1.32.0-0.4.0/libonnxruntime.so.1.32.0");
-        touch(&webgpu);
-        assert_eq!(find((None, WEBGPU), env, &driver(13_000)).unwrap(), Some(webgpu));
+        // A plug-in takes what is there until it has a library of its own, which nothing else takes.
+        let (webgpu, rtx) = (ProviderChoice::Fixed(Provider::WebGpu), ProviderChoice::Fixed(Provider::TensorRtRtx));
+        for plugin in [webgpu, rtx] {
+            assert_eq!(find((None, plugin), env, &driver(13_000)).unwrap().as_ref(), Some(&newest));
+        }
+        let own = |name: &str| cache.path().join(format!("ort/{name}/libonnxruntime.so.1.32.0"));
+        let names = ["webgpu-1.32.0-0.4.0", "tensorrt-rtx-1.32.0-0.5.0-cuda12", "tensorrt-rtx-1.32.0-0.5.0-cuda13"];
+        for name in names {
+            touch(&own(name));
+        }
+        assert_eq!(find((None, webgpu), env, &driver(13_000)).unwrap(), Some(own(names[0])));
+        assert_eq!(find((None, rtx), env, &driver(12_080)).unwrap(), Some(own(names[1])));
+        assert_eq!(find((None, rtx), env, &driver(13_000)).unwrap(), Some(own(names[2])));
+        // Without a driver the library says what is missing.
+        assert_eq!(find((None, rtx), env, &|| None).unwrap(), Some(own(names[2])));
+        assert_eq!(find((None, ProviderChoice::Auto), env, &driver(13_000)).unwrap(), Some(cuda("1.31.1")));
         assert_eq!(find((None, ProviderChoice::Auto), env, &|| None).unwrap(), Some(newest));
     }
 

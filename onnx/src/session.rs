@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use livediffusion_pipeline::model::ModelError;
 use ort::AsPointer as _;
 use ort::memory::Allocator;
+use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session};
 use ort::value::DynTensor;
 
@@ -19,7 +20,9 @@ use crate::edits::{Nature, edited};
 use crate::error::{OnnxError, run_error};
 use crate::exclusive::TurnSession;
 use crate::graph::{DType, Dim, TensorInfo};
-use crate::provider::{Builder, Chosen, GpuSettings, Prepared, Provider, SessionSettings, builder};
+use crate::provider::{
+    Builder, Chosen, Compiled, EngineOptions, GpuSettings, Prepared, Provider, SessionSettings, builder, weights_beside,
+};
 use crate::runtime::Runtime;
 use crate::values::{element, read_values, write_ids, write_values};
 
@@ -36,6 +39,18 @@ pub(crate) enum Model<'a> {
     File(&'a Path),
     /// An edited copy of the file at that path.
     Edited(&'a Path, &'a [u8]),
+}
+
+impl<'a> Model<'a> {
+    /// What tells it from others beside the files of its folder, and that folder. A file's name, size and time do; it may have
+    /// gigabytes.
+    pub(crate) fn key(&self) -> (&'a [u8], &'a Path) {
+        let (path, bytes) = match *self {
+            Self::File(path) => (path, &[][..]),
+            Self::Edited(path, bytes) => (path, bytes),
+        };
+        (bytes, path.parent().unwrap_or(path))
+    }
 }
 
 /// A session, the inputs and outputs of it that are used, and their tensors. The session (weights, compiled code) may be
@@ -108,38 +123,35 @@ impl Network {
             (None, model) => model,
         };
         let (Model::File(path) | Model::Edited(path, _)) = *model;
-        let mut prepared = None;
-        if chosen.provider == Provider::TensorRt {
-            let read;
-            let graph = match model {
-                Model::File(path) => {
-                    read = std::fs::read(path).map_err(|e| OnnxError::failed(format!("{}: {e}", path.display())))?;
-                    &read[..]
-                }
-                Model::Edited(_, bytes) => bytes,
-            };
-            let folder = path.parent().unwrap_or(path);
-            prepared = Some(Prepared::new(runtime, label, (graph, folder), inputs, chosen, settings));
-        }
         let on_cuda = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
         let nature = if on_cuda { Nature::of(model)? } else { Nature::default() };
-        let engines = prepared.as_ref().map(|prepared| prepared.options.clone()).unwrap_or_default();
-        let commit = |settings: &SessionSettings| -> ort::Result<Session> {
-            let engines = engines.clone();
-            let of = Builder::new(chosen.provider, chosen.precision, settings).engines(engines).nature(nature);
-            let mut builder = builder(runtime, &of)?;
-            for (name, side) in sides {
-                builder = builder.with_dimension_override(name, *side)?;
+        let start = |settings: &SessionSettings, engines: &EngineOptions| -> ort::Result<SessionBuilder> {
+            let of = Builder::new(chosen.provider, chosen.precision, settings).engines(engines.clone()).nature(nature);
+            let named = builder(runtime, &of)?;
+            sides.iter().try_fold(named, |builder, (name, side)| Ok(builder.with_dimension_override(name, *side)?))
+        };
+        let mut prepared = None;
+        let mut engines = EngineOptions::default();
+        let mut compiled = None;
+        match chosen.provider {
+            Provider::TensorRt => {
+                let new = Prepared::new(runtime, label, model, inputs, chosen, settings);
+                engines = prepared.insert(new).options.clone();
             }
-            match model {
-                Model::File(path) => builder.commit_from_file(path),
-                Model::Edited(path, bytes) => {
-                    // Weights in files of their own are found relative to the model, which has no place in memory.
-                    let folder = path.parent().unwrap_or(path).to_string_lossy();
-                    builder
-                        .with_config_entry("session.model_external_initializers_file_folder_path", folder)?
-                        .commit_from_memory(bytes)
-                }
+            Provider::TensorRtRtx => {
+                let apart = SessionSettings { gpu: GpuSettings { stream: None, ..settings.gpu }, ..*settings };
+                let builder = |engines: &EngineOptions| start(&apart, engines);
+                let found = Compiled::new(runtime, label, (model, inputs, sides), (chosen, settings), builder)?;
+                (engines, compiled) = (found.options, found.model);
+            }
+            _ => {}
+        }
+        let commit = |settings: &SessionSettings| -> ort::Result<Session> {
+            let mut builder = start(settings, &engines)?;
+            match (&compiled, model) {
+                (Some(path), _) => builder.commit_from_file(path),
+                (None, Model::File(path)) => builder.commit_from_file(path),
+                (None, Model::Edited(path, bytes)) => weights_beside(builder, path)?.commit_from_memory(bytes),
             }
         };
         let build = |settings: &SessionSettings| TurnSession::make(chosen.provider, || commit(settings));

@@ -10,7 +10,7 @@ use crate::clock::{Clock, MAX_CUTS};
 use crate::error::OnnxError;
 use crate::graph::{GraphError, TensorInfo};
 use crate::pack::{Pack, Part, PartName, UnetPorts};
-use crate::provider::{Chosen, Precision, SessionSettings};
+use crate::provider::{Chosen, Extent, Precision, Provider, SessionSettings};
 use crate::runtime::Runtime;
 use crate::session::{Bound, MAX_SHAPES, Model, Network};
 use crate::timestep::{Declared, Timesteps, declared, repair};
@@ -46,12 +46,13 @@ impl OnnxUnet {
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
         let part = pack.part(PartName::Unet).ok_or_else(|| OnnxError::invalid("the pack has no unet"))?;
+        let smallest = smallest_latent(pack, chosen.provider, settings);
         let make = |model: &Model<'_>, timesteps| {
             if chosen.precision == Precision::Bf16 {
                 let clocked = Self::with_clock(runtime, pack, model, timesteps, (chosen, settings))?;
                 if let Some(mut unet) = clocked {
                     // A trial run; an unusual graph may not survive the cut.
-                    if unet.try_rows(pack).is_ok() {
+                    if unet.try_rows(pack, smallest).is_ok() {
                         return Ok(unet);
                     }
                 }
@@ -77,7 +78,7 @@ impl OnnxUnet {
             },
         };
         if let Ok(mut unet) = unet
-            && unet.try_rows(pack).unwrap_or(false)
+            && unet.try_rows(pack, smallest).unwrap_or(false)
         {
             if unet.timesteps == Timesteps::Repaired {
                 tracing::info!(file = %part.file.display(), "the U-Net's scalar time step was made one per row");
@@ -163,11 +164,11 @@ impl OnnxUnet {
         self.timesteps
     }
 
-    /// Runs rows of different time steps together and alone, at the smallest size, and says whether they come out the
-    /// same.
-    fn try_rows(&mut self, pack: &Pack) -> Result<bool, ModelError> {
-        let side = |axis| self.ports.sample.fixed(axis).unwrap_or(pack.latent_multiple.max(8));
-        let shape = LatentShape { channels: pack.latent_channels, height: side(2), width: side(3) };
+    /// Runs rows of different time steps together and alone, at the smallest size (height and width of a latent), and says whether
+    /// they come out the same.
+    fn try_rows(&mut self, pack: &Pack, [height, width]: [usize; 2]) -> Result<bool, ModelError> {
+        let side = |axis, smallest| self.ports.sample.fixed(axis).unwrap_or(smallest);
+        let shape = LatentShape { channels: pack.latent_channels, height: side(2, height), width: side(3, width) };
         let pooled = self.ports.pooled.as_ref().and_then(|t| t.fixed(1));
         let conditioning = Arc::new(Conditioning {
             tokens: vec![0.1; pack.prompt_length * pack.unet_prompt_width()],
@@ -313,6 +314,12 @@ impl Denoiser for OnnxUnet {
     fn timestep_cond_width(&self) -> Option<usize> {
         self.guidance_width
     }
+}
+
+/// Height and width of the smallest latent that the U-Net takes: of what it was compiled for, where that is all that it takes.
+fn smallest_latent(pack: &Pack, provider: Provider, settings: &SessionSettings) -> [usize; 2] {
+    let extent = settings.extent.as_ref().filter(|_| provider.has_profile());
+    extent.map_or([pack.latent_multiple.max(8); 2], Extent::smallest_latent)
 }
 
 fn repaired(part: &Part, ports: &UnetPorts) -> Result<Option<Vec<u8>>, GraphError> {

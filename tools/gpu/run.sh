@@ -192,8 +192,8 @@ fi
 if wanted parity; then
     for provider in $(echo "$providers" | tr , ' '); do
         mkdir -p "$out/parity-$provider"
-        # TensorRT may take TF32 for f32 by itself, and ONNX Runtime has no option against it.
-        if [ "$provider" = tensorrt ]; then export NVIDIA_TF32_OVERRIDE=0; else unset NVIDIA_TF32_OVERRIDE; fi
+        # TensorRT, for RTX too, takes TF32 for f32 by itself, and ONNX Runtime has no option against it.
+        case $provider in tensorrt*) export NVIDIA_TF32_OVERRIDE=0 ;; *) unset NVIDIA_TF32_OVERRIDE ;; esac
         started=$(date +%s) good=0 bad=""
         for case in "$tree"/assets/goldens/cases/*.json; do
             name=${case##*/}

@@ -27,13 +27,14 @@ use crate::session::{OpenPack, Session};
 use crate::units::round;
 
 pub(crate) fn command(args: &OverheadArgs) -> Outcome<()> {
-    let open = OpenPack::open(&args.model)?;
+    let mut open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack, &ConfigFile::default(), &args.parameters)?;
     if parameters.similarity.is_some() || !parameters.stream_batch {
         let what = "overhead is measured with the stream batch and without the similarity filter";
         return Err(Failure::usage(what, "leave --similarity and --stream-batch out"));
     }
     let size = open.size(&parameters);
+    open.expect(&parameters, size);
     let facts = open.facts.clone();
     let folder = tempfile::tempdir().map_err(|error| Failure::new(RUNNING, format!("temporary folder: {error}")))?;
     let mut input = Input::parse(&args.input)?;
@@ -45,7 +46,9 @@ pub(crate) fn command(args: &OverheadArgs) -> Outcome<()> {
     // The bare networks get all cores for each call, which is the fastest that calls back to back can be; the whole gets
     // what `run` gives it.
     let lanes = config::lanes(&args.model, (&open.pack, &parameters), args.model.provider.unwrap_or_default(), false);
-    let mut bare = Session::load(&args.model, OpenPack::open(&args.model)?, 1)?;
+    let mut bare = OpenPack::open(&args.model)?;
+    bare.expect(&parameters, size);
+    let mut bare = Session::load(&args.model, bare, 1)?;
     let session = Session::load(&args.model, open, lanes)?;
     let settings = bare.settings(parameters, size)?;
     let context = context(&bare, &args.model, size)?;

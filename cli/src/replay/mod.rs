@@ -165,12 +165,12 @@ impl<'a> Replay<'a> {
         let config = &case.config;
         let folder = args.models.join(&config.model);
         let size = Size::new(config.width, config.height);
-        let loaded = match args.level {
-            Level::Arithmetic => None,
-            Level::Networks | Level::EndToEnd => Some(setup::load(args, case, &folder)?),
-        };
         let noise = RecordedNoise::of(case)?;
         let parameters = setup::parameters(case, &noise, size)?;
+        let loaded = match args.level {
+            Level::Arithmetic => None,
+            Level::Networks | Level::EndToEnd => Some(setup::load(args, case, &folder, (&parameters, size))?),
+        };
         let facts = setup::facts(case, &folder, size)?;
 
         let mut real = loaded;

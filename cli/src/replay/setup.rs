@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use livediffusion_onnx::{GpuSettings, Libraries, LoadedPack, Pack, Runtime, SessionSettings, load_networks};
+use livediffusion_onnx::{Extent, GpuSettings, Libraries, LoadedPack, Pack, Runtime, SessionSettings, load_networks};
 use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::{Conditioning, Networks, Row, SharedText, TextEncoder as _};
@@ -16,12 +16,18 @@ use super::case::{CONTRADICTION, Case, ReferenceBug};
 use super::networks::{NoDecoder, RecordedNoise, Recording, SharedLedger, WatchedDenoiser, WatchedEncoder, lock};
 use crate::args::{Level, ReplayArgs};
 use crate::failure::{Failure, Outcome, USAGE};
+use crate::session::extent;
 
 /// The mode that reads x̂0 out without boundary scalings.
 pub(super) const TURBO: &str = "txt2img_sd_turbo";
 
 /// The case's networks, as the arguments say: on the CPU in f32 unless they ask for something else.
-pub(super) fn load(args: &ReplayArgs, case: &Case, folder: &Path) -> Outcome<LoadedPack> {
+pub(super) fn load(
+    args: &ReplayArgs,
+    case: &Case,
+    folder: &Path,
+    (parameters, size): (&Parameters, Size),
+) -> Outcome<LoadedPack> {
     let pack = Pack::open(folder)?;
     if args.level == Level::EndToEnd && case.is_img2img() && pack.vae_kind.is_none() {
         let what = format!("{} has no vae_encoder/, which an img2img case needs", folder.display());
@@ -35,6 +41,8 @@ pub(super) fn load(args: &ReplayArgs, case: &Case, folder: &Path) -> Outcome<Loa
         gpu: GpuSettings { device: args.gpu, ..GpuSettings::default() },
         // The networks of cases are tiny, and many cases are replayed at once: more threads only wait for one another.
         threads: Some(1),
+        // The size does not change.
+        extent: Some(Extent { most_side: 0, ..extent(&pack, parameters, size) }),
         ..SessionSettings::default()
     };
     Ok(load_networks(&runtime, &pack, &settings)?)

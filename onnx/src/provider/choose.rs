@@ -137,9 +137,8 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
     let reason = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
     let what = format!("the {provider} provider does not work with {}: {reason}", runtime.path().display());
     let compiled = runtime.compiled_providers().contains(&provider);
-    let needs_driver = matches!(provider, Provider::Cuda | Provider::TensorRt | Provider::TensorRtRtx);
     if compiled
-        && needs_driver
+        && provider.is_on_cuda()
         && let Err(missing) = Driver::find()
     {
         // Whatever the library says: without a driver nothing else helps.
@@ -161,6 +160,14 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
         Provider::WebGpu => {
             "`make setup-webgpu` fetches the plug-in; LIVEDIFFUSION_WEBGPU_LIB names one of your own".to_owned()
         }
+        Provider::TensorRtRtx if compiled => {
+            "it takes RTX cards of the 30 series and newer, with driver 555.85 or newer (570 for the 50 series); --provider cuda takes \
+             others"
+                .to_owned()
+        }
+        Provider::TensorRtRtx => {
+            "`make setup-tensorrt-rtx` fetches the plug-in; LIVEDIFFUSION_TENSORRT_RTX_LIB names one of your own".to_owned()
+        }
         _ if compiled => format!("this library has {provider}, but something that it needs is missing: see `doctor`"),
         Provider::OpenVino => {
             format!("this library is of flavour {flavour}: `make setup` fetches the OpenVINO one")
@@ -168,7 +175,7 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
         Provider::Cuda | Provider::TensorRt => {
             format!("this library is of flavour {flavour}: give a CUDA build with --ort-lib, or --provider auto")
         }
-        Provider::TensorRtRtx | Provider::CoreMl | Provider::DirectMl | Provider::MiGraphX => {
+        Provider::CoreMl | Provider::DirectMl | Provider::MiGraphX => {
             format!(
                 "this library is of flavour {flavour}: give a build with {provider} by --ort-lib, or --provider auto"
             )

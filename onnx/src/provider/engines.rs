@@ -1,6 +1,6 @@
-//! TensorRT's engines on disk.
+//! TensorRT's engines on disk, of either kind.
 //!
-//! An engine takes minutes to build and fits one card, one TensorRT and one set of shapes. Each combination has a folder of its
+//! An engine takes long to build and fits one card, one TensorRT and one set of shapes. Each combination has a folder of its
 //! own, named by a hash of all of it. TensorRT writes into the folder by itself and not at once, so that a seal is written last:
 //! the names, sizes and hashes of the files. A folder whose seal is missing or does not fit is emptied and built anew.
 
@@ -8,7 +8,11 @@ use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use livediffusion_kernels::cuda::Card;
 use sha2::{Digest as _, Sha256};
+
+use crate::provider::{Chosen, SessionSettings};
+use crate::runtime::Runtime;
 
 /// Name of the seal.
 const SEAL: &str = "sealed.txt";
@@ -44,6 +48,48 @@ impl EngineKey {
         }
         hex(&Sha256::digest(text.as_bytes())[..16])
     }
+}
+
+/// The key of a network's engines on the card that the settings name: of a graph's bytes and the folder of its weights.
+pub(crate) fn key(
+    runtime: &Runtime,
+    (graph, folder): (&[u8], &Path),
+    profile: Option<&[String; 3]>,
+    (chosen, settings): (&Chosen, &SessionSettings),
+    tensorrt: String,
+) -> Result<EngineKey, String> {
+    let card = Card::open(settings.gpu.device as usize).map_err(|e| e.to_string())?;
+    let (major, minor) = card.capability().map_err(|e| e.to_string())?;
+    let name = card.name().map_err(|e| e.to_string())?;
+    Ok(EngineKey {
+        model: model_hash(graph, folder).map_err(|e| format!("{}: {e}", folder.display()))?,
+        profile: profile.cloned(),
+        precision: chosen.precision.to_string(),
+        gpu: format!("{name} ({major}.{minor})"),
+        driver: card.driver().version(),
+        tensorrt,
+        onnxruntime: runtime.version().to_owned(),
+    })
+}
+
+/// The card that the settings name, as TensorRT for RTX names those that it compiles for; `None` for others, for which it asks the card
+/// itself.
+pub(crate) fn target(settings: &SessionSettings) -> Result<Option<String>, String> {
+    let card = Card::open(settings.gpu.device as usize).map_err(|e| e.to_string())?;
+    let (major, minor) = card.capability().map_err(|e| e.to_string())?;
+    Ok(matches!((major, minor), (8, 6 | 9) | (12, 0 | 1)).then(|| format!("sm{major}{minor}")))
+}
+
+/// The version of a TensorRT library: 10000 · major + 100 · minor + patch, or the larger number that TensorRT for RTX has.
+#[allow(unsafe_code, reason = "TensorRT's C interface")]
+pub(crate) fn version_of(library: &str) -> Result<String, String> {
+    // SAFETY: loading runs the library's initialisers; ONNX Runtime is about to load the same one, or has.
+    let library = unsafe { libloading::Library::new(library) }.map_err(|e| e.to_string())?;
+    // SAFETY: `getInferLibVersion` has had this signature in every release.
+    let ask = unsafe { library.get::<unsafe extern "C" fn() -> i32>(b"getInferLibVersion\0") };
+    let ask = ask.map_err(|e| e.to_string())?;
+    // SAFETY: it takes nothing and returns a number.
+    Ok(unsafe { ask() }.to_string())
 }
 
 /// Hash of a graph's bytes, and of name, size and time of the weights beside it: those have gigabytes.

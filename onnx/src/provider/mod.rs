@@ -3,6 +3,7 @@
 //! A provider that was asked for and does not register is an error, never a silent fall-back to the CPU.
 
 mod choose;
+mod compiled;
 mod engines;
 mod options;
 mod plugin;
@@ -16,7 +17,9 @@ use std::fmt;
 use ort::ep::{self, ExecutionProvider as _};
 
 pub use self::choose::{choose_provider, probe_provider};
-pub(crate) use self::plugin::webgpu_library;
+pub(crate) use self::compiled::{Compiled, weights_beside};
+pub(crate) use self::options::EngineOptions;
+pub(crate) use self::plugin::Plugin;
 pub use self::profile::Extent;
 pub(crate) use self::register::{Builder, builder};
 pub use self::settings::{Chosen, GpuSettings, OpenVinoDevice, Precision, ProviderChoice, SessionSettings, UserStream};
@@ -33,7 +36,8 @@ pub enum Provider {
     Cuda,
     /// TensorRT, with CUDA for what it does not take.
     TensorRt,
-    /// TensorRT for RTX, which compiles on the user's machine in seconds.
+    /// TensorRT for RTX, which compiles on the user's machine in seconds; built in, or from a plug-in library that brings all that it
+    /// needs beside the driver.
     TensorRtRtx,
     /// Apple's CoreML.
     CoreMl,
@@ -73,6 +77,17 @@ impl Provider {
             Self::WebGpu => ep::WebGPU::is_available(),
         };
         has.unwrap_or(false)
+    }
+
+    /// Whether it runs on an NVIDIA card with CUDA underneath, in the streams of ours: frames then stay on the card from their upload to
+    /// their download.
+    pub fn is_on_cuda(self) -> bool {
+        matches!(self, Self::Cuda | Self::TensorRt | Self::TensorRtRtx)
+    }
+
+    /// Whether it builds for the shapes of a profile, and takes no others.
+    pub(crate) fn has_profile(self) -> bool {
+        matches!(self, Self::TensorRt | Self::TensorRtRtx)
     }
 
     /// Whether everything runs on another device than the CPU, where several calls at once only wait for each other.

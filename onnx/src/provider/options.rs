@@ -53,6 +53,8 @@ pub(crate) struct EngineOptions {
     pub(crate) profile: Option<[String; 3]>,
     /// Whether the weights come near to 2 GB.
     pub(crate) large: bool,
+    /// The card that an engine is compiled for without asking it, as the compiler names it.
+    pub(crate) target: Option<String>,
 }
 
 /// TensorRT. Layer normalisation stays in f32: in f16 the sums of squares of a wide layer overflow.
@@ -81,9 +83,23 @@ pub(crate) fn tensorrt(gpu: &GpuSettings, precision: Precision, engines: &Engine
     options
 }
 
-/// TensorRT for RTX: it takes the graph's precision, and compiles in seconds.
-pub(crate) fn tensorrt_rtx(gpu: &GpuSettings, engines: &EngineOptions) -> Options {
-    let mut options = vec![("device_id", gpu.device.to_string())];
+/// TensorRT for RTX: it takes the graph's precision, and compiles in seconds. As a plug-in it is told of the card by the device that it is
+/// given, and refuses what it does not know.
+///
+/// Memory for intermediate values is taken from CUDA's pool in each call, as much as the call needs. To keep it takes as much as the
+/// largest call of the profile, which is many times that of a usual one; a graph needs it to stay where it is.
+pub(crate) fn tensorrt_rtx(gpu: &GpuSettings, engines: &EngineOptions, is_plugin: bool) -> Options {
+    let mut options = Vec::new();
+    if !is_plugin {
+        options.push(("device_id", gpu.device.to_string()));
+    }
+    if let Some(target) = &engines.target {
+        options.push(("nv_target_sm", target.clone()));
+    }
+    if gpu.graphs {
+        options.push(("enable_cuda_graph", switch(true)));
+        options.extend(is_plugin.then(|| ("nv_persistent_context_memory", switch(true))));
+    }
     if let Some(folder) = &engines.engines {
         options.push(("nv_runtime_cache_path", folder.clone()));
     }
@@ -180,12 +196,37 @@ mod tests {
     }
 
     #[test]
+    fn tensorrt_for_rtx_is_told_only_what_it_knows() {
+        let engines = EngineOptions {
+            engines: Some("/e".into()),
+            profile: Some(["x:1x4".into(), "x:2x4".into(), "x:3x4".into()]),
+            ..EngineOptions::default()
+        };
+        let options = tensorrt_rtx(&GpuSettings { device: 1, ..GpuSettings::default() }, &engines, true);
+        // The plug-in refuses the number of a card, and the session with it.
+        let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
+        let shapes = ["nv_profile_min_shapes", "nv_profile_opt_shapes", "nv_profile_max_shapes"];
+        assert_eq!(names, [&["nv_runtime_cache_path"][..], &shapes].concat());
+        assert_eq!((value(&options, shapes[0]), value(&options, shapes[2])), (Some("x:1x4"), Some("x:3x4")));
+        let graphs = GpuSettings { graphs: true, ..GpuSettings::default() };
+        let target = EngineOptions { target: Some("sm89".into()), ..engines.clone() };
+        let options = tensorrt_rtx(&graphs, &target, true);
+        assert_eq!(value(&options, "nv_target_sm"), Some("sm89"));
+        assert_eq!(value(&options, "enable_cuda_graph"), Some("1"));
+        assert_eq!(value(&options, "nv_persistent_context_memory"), Some("1"));
+        // Where it is built in.
+        let options = tensorrt_rtx(&GpuSettings { device: 1, ..GpuSettings::default() }, &engines, false);
+        assert_eq!(value(&options, "device_id"), Some("1"));
+    }
+
+    #[test]
     fn tensorrt_keeps_engines_and_builds_for_the_profile() {
         let engines = EngineOptions {
             engines: Some("/e".into()),
             timings: Some("/t".into()),
             profile: Some(["x:1x4".into(), "x:2x4".into(), "x:3x4".into()]),
             large: false,
+            target: None,
         };
         assert_eq!(
             value(&tensorrt(&GpuSettings::default(), Precision::F16, &engines), "trt_load_user_initializer"),
@@ -209,7 +250,10 @@ mod tests {
         let options = tensorrt(&GpuSettings::default(), Precision::F32, &EngineOptions::default());
         assert_eq!(value(&options, "trt_fp16_enable"), Some("0"));
         assert_eq!(value(&options, "trt_engine_cache_enable"), None);
-        assert_eq!(value(&tensorrt_rtx(&GpuSettings::default(), &engines), "nv_profile_max_shapes"), Some("x:3x4"));
+        assert_eq!(
+            value(&tensorrt_rtx(&GpuSettings::default(), &engines, true), "nv_profile_max_shapes"),
+            Some("x:3x4")
+        );
     }
 
     #[test]

@@ -1,64 +1,138 @@
 //! Providers in libraries of their own, which ONNX Runtime loads beside itself.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use ort::device::Device;
 use ort::environment::Environment;
 use ort::session::builder::SessionBuilder;
 
+use crate::preload::preload;
+use crate::provider::Provider;
 use crate::provider::options::Options;
 use crate::runtime::user_cache;
 
-/// The plug-in's own name for itself.
-const WEBGPU: &str = "WebGpuExecutionProvider";
-
-/// Names of its library on each system.
-const WEBGPU_FILES: [&str; 3] =
-    ["libonnxruntime_providers_webgpu.so", "libonnxruntime_providers_webgpu.dylib", "onnxruntime_providers_webgpu.dll"];
-
-/// The WebGPU plug-in: where `LIVEDIFFUSION_WEBGPU_LIB` says, beside the ONNX Runtime at `ort`, or in `ep/` of the user's cache, in it or
-/// in a folder of it.
-pub(crate) fn webgpu_library(ort: &Path) -> Option<PathBuf> {
-    let named = std::env::var_os("LIVEDIFFUSION_WEBGPU_LIB").filter(|path| !path.is_empty());
-    named.map(PathBuf::from).or_else(|| inside(ort.parent()?)).or_else(|| find(&user_cache()?.join("ep")))
+/// What a plug-in is called.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plugin {
+    /// Its own name for itself, under which it has to be registered: its options begin with it, and what it compiles names it.
+    name: &'static str,
+    /// Names of its library on each system.
+    files: &'static [&'static str],
+    /// Variable of the environment that says where it lies.
+    variable: &'static str,
+    /// Folders of the user's cache that hold an ONNX Runtime and the plug-in begin with it.
+    pub(crate) flavour: &'static str,
 }
 
-fn inside(folder: &Path) -> Option<PathBuf> {
-    WEBGPU_FILES.iter().map(|name| folder.join(name)).find(|file| file.is_file())
+static WEBGPU: Plugin = Plugin {
+    name: "WebGpuExecutionProvider",
+    files: &[
+        "libonnxruntime_providers_webgpu.so",
+        "libonnxruntime_providers_webgpu.dylib",
+        "onnxruntime_providers_webgpu.dll",
+    ],
+    variable: "LIVEDIFFUSION_WEBGPU_LIB",
+    flavour: "webgpu",
+};
+
+static TENSORRT_RTX: Plugin = Plugin {
+    name: "NvTensorRTRTXExecutionProvider",
+    files: &["libonnxruntime_providers_nv_tensorrt_rtx.so", "onnxruntime_providers_nv_tensorrt_rtx.dll"],
+    variable: "LIVEDIFFUSION_TENSORRT_RTX_LIB",
+    flavour: "tensorrt-rtx",
+};
+
+/// Which of a plug-in's devices run a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Devices {
+    /// All that it finds.
+    All,
+    /// The card with that number of CUDA's.
+    Card(u32),
 }
 
-fn find(folder: &Path) -> Option<PathBuf> {
-    let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).collect();
-    folders.sort();
-    // The last name is the newest version.
-    inside(folder).or_else(|| folders.iter().rev().find_map(|folder| inside(folder)))
-}
-
-/// Has the plug-in's devices run the session.
-pub(crate) fn register_webgpu(
-    environment: &Environment,
-    builder: SessionBuilder,
-    library: &Path,
-    options: &Options,
-) -> ort::Result<SessionBuilder> {
-    // A library is registered once in a process.
-    static REGISTERED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-    let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !registered.iter().any(|known| known == library) {
-        environment.register_ep_library(WEBGPU, library)?;
-        registered.push(library.to_owned());
+impl Plugin {
+    /// That of a provider, where there is one.
+    pub(crate) fn of(provider: Provider) -> Option<&'static Self> {
+        match provider {
+            Provider::WebGpu => Some(&WEBGPU),
+            Provider::TensorRtRtx => Some(&TENSORRT_RTX),
+            _ => None,
+        }
     }
-    let devices: Vec<_> = environment.devices().filter(|device| device.ep().is_ok_and(|ep| ep == WEBGPU)).collect();
-    if devices.is_empty() {
-        let library = library.display();
-        return Err(ort::Error::new(format!(
-            "{library} finds no GPU (it needs a driver for Vulkan, Metal or Direct3D 12)"
-        )));
+
+    /// Its library: where its variable says, beside the ONNX Runtime at `ort`, or in `ep/` of the user's cache, in it or in a folder
+    /// of it.
+    pub(crate) fn library(&self, ort: &Path) -> Option<PathBuf> {
+        let named = std::env::var_os(self.variable).filter(|path| !path.is_empty());
+        named.map(PathBuf::from).or_else(|| self.inside(ort.parent()?)).or_else(|| self.find(&user_cache()?.join("ep")))
     }
-    let options: Vec<(String, String)> =
-        options.iter().map(|(name, value)| (format!("{WEBGPU}.{name}"), value.clone())).collect();
-    Ok(builder.with_devices(devices, Some(&options))?)
+
+    fn inside(&self, folder: &Path) -> Option<PathBuf> {
+        self.files.iter().map(|name| folder.join(name)).find(|file| file.is_file())
+    }
+
+    fn find(&self, folder: &Path) -> Option<PathBuf> {
+        let mut folders: Vec<PathBuf> =
+            std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).collect();
+        folders.sort();
+        // The last name is the newest version.
+        self.inside(folder).or_else(|| folders.iter().rev().find_map(|folder| self.inside(folder)))
+    }
+
+    /// Has the plug-in's devices run the session.
+    pub(crate) fn register(
+        &self,
+        environment: &Environment,
+        builder: SessionBuilder,
+        library: &Path,
+        (wanted, options): (Devices, &Options),
+    ) -> ort::Result<SessionBuilder> {
+        self.load(environment, library)?;
+        let is_wanted = |device: &Device<'_>| match wanted {
+            Devices::All => true,
+            Devices::Card(number) => u32::try_from(device.memory_info(false).device_id()) == Ok(number),
+        };
+        let own = |device: &Device<'_>| device.ep().is_ok_and(|ep| ep == self.name);
+        let devices: Vec<_> = environment.devices().filter(|device| own(device) && is_wanted(device)).collect();
+        if devices.is_empty() {
+            return Err(ort::Error::new(format!("{} {wanted}", library.display())));
+        }
+        let options: Vec<(String, String)> =
+            options.iter().map(|(name, value)| (format!("{}.{name}", self.name), value.clone())).collect();
+        Ok(builder.with_devices(devices, Some(&options))?)
+    }
+
+    /// Loads the library, once in a process.
+    pub(crate) fn load(&self, environment: &Environment, library: &Path) -> ort::Result<()> {
+        static REGISTERED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+        let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+        if !registered.iter().any(|known| known == library) {
+            // What it needs lies beside it, and it does not say so itself.
+            for (file, reason) in library.parent().map(preload).unwrap_or_default() {
+                tracing::warn!("{} cannot be loaded: {reason}", file.display());
+            }
+            environment.register_ep_library(self.name, library)?;
+            registered.push(library.to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Devices {
+    /// What a plug-in without them says.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("finds no GPU (it needs a driver for Vulkan, Metal or Direct3D 12)"),
+            // As its version 0.5.0 has it.
+            Self::Card(number) => write!(
+                f,
+                "does not take card {number} (it takes those of compute capability 8.6, 8.9, and 12.0 or more)"
+            ),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -67,15 +141,17 @@ mod tests {
 
     #[test]
     fn the_newest_plug_in_of_the_cache_is_found() {
-        let cache = tempfile::tempdir().unwrap();
-        assert_eq!(find(cache.path()), None);
-        for version in ["webgpu-0.3.0", "webgpu-0.4.0"] {
-            std::fs::create_dir(cache.path().join(version)).unwrap();
-            std::fs::write(cache.path().join(version).join(WEBGPU_FILES[0]), b"").unwrap();
+        for plugin in [&WEBGPU, &TENSORRT_RTX] {
+            let cache = tempfile::tempdir().unwrap();
+            assert_eq!(plugin.find(cache.path()), None);
+            for version in ["plugin-0.3.0", "plugin-0.4.0"] {
+                std::fs::create_dir(cache.path().join(version)).unwrap();
+                std::fs::write(cache.path().join(version).join(plugin.files[0]), b"").unwrap();
+            }
+            assert_eq!(plugin.find(cache.path()), Some(cache.path().join("plugin-0.4.0").join(plugin.files[0])));
+            let direct = cache.path().join(plugin.files[0]);
+            std::fs::write(&direct, b"").unwrap();
+            assert_eq!(plugin.find(cache.path()), Some(direct));
         }
-        assert_eq!(find(cache.path()), Some(cache.path().join("webgpu-0.4.0").join(WEBGPU_FILES[0])));
-        let direct = cache.path().join(WEBGPU_FILES[0]);
-        std::fs::write(&direct, b"").unwrap();
-        assert_eq!(find(cache.path()), Some(direct));
     }
 }

@@ -39,6 +39,11 @@ impl Extent {
         [pixels.min(SMALLEST), pixels.max(self.most_side)]
     }
 
+    /// Height and width of the smallest latents in the profile.
+    pub(crate) fn smallest_latent(&self) -> [usize; 2] {
+        [self.height, self.width].map(|pixels| self.sides(pixels)[0] / self.factor.max(1))
+    }
+
     /// Whether pictures of that size are within the profile.
     ///
     /// # Errors
@@ -150,6 +155,8 @@ mod tests {
         let (time, prompt) = (input("timestep", &[None]), input("encoder_hidden_states", &[None, None, Some(1024)]));
         let fixed = input("fixed", &[Some(1), Some(6)]);
         let shapes = profile(&[&sample, &time, &prompt, &fixed], &EXTENT).unwrap();
+        assert_eq!(EXTENT.smallest_latent(), [32, 32]);
+        assert_eq!(Extent { height: 128, ..EXTENT }.smallest_latent(), [16, 32]);
         assert_eq!(
             shapes,
             [

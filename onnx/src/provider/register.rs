@@ -10,7 +10,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use crate::cpu;
 use crate::edits::Nature;
 use crate::provider::options::{self, EngineOptions, Options};
-use crate::provider::plugin::{register_webgpu, webgpu_library};
+use crate::provider::plugin::{Devices, Plugin};
 use crate::provider::{Precision, Provider, SessionSettings};
 use crate::runtime::{Runtime, user_cache};
 
@@ -55,10 +55,16 @@ pub(crate) fn builder(runtime: &Runtime, of: &Builder<'_>) -> ort::Result<Sessio
         .with_intra_op_spinning(settings.spinning)?
         // With it, every new shape adds an arena of its own: gigabytes for a U-Net that needs a few hundred megabytes.
         .with_memory_pattern(false)?;
-    if provider == Provider::WebGpu
-        && let Some(library) = webgpu_library(runtime.path())
+    if let Some(plugin) = Plugin::of(provider)
+        && let Some(library) = plugin.library(runtime.path())
     {
-        return register_webgpu(runtime.environment(), builder, &library, &options::webgpu());
+        let (devices, options) = match provider {
+            Provider::TensorRtRtx => {
+                (Devices::Card(settings.gpu.device), options::tensorrt_rtx(&settings.gpu, &of.engines, true))
+            }
+            _ => (Devices::All, options::webgpu()),
+        };
+        return plugin.register(runtime.environment(), builder, &library, (devices, &options));
     }
     Ok(builder.with_execution_providers(registrations(of, (threads, lanes)))?)
 }
@@ -84,7 +90,7 @@ fn registrations(of: &Builder<'_>, threads: (usize, usize)) -> Vec<ExecutionProv
             vec![dispatch(with(ep::TensorRT::default(), options).build()), cuda()]
         }
         Provider::TensorRtRtx => {
-            vec![dispatch(with(ep::NVRTX::default(), options::tensorrt_rtx(gpu, &of.engines)).build())]
+            vec![dispatch(with(ep::NVRTX::default(), options::tensorrt_rtx(gpu, &of.engines, false)).build())]
         }
         Provider::CoreMl => {
             let cache = user_cache().map(|cache| cache.join("coreml"));

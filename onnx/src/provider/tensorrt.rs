@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use livediffusion_kernels::cuda::Card;
-
 use crate::graph::TensorInfo;
-use crate::provider::engines::{EngineKey, Engines, model_hash};
+use crate::provider::engines::{self, Engines};
 use crate::provider::options::EngineOptions;
 use crate::provider::profile::profile;
-use crate::provider::{Chosen, Provider, SessionSettings};
+use crate::provider::{Chosen, SessionSettings};
 use crate::runtime::{Runtime, user_cache};
+use crate::session::Model;
 
 /// Its library: ONNX Runtime 1.24 to 1.31 are built with this major version.
 const LIBRARY: &str = "libnvinfer.so.10";
@@ -25,16 +24,17 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// For a network on this provider; nothing to do on others. Without a cache, a card or TensorRT's library nothing is kept, and
+    /// For a network on this provider. Without a cache, a card or TensorRT's library nothing is kept, and
     /// making the session says what is wrong.
     pub(crate) fn new(
         runtime: &Runtime,
         label: &str,
-        (graph, folder): (&[u8], &Path),
+        model: &Model<'_>,
         inputs: &[&TensorInfo],
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Self {
+        let (graph, folder) = model.key();
         let profile = settings.extent.as_ref().and_then(|extent| profile(inputs, extent));
         let mut options = EngineOptions { profile, large: bytes_in(folder) >= LARGE, ..EngineOptions::default() };
         let engines = match engines(runtime, (graph, folder), &options, chosen, settings) {
@@ -77,40 +77,17 @@ fn bytes_in(folder: &Path) -> u64 {
 
 fn engines(
     runtime: &Runtime,
-    (graph, folder): (&[u8], &Path),
+    graph: (&[u8], &Path),
     options: &EngineOptions,
     chosen: &Chosen,
     settings: &SessionSettings,
 ) -> Result<Option<Engines>, String> {
-    if chosen.provider != Provider::TensorRt || options.profile.is_none() {
+    let Some(shapes) = &options.profile else {
         return Ok(None);
-    }
-    let cache = user_cache().ok_or("there is no cache folder")?;
-    let card = Card::open(settings.gpu.device as usize).map_err(|e| e.to_string())?;
-    let (major, minor) = card.capability().map_err(|e| e.to_string())?;
-    let name = card.name().map_err(|e| e.to_string())?;
-    let key = EngineKey {
-        model: model_hash(graph, folder).map_err(|e| format!("{}: {e}", folder.display()))?,
-        profile: options.profile.clone(),
-        precision: chosen.precision.to_string(),
-        gpu: format!("{name} ({major}.{minor})"),
-        driver: card.driver().version(),
-        tensorrt: version()?,
-        onnxruntime: runtime.version().to_owned(),
     };
+    let cache = user_cache().ok_or("there is no cache folder")?;
+    let key = engines::key(runtime, graph, Some(shapes), (chosen, settings), engines::version_of(LIBRARY)?)?;
     let timings = cache.join("tensorrt/timings");
     std::fs::create_dir_all(&timings).map_err(|e| format!("{}: {e}", timings.display()))?;
     Engines::open(&cache.join("tensorrt"), &key).map(Some).map_err(|e| e.to_string())
-}
-
-/// The library's version, 10000 · major + 100 · minor + patch.
-#[allow(unsafe_code, reason = "TensorRT's C interface")]
-fn version() -> Result<String, String> {
-    // SAFETY: loading runs the library's initialisers; ONNX Runtime is about to load the same one.
-    let library = unsafe { libloading::Library::new(LIBRARY) }.map_err(|e| e.to_string())?;
-    // SAFETY: `getInferLibVersion` has had this signature in every release.
-    let ask = unsafe { library.get::<unsafe extern "C" fn() -> i32>(b"getInferLibVersion\0") };
-    let ask = ask.map_err(|e| e.to_string())?;
-    // SAFETY: it takes nothing and returns a number.
-    Ok(unsafe { ask() }.to_string())
 }

@@ -16,12 +16,7 @@ ln -sfn "$ort" "$folder/ort"
 
 # In place of CUDA. NVRTC is the real one.
 "$root/tools/setup/nvrtc.sh"
-parts=$(sed -n 's/.*include_str!("\(.*\.cu\)").*/\1/p' "$root/kernels/src/gpu/source.rs")
-[ -n "$parts" ] || { echo "error: no kernels in kernels/src/gpu/source.rs" >&2 && exit 1; }
-(cd "$root/kernels/src/gpu" && cat $parts) >"$folder/driver/kernels.cu"
-host=$root/kernels/tests/it/host
-c++ -std=c++17 -O1 -w -fPIC -shared -ffp-contract=off -fno-strict-aliasing -I "$folder/driver" -I "$host" "$host/driver.cpp" \
-    -o "$folder/driver/libcuda.so.1"
+"$here/driver.sh" "$folder/driver"
 python3 "$here/stubs.py" "$ort/libonnxruntime_providers_cuda.so" "$folder/cuda"
 for library in "$cache"/cuda/nvrtc-*/*; do
     ln -sf "$library" "$folder/cuda/"

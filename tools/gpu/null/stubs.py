@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Builds libraries that stand for CUDA's, cuBLAS's and cuDNN's in a folder, with every function that ONNX Runtime's CUDA provider asks for.
+"""Builds libraries that stand for CUDA's, cuBLAS's and cuDNN's in a folder, with every function that a provider asks for.
 
-    stubs.py PROVIDER FOLDER      PROVIDER: libonnxruntime_providers_cuda.so
+    stubs.py PROVIDER FOLDER      PROVIDER: libonnxruntime_providers_cuda.so, or libonnxruntime_providers_nv_tensorrt_rtx.so
 
 Those of stubs.c are what they are there; all others return success. Needs nm, strings, readelf and a C compiler.
 """
@@ -40,7 +40,9 @@ def main(provider: str, folder: str) -> None:
     by_name = {word for word in said("strings", "-n", "6", provider).split() if re.fullmatch(r"(cudnn|cufft)[A-Z]\w+", word)}
     written = (HERE / "stubs.c").read_text()
     own = set(re.findall(r"^[\w* ]+?\*? ?\b(\w+)\(", written, re.MULTILINE))
-    for library, pattern in LIBRARIES.items():
+    # The CUDA provider looks its cuDNN and cuFFT up at run time; TensorRT for RTX has neither.
+    wanted = LIBRARIES if "libcublas" in needed else {library: LIBRARIES[library] for library in LIBRARIES if library in needed}
+    for library, pattern in wanted.items():
         name = f"{library}.so.{needed.get(library) or usual[library]}"
         functions = sorted(function for function in undefined | by_name if re.match(pattern, function))
         rest = "".join(f'int {f}() {{ return trace("{f}", 0, 0), 0; }}\n' for f in functions if f not in own)

@@ -254,6 +254,18 @@ int cuGetProcAddress(const char*, void** function, int, uint64_t) { return *func
 int cuGetProcAddress_v2(const char*, void** function, int, uint64_t, void*) { return *function = nullptr, NOT_FOUND; }
 int cuGetExportTable(const void** table, const void*) { return *table = nullptr, NOT_FOUND; }
 int cuGetErrorString(int, const char** text) { return *text = "an error of the card in software", SUCCESS; }
+int cuCtxCreate_v4() { return NOT_SUPPORTED; }
+int cuCtxDestroy_v2() { return NOT_SUPPORTED; }
+int cuCtxPushCurrent_v2(void* context) { return current = context, SUCCESS; }
+int cuCtxPopCurrent_v2(void** context) { return *context = current, current = nullptr, SUCCESS; }
+int cuStreamGetCtx(void*, void** context) { return *context = &card.context, SUCCESS; }
+int cuImportExternalMemory() { return NOT_SUPPORTED; }
+int cuExternalMemoryGetMappedBuffer() { return NOT_SUPPORTED; }
+int cuDestroyExternalMemory() { return NOT_SUPPORTED; }
+int cuImportExternalSemaphore() { return NOT_SUPPORTED; }
+int cuSignalExternalSemaphoresAsync() { return NOT_SUPPORTED; }
+int cuWaitExternalSemaphoresAsync() { return NOT_SUPPORTED; }
+int cuDestroyExternalSemaphore() { return NOT_SUPPORTED; }
 int cuTensorMapEncodeTiled() { return NOT_SUPPORTED; }
 int cuTensorMapEncodeIm2col() { return NOT_SUPPORTED; }
 

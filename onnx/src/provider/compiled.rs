@@ -1,0 +1,369 @@
+//! Networks that TensorRT for RTX compiled, on disk.
+//!
+//! It compiles a network in seconds to a minute, once for a card, and at every start anew unless it is given what came of it: an
+//! ONNX model of one node, with the engine in a file beside it. What it makes of the engine on the card is kept by itself in a folder
+//! there.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ort::compiler::ModelCompiler;
+use ort::session::builder::SessionBuilder;
+
+use crate::error::OnnxError;
+use crate::exclusive::making;
+use crate::graph::{Dim, Graph, TensorInfo};
+use crate::provider::engines::{self, Engines};
+use crate::provider::options::EngineOptions;
+use crate::provider::plugin::Plugin;
+use crate::provider::profile::profile;
+use crate::provider::{Chosen, Provider, SessionSettings};
+use crate::runtime::{Runtime, user_cache};
+use crate::session::Model;
+
+/// Its library. The plug-in brings it.
+const LIBRARY: &str = "libtensorrt_rtx.so.1";
+
+/// The model of one node.
+const COMPILED: &str = "compiled.onnx";
+
+/// Folders in which one is compiled begin with it.
+const UNFINISHED: &str = ".compiling-";
+
+/// Where TensorRT for RTX keeps what it makes on the card.
+const ON_THE_CARD: &str = "card";
+
+/// What a session is made of.
+pub(crate) struct Compiled {
+    /// In place of the network; `None` where there is nowhere to keep one, and the session compiles by itself.
+    pub(crate) model: Option<PathBuf>,
+    pub(crate) options: EngineOptions,
+}
+
+impl Compiled {
+    /// Compiles a network, or finds it compiled. `builder` gives what a session of it would be made with; `sides` of its inputs
+    /// are the same in every call.
+    ///
+    /// # Errors
+    /// Inputs with sides whose lengths are not known; a network that TensorRT does not take as a whole.
+    pub(crate) fn new(
+        runtime: &Runtime,
+        label: &str,
+        (model, inputs, sides): (&Model<'_>, &[&TensorInfo], &[(String, i64)]),
+        (chosen, settings): (&Chosen, &SessionSettings),
+        builder: impl Fn(&EngineOptions) -> ort::Result<SessionBuilder>,
+    ) -> Result<Self, OnnxError> {
+        let profile = settings.extent.as_ref().and_then(|extent| profile(inputs, extent));
+        if let (None, Some(input)) = (&profile, inputs.iter().find(|input| is_open(input, sides))) {
+            // It would build for anything from 0 to 32767, and best for 1.
+            let what = format!("{label}: TensorRT for RTX has to be told how long the sides of {input} may be");
+            return Err(OnnxError::invalid(what).hint("--provider cuda, or export the model with fixed sizes"));
+        }
+        let options = EngineOptions { profile, ..EngineOptions::default() };
+        let plugin =
+            Plugin::of(Provider::TensorRtRtx).and_then(|plugin| Some((plugin, plugin.library(runtime.path())?)));
+        let opened = open(runtime, (model, &options), (chosen, settings), plugin.as_ref());
+        let (mut engines, target) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => {
+                tracing::warn!("the {label} is compiled at every start, since that is not kept: {reason}");
+                return Ok(Self { model: None, options });
+            }
+        };
+        if !engines.are_built() {
+            // As a warning, since those are shown without being asked for.
+            tracing::warn!("compiling the {label} for this card, takes up to minutes once");
+            compile(label, model, engines.folder(), || {
+                builder(&EngineOptions { target: target.clone(), ..options.clone() })
+            })?;
+            engines.seal().map_err(|e| OnnxError::failed(format!("{}: {e}", engines.folder().display())))?;
+        }
+        let kept = engines.folder().join(ON_THE_CARD);
+        let options = EngineOptions { engines: kept.to_str().map(str::to_owned), ..options };
+        Ok(Self { model: Some(engines.folder().join(COMPILED)), options })
+    }
+}
+
+/// Whether some side of an input is neither fixed nor named.
+fn is_open(input: &TensorInfo, sides: &[(String, i64)]) -> bool {
+    let is_known = |dim: &Dim| match dim {
+        Dim::Fixed(_) => true,
+        Dim::Symbol(name) => sides.iter().any(|(known, _)| known == name),
+        Dim::Unknown => false,
+    };
+    !input.dims.as_ref().is_some_and(|dims| dims.iter().all(is_known))
+}
+
+/// The folder for a network on the card of the settings, and the card as the compiler names it.
+fn open(
+    runtime: &Runtime,
+    (model, options): (&Model<'_>, &EngineOptions),
+    (chosen, settings): (&Chosen, &SessionSettings),
+    plugin: Option<&(&Plugin, PathBuf)>,
+) -> Result<(Engines, Option<String>), String> {
+    let cache = user_cache().ok_or("there is no cache folder")?;
+    let mut version = String::new();
+    let mut target = None;
+    if let Some((plugin, library)) = plugin {
+        plugin.load(runtime.environment(), library).map_err(|e| e.to_string())?;
+        let bytes = std::fs::metadata(library).map_err(|e| format!("{}: {e}", library.display()))?.len();
+        version = format!("{} {bytes}", engines::version_of(LIBRARY)?);
+        target = engines::target(settings)?;
+    }
+    let key = engines::key(runtime, model.key(), options.profile.as_ref(), (chosen, settings), version)?;
+    let engines = Engines::open(&cache.join("tensorrt-rtx"), &key).map_err(|e| e.to_string())?;
+    Ok((engines, target))
+}
+
+/// Removes what a process that was killed had begun.
+fn remove_left_behind(folder: &Path) {
+    // Nothing takes so long, not even on a slow disk.
+    let is_old = |path: &Path| {
+        let age =
+            std::fs::metadata(path).and_then(|about| about.modified()).map(|time| time.elapsed().unwrap_or_default());
+        age.is_ok_and(|age| age > Duration::from_hours(2))
+    };
+    for path in std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()) {
+        let is_unfinished = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
+        if is_unfinished && is_old(&path) {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// Compiles into a folder of its own, and moves what came of it into `folder`: another process may be at the same.
+fn compile(
+    label: &str,
+    model: &Model<'_>,
+    folder: &Path,
+    builder: impl Fn() -> ort::Result<SessionBuilder>,
+) -> Result<(), OnnxError> {
+    let io = |path: &Path, e: &std::io::Error| OnnxError::failed(format!("{}: {e}", path.display()));
+    remove_left_behind(folder);
+    let work = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder).map_err(|e| io(folder, &e))?;
+    let file = work.path().join(COMPILED);
+    let made = {
+        let _making = making(Provider::TensorRtRtx);
+        builder().and_then(|builder| {
+            let compiler = match *model {
+                Model::File(path) => ModelCompiler::new(builder)?.with_model_from_file(path)?,
+                Model::Edited(path, bytes) => {
+                    ModelCompiler::new(weights_beside(builder, path)?)?.with_model_from_memory(bytes)?
+                }
+            };
+            compiler.compile_to_file(&file)
+        })
+    };
+    let reason = made.map_err(|e| e.message().split_whitespace().collect::<Vec<_>>().join(" "));
+    reason.and_then(|()| is_whole(&file)).map_err(|reason| {
+        OnnxError::failed(format!("TensorRT for RTX does not compile the {label}: {reason}")).hint("--provider cuda")
+    })?;
+    // The model last: it names the engine.
+    let mut files: Vec<PathBuf> = std::fs::read_dir(work.path())
+        .map_err(|e| io(work.path(), &e))?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .collect();
+    files.sort_by_key(|path| *path == file);
+    for path in files {
+        let name = path.file_name().unwrap_or_default();
+        std::fs::rename(&path, folder.join(name)).map_err(|e| io(&path, &e))?;
+    }
+    Ok(())
+}
+
+/// For a model in memory, whose weights in files of their own are found relative to where it came from.
+pub(crate) fn weights_beside(builder: SessionBuilder, path: &Path) -> ort::Result<SessionBuilder> {
+    let folder = path.parent().unwrap_or(path).to_string_lossy();
+    Ok(builder.with_config_entry("session.model_external_initializers_file_folder_path", folder)?)
+}
+
+/// What is left over would run on the CPU, between two copies.
+fn is_whole(file: &Path) -> Result<(), String> {
+    let graph = Graph::open(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    match &graph.nodes[..] {
+        [node] if node.op_type == "EPContext" => Ok(()),
+        nodes => {
+            let mut left: Vec<&str> =
+                nodes.iter().map(|node| &node.op_type[..]).filter(|op| *op != "EPContext").collect();
+            left.sort_unstable();
+            left.dedup();
+            Err(format!("it does not take {}", left.join(", ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::SystemTime;
+
+    use prost::Message as _;
+
+    use super::*;
+    use crate::graph::DType;
+    use crate::graph::proto::{ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+    use crate::pack::{Pack, PartName};
+    use crate::provider::{Extent, Precision, ProviderChoice};
+    use crate::runtime::Libraries;
+    use crate::session::Network;
+    use crate::text::OnnxText;
+    use crate::unet::OnnxUnet;
+    use crate::vae::{OnnxDecoder, OnnxEncoder};
+
+    #[test]
+    fn a_side_that_nobody_knows_is_open() {
+        let input = |dims: Option<Vec<Dim>>| TensorInfo { name: "ids".into(), dtype: DType::I64, dims };
+        let named = |name: &str| Dim::Symbol(name.to_owned());
+        let sides = [("batch".to_owned(), 1), ("tokens".to_owned(), 77)];
+        assert!(!is_open(&input(Some(vec![named("batch"), named("tokens"), Dim::Fixed(4)])), &sides));
+        assert!(is_open(&input(Some(vec![named("batch"), named("width")])), &sides));
+        assert!(is_open(&input(Some(vec![Dim::Unknown])), &sides));
+        assert!(is_open(&input(None), &sides));
+    }
+
+    #[test]
+    fn a_network_that_is_not_taken_as_a_whole_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(COMPILED);
+        let whole = |ops: &[&str]| {
+            let nodes = ops.iter().map(|op| NodeProto::new(op, &["x"], &["y"])).collect();
+            let port = |name| vec![ValueInfoProto::tensor(name, 1, &["1"])];
+            std::fs::write(&file, ModelProto::bytes(nodes, port("x"), port("y"))).unwrap();
+            is_whole(&file)
+        };
+        whole(&["EPContext"]).unwrap();
+        assert_eq!(
+            whole(&["EPContext", "Loop", "Loop", "EPContext", "Det"]).unwrap_err(),
+            "it does not take Det, Loop"
+        );
+        assert!(whole(&["EPContext", "EPContext"]).is_err());
+        assert!(is_whole(folder.path()).is_err());
+    }
+
+    #[test]
+    fn what_was_begun_long_ago_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, age: Duration| {
+            let path = folder.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            let file = std::fs::File::open(&path).unwrap();
+            file.set_modified(file.metadata().unwrap().modified().unwrap() - age).unwrap();
+            path
+        };
+        let old = Duration::from_hours(3);
+        let (begun, begins, card) =
+            (make(".compiling-a", old), make(".compiling-b", Duration::ZERO), make(ON_THE_CARD, old));
+        remove_left_behind(folder.path());
+        assert_eq!([&begun, &begins, &card].map(|path| path.exists()), [false, true, true]);
+    }
+
+    /// Size and time of every file in the folders of the networks.
+    fn kept(root: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
+        let folders = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+        let files = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().filter_map(Result::ok));
+        let about = |file: std::fs::DirEntry| (file.path(), file.metadata().unwrap());
+        files.map(about).map(|(path, about)| (path, (about.len(), about.modified().unwrap()))).collect()
+    }
+
+    const PROVIDER: ProviderChoice = ProviderChoice::Fixed(Provider::TensorRtRtx);
+
+    /// TensorRT for RTX itself, which compiles without a card where it finds what looks like one (tools/gpu/null/rtx.sh). A session of
+    /// what it compiled cannot be made there.
+    fn rtx() -> Option<(Runtime, Chosen)> {
+        if std::env::var_os("LIVEDIFFUSION_NULL_RTX").is_none() {
+            println!("skipped: no TensorRT for RTX on what looks like a card (make test-cuda)");
+            return None;
+        }
+        let runtime = Runtime::load_with(&Libraries { provider: PROVIDER, ..Libraries::default() }).unwrap();
+        assert!(runtime.compiled_providers().contains(&Provider::TensorRtRtx), "{}", runtime.path().display());
+        Some((runtime, Chosen { provider: Provider::TensorRtRtx, precision: Precision::F32, why: String::new() }))
+    }
+
+    #[test]
+    fn fused_attention_is_compiled_and_what_it_lacks_is_named_on_rtx() {
+        let Some((runtime, chosen)) = rtx() else { return };
+        let load = |nodes: Vec<NodeProto>, [of_x, of_y]: [&[&str]; 2]| {
+            let port = |name, sides| vec![ValueInfoProto::tensor(name, 1, sides)];
+            let mut model = ModelProto::new(nodes, port("x", of_x), port("y", of_y));
+            model.opset_import.push(OperatorSetIdProto { domain: "com.microsoft".to_owned(), version: 1 });
+            let folder = tempfile::tempdir().unwrap();
+            let (path, bytes) = (folder.path().join("model.onnx"), model.encode_to_vec());
+            let graph = Graph::from_bytes(&bytes).unwrap();
+            let io = (&[&graph.inputs[0]][..], &[&graph.outputs[0]][..]);
+            let settings = SessionSettings { provider: PROVIDER, ..SessionSettings::default() };
+            let loaded = Network::load(&runtime, "network", &Model::Edited(&path, &bytes), io, &chosen, &settings);
+            loaded.err().expect("a session is made without a card").to_string()
+        };
+        let mut attention = NodeProto::new("MultiHeadAttention", &["q", "k", "v"], &["y"]).with_int("num_heads", 4);
+        attention.domain = "com.microsoft".to_owned();
+        let one = |op: &str, to: &str| NodeProto::new(op, &["x"], &[to]);
+        let said = load(vec![one("Relu", "q"), one("Neg", "k"), one("Abs", "v"), attention], [&["2", "16", "32"]; 2]);
+        assert!(said.contains("loading"), "{said}");
+        let said = load(vec![one("Det", "y")], [&["2", "16", "16"], &["2"]]);
+        assert!(said.contains("TensorRT for RTX does not compile the network: it does not take Det"), "{said}");
+        // A side whose length nobody told.
+        let said = load(vec![one("Relu", "y")], [&["2", "some", "32"]; 2]);
+        assert!(said.contains("how long the sides of x"), "{said}");
+    }
+
+    #[test]
+    fn every_network_is_compiled_as_a_whole_and_once_on_rtx() {
+        let Some((runtime, chosen)) = rtx() else { return };
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let packs = ["models/default", "tiny-sd15", "tiny-sd15-kl", "tiny-sdturbo", "tiny-sdxlturbo"];
+        for name in
+            packs.map(|name| if name.contains('/') { name.to_owned() } else { format!("assets/goldens/models/{name}") })
+        {
+            let pack = Pack::open(models.join(&name)).unwrap();
+            let extent = Extent {
+                width: 512,
+                height: 320,
+                most_side: 1024,
+                rows: 1,
+                most_rows: 8,
+                tokens: pack.prompt_length,
+                factor: pack.vae_factor,
+            };
+            let root = user_cache().unwrap().join("tensorrt-rtx");
+            let _ = std::fs::remove_dir_all(&root);
+            let settings = SessionSettings { provider: PROVIDER, extent: Some(extent), ..SessionSettings::default() };
+            let part = |part| pack.part(part).unwrap_or_else(|| panic!("{name} has no {part}"));
+            let load = || {
+                let encoder = OnnxEncoder::load(
+                    &runtime,
+                    &pack,
+                    (part(PartName::VaeEncoder), pack.vae_kind.unwrap()),
+                    &chosen,
+                    &settings,
+                );
+                let decoder = OnnxDecoder::load(&runtime, &pack, part(PartName::VaeDecoder), &chosen, &settings);
+                let unet = OnnxUnet::load(&runtime, &pack, &chosen, &settings);
+                let mut errors = vec![encoder.err(), decoder.err(), unet.err()];
+                // Each on its own: after the first that fails the second would not be tried.
+                for text in &pack.text {
+                    let pack = Pack { text: vec![text.clone()], ..pack.clone() };
+                    errors.push(OnnxText::load(&runtime, &pack, &chosen, &settings).err());
+                }
+                errors
+            };
+            let errors = load();
+            let compiled = kept(&root);
+            let networks = errors.len();
+            for error in errors {
+                // Past the compiling.
+                let error = error.expect("a session is made without a card").to_string();
+                assert!(error.contains("loading") && !error.contains("compile"), "{name}: {error}");
+            }
+            let count = |end: &str| compiled.keys().filter(|path| path.to_string_lossy().ends_with(end)).count();
+            assert_eq!(
+                [count(COMPILED), count(".engine"), count("sealed.txt")],
+                [networks; 3],
+                "{name}: {compiled:#?}"
+            );
+            load();
+            assert_eq!(kept(&root), compiled, "{name}: compiled twice");
+            println!("{name}: {networks} networks, {} bytes", compiled.values().map(|(bytes, _)| bytes).sum::<u64>());
+        }
+    }
+}
