@@ -42,7 +42,7 @@ test: setup ## run all tests
 test-gpu-tools: setup ## rehearse tools/gpu on the CPU: pieces, a machine without GStreamer, the whole measurement
 	@tools/gpu/test.sh
 
-test-cuda: setup ## run ONNX Runtime's CUDA provider on a CUDA that does nothing, and have TensorRT for RTX compile (fetches 0.45 GB)
+test-cuda: setup ## run ONNX Runtime's CUDA and TensorRT providers on ones that do nothing, have TensorRT for RTX compile (fetches 0.45 GB)
 	@$(CARGO) build --locked --quiet
 	@LIVEDIFFUSION_BINARY=$${CARGO_TARGET_DIR:-target}/debug/livediffusion tools/gpu/null/test.sh $(or $(CUDA),13)
 	@tools/gpu/null/rtx.sh $(or $(CUDA),13)

@@ -77,9 +77,15 @@ impl OnnxUnet {
                 Err(e) => return Err(OnnxError::invalid(format!("{}: {e}", part.file.display()))),
             },
         };
-        if let Ok(mut unet) = unet
-            && unet.try_rows(pack, smallest).unwrap_or(false)
-        {
+        let tried = unet.and_then(|mut unet| {
+            let is_the_same = unet.try_rows(pack, smallest).map_err(|e| OnnxError { hint: e.hint, ..OnnxError::failed(e.what) })?;
+            Ok(is_the_same.then_some(unet))
+        });
+        let tried = tried.unwrap_or_else(|error| {
+            tracing::debug!(%error, "rows of different time steps cannot be tried");
+            None
+        });
+        if let Some(unet) = tried {
             if unet.timesteps == Timesteps::Repaired {
                 tracing::info!(file = %part.file.display(), "the U-Net's scalar time step was made one per row");
             }

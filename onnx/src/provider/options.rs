@@ -57,7 +57,8 @@ pub(crate) struct EngineOptions {
     pub(crate) target: Option<String>,
 }
 
-/// TensorRT. Layer normalisation stays in f32: in f16 the sums of squares of a wide layer overflow.
+/// TensorRT. Layer normalisation stays in f32: in f16 the sums of squares of a wide layer overflow. No CUDA graphs: ONNX Runtime (1.31)
+/// waits for each one's end with this provider.
 pub(crate) fn tensorrt(gpu: &GpuSettings, precision: Precision, engines: &EngineOptions) -> Options {
     let mut options = vec![
         ("device_id", gpu.device.to_string()),

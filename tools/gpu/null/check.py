@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Reads what a stream asked of a CUDA that does nothing, and tells whether a frame is as it should be.
 
-    check.py TRACE --frame BYTES [--graphs N] [--streams N] [--allow CALL]...
+    check.py TRACE --frame BYTES [--graphs N] [--engines N] [--streams N] [--allow CALL]...
 
 Looked at is what lies between the uploads of two frames, once everything is warm: one copy of a frame to the card, one of a picture
 and of its flag from it, all else in one stream (or as many as told), nothing waited for but a picture, nothing allocated, and nothing of
-ONNX Runtime's copied. With --graphs each network is one launch of a graph.
+ONNX Runtime's copied. With --graphs each network is one launch of a graph, with --engines one of TensorRT's engines.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import sys
 STEADY = 8
 OURS = ("cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuEventSynchronize")
 # ONNX Runtime's, within the card.
-WITHIN = ("cudaMemcpyAsync(within)", "cudaMemsetAsync", "launch", "cudaGraphLaunch")
+WITHIN = ("cudaMemcpyAsync(within)", "cudaMemsetAsync", "launch", "cudaGraphLaunch", "tensorrt_run")
 # What only tells a library where to work, or describes a tensor.
 QUIET = ("Set", "Get", "Create", "Destroy", "Descriptor", "Attribute", "Finalize", "Derive", "Config", "Error", "cudaEventRecord", "Init")
 
@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("trace")
     parser.add_argument("--frame", type=int, required=True)
     parser.add_argument("--graphs", type=int)
+    parser.add_argument("--engines", type=int)
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--allow", action="append", default=[])
     asked = parser.parse_args()
@@ -40,7 +41,9 @@ def main() -> int:
     uploads = [at for at, (call, size, _) in enumerate(all_lines) if (call, size) == ("cuMemcpyHtoDAsync", asked.frame)]
     frames = [all_lines[begin:end] for begin, end in zip(uploads, uploads[1:])]
     counts = [collections.Counter(call for call, _, _ in frame) for frame in frames]
-    alike = [[*group] for _, group in itertools.groupby(range(len(frames)), key=lambda at: (counts[at]["launch"], counts[at]["cudaGraphLaunch"]))]
+    # New rows and prompts are uploads of their own; before that nothing tells frames of engines apart.
+    work = ("launch", "cudaGraphLaunch", "tensorrt_run", "cuMemcpyHtoDAsync")
+    alike = [[*group] for _, group in itertools.groupby(range(len(frames)), key=lambda at: [counts[at][call] for call in work])]
     # A frame in the middle of them: the first may be the last of what was before.
     steady = max(alike, key=len, default=[])
     if len(steady) < STEADY:
@@ -63,8 +66,11 @@ def main() -> int:
                 wrong.append(f"{count[call]} × {call}")
         if asked.graphs is not None and (count["cudaGraphLaunch"], count["launch"]) != (asked.graphs, 0):
             wrong.append(f"{count['cudaGraphLaunch']} graphs and {count['launch']} launches beside them")
-    kernels = sum(n for call, n in count.items() if call == "launch" or "_" in call and call.islower())
-    print(f"a frame: {kernels} kernels, {count['cudaGraphLaunch']} graphs, {len(up)} copy to the card, {len(down)} from it")
+        if asked.engines is not None and (count["tensorrt_run"], count["launch"]) != (asked.engines, 0):
+            wrong.append(f"{count['tensorrt_run']} engines and {count['launch']} launches beside them")
+    kernels = sum(n for call, n in count.items() if call == "launch" or "_" in call and call.islower() and call not in WITHIN)
+    engines = f"{count['tensorrt_run']} engines, " if count["tensorrt_run"] else ""
+    print(f"a frame: {kernels} kernels, {count['cudaGraphLaunch']} graphs, {engines}{len(up)} copy to the card, {len(down)} from it")
     for what in dict.fromkeys(wrong):
         print(f"error: in a frame: {what}", file=sys.stderr)
     return bool(wrong)

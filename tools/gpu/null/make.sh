@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a machine without a card look as if it had one that does nothing: FOLDER/driver with the driver of the kernels' tests, FOLDER/cuda with
-# libraries that stand for CUDA's and the real NVRTC, FOLDER/ort with the pinned ONNX Runtime for that CUDA (fetched, 0.25 GB).
+# libraries that stand for CUDA's and TensorRT's, and the real NVRTC, FOLDER/ort with the pinned ONNX Runtime for that CUDA (fetched, 0.25 GB).
 #
 #   tools/gpu/null/make.sh FOLDER [12|13]
 set -eu
@@ -18,6 +18,8 @@ ln -sfn "$ort" "$folder/ort"
 "$root/tools/setup/nvrtc.sh"
 "$here/driver.sh" "$folder/driver"
 python3 "$here/stubs.py" "$ort/libonnxruntime_providers_cuda.so" "$folder/cuda"
+c++ -std=c++17 -O1 -w -fPIC -shared "$here/tensorrt.cpp" -o "$folder/cuda/libnvinfer.so.10"
+ln -sf libnvinfer.so.10 "$folder/cuda/libnvonnxparser.so.10"
 for library in "$cache"/cuda/nvrtc-*/*; do
     ln -sf "$library" "$folder/cuda/"
 done

@@ -1,7 +1,8 @@
 #!/bin/sh
-# ONNX Runtime's CUDA provider, as `make setup-cuda` fetches it, on a CUDA that does nothing: what the whole program asks of a card is
-# written down and looked at, without one. It shows that every option is taken, that each network's nodes are on the card, and that a
-# frame crosses the bus twice and waits for nothing; it cannot show a number, nor a time.
+# ONNX Runtime's CUDA and TensorRT providers, as `make setup-cuda` fetches them, on a CUDA and a TensorRT that do nothing: what the whole
+# program asks of a card is written down and looked at, without one. It shows that every option is taken, that each network's nodes are
+# on the card, that engines are built once and for all calls that come, and that a frame crosses the bus twice and waits for nothing; it
+# cannot show a number, nor a time, nor whether the real TensorRT takes a network.
 #
 #   tools/gpu/null/test.sh [12|13]     the CUDA version (13). The provider is fetched (0.25 GB), CUDA's libraries are not.
 set -eu
@@ -21,25 +22,33 @@ allowed=""
 [ "$cuda" != 12 ] || allowed="--allow cudaMemcpyAsync(up) --allow cudaStreamSynchronize"
 
 failed=0
-# check WHAT MODEL [--graphs N] -- ARGUMENTS...: a stream of that model, and what it asked for.
+# check WHAT MODEL [--graphs N] [--engines N] [--streams N] -- ARGUMENTS...: a stream of that model, and what it asked for.
+provider=cuda
 check() {
-    what=$1 pack=$2 expected=""
+    what="$provider: $1" pack=$2 expected=""
     shift 2
     while [ "$1" != -- ]; do expected="$expected $1" && shift; done
     shift
     rm -f "$work/trace"
+    # Pixels of a side for each of a latent's.
+    case $pack in */default) factor=4 ;; *) factor=8 ;; esac
     if ! LD_LIBRARY_PATH=$work/driver:$work/cuda LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_CARD_TRACE=$work/trace \
-        "$binary" bench gpu --model "$pack" --provider cuda --ort-lib "$work/ort" --cuda-lib-dir "$work/cuda" --size 64x64 --rounds 1 \
-        --frames 16 "$@" >"$work/said" 2>&1; then
+        LIVEDIFFUSION_NULL_FACTOR=$factor "$binary" bench gpu --model "$pack" --provider "$provider" --ort-lib "$work/ort" \
+        --cuda-lib-dir "$work/cuda" --size 64x64 --rounds 1 --frames 16 "$@" >"$work/said" 2>&1; then
         echo "$what: fails: $(grep '^error: ' "$work/said" || tail -n 1 "$work/said")" && failed=1
         return
     fi
-    # A warning is of something that does not stay on the card.
-    if grep WARN "$work/said" | grep -qv 'waits for every CUDA graph'; then
+    # A warning is of something that does not stay on the card, or of an engine that is built once.
+    if grep WARN "$work/said" | grep -qv -e 'waits for every CUDA graph' -e 'building the TensorRT engine' -e 'new timing cache'; then
         echo "$what: $(grep WARN "$work/said")" && failed=1
     fi
     printf '%s: ' "$what"
     python3 "$here/check.py" "$work/trace" --frame 12288 $expected $allowed || failed=1
+}
+# built N: how many engines TensorRT built for the stream before.
+built() {
+    count=$(grep -c '^tensorrt_build' "$work/trace" || true)
+    [ "$count" = "$1" ] || { echo "$what: TensorRT built $count engines, and not $1" && failed=1; }
 }
 goldens=$root/assets/goldens/models
 check "default pack" "$root/models/default" -- --steps 1 --cfg none
@@ -51,6 +60,33 @@ for model in tiny-sd15 tiny-sd15-kl tiny-sdturbo tiny-sdxlturbo; do
     check "$model" "$goldens/$model" -- --steps 1 --cfg none
     check "$model, CUDA graphs" "$goldens/$model" --graphs 3 -- --steps 2 --cfg self --cuda-graph
 done
+
+# Of TensorRT's engines one is that of the trial whether it works here, in every start.
+provider=tensorrt
+check "default pack" "$root/models/default" --engines 3 -- --steps 1 --cfg none
+built 5
+check "default pack again" "$root/models/default" --engines 3 -- --steps 1 --cfg none
+built 1
+check "default pack in f16" "$root/models/default" --engines 3 -- --steps 1 --cfg none --precision f16
+# The text encoder stays as it was.
+built 4
+check "default pack, four steps, full guidance" "$root/models/default" --engines 3 -- --steps 4 --cfg full
+check "default pack, VAE apart" "$root/models/default" --engines 3 --streams 3 -- --steps 2 --cfg self --vae-streams
+for model in tiny-sd15 tiny-sd15-kl tiny-sdturbo tiny-sdxlturbo; do
+    check "$model" "$goldens/$model" --engines 3 -- --steps 2 --cfg initialize
+done
+# A U-Net whose time step has a length of its own, as optimum exports it, is tried with rows of different times first.
+cp -r "$goldens/tiny-sd15" "$work/of-its-own"
+python3 - "$work/of-its-own/unet/model.onnx" <<'EOF'
+import pathlib, re, sys
+model = pathlib.Path(sys.argv[1])
+changed, count = re.subn(rb"(\x0a\x08timestep\x12.{0,16}\x12\x0a)batch_size", rb"\1step_count", model.read_bytes(), flags=re.DOTALL)
+assert count == 1, count
+model.write_bytes(changed)
+EOF
+check "a time step of its own length" "$work/of-its-own" --engines 3 -- --steps 2 --cfg none
+
+provider=cuda
 # On threads of their own, all with graphs to capture: one that waits for another in a circle would not end.
 printf 'eight streams at once, CUDA graphs: '
 if LD_LIBRARY_PATH=$work/driver:$work/cuda LIVEDIFFUSION_CACHE=$work/cache timeout 300 "$binary" bench scaling --model "$root/models/default" \
