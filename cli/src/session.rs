@@ -125,7 +125,7 @@ impl Backend {
         let calibration = Calibration::of(&runtime, &open.pack, &settings);
         let measured = calibration.as_ref().and_then(Calibration::cached);
         if let Some(chosen) = measured.and_then(|measured| calibration::choose(&measured))
-            && probe_provider(&runtime, chosen.provider).is_ok()
+            && probe_provider(&runtime, chosen.provider, &settings).is_ok()
         {
             return Ok(Self { runtime, chosen, unmeasured: None });
         }

@@ -58,18 +58,28 @@ pub(crate) fn run_error<R>(network: &str, doing: &str, error: &ort::Error<R>) ->
     explained(network, doing, error.message())
 }
 
+/// Words of ONNX Runtime's arenas, of CUDA and its libraries, and of the C++ library for "no memory left".
+const FULL: [&str; 6] =
+    ["out of memory", "out_of_memory", "failed to allocate", "bad_alloc", "bad alloc", "available memory"];
+
+/// Those that a card's libraries alone have.
+const FULL_ON_CARD: [&str; 4] = ["alloc_failed", "cudaerrormemoryallocation", "outofmemory", "cuda failure 2:"];
+
+/// Whether an error's text says that there is no memory left.
+pub(crate) fn is_full(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    FULL.iter().chain(&FULL_ON_CARD).any(|word| lower.contains(word))
+}
+
 /// From the error's text.
 fn explained(network: &str, doing: &str, text: &str) -> ModelError {
     let lower = text.to_lowercase();
     let what = format!("{network}: {doing}: {}", text.trim());
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    // The words of ONNX Runtime's arenas, of CUDA and its libraries, and of the C++ library for "no memory left".
-    let full = ["out of memory", "out_of_memory", "failed to allocate", "bad_alloc", "bad alloc", "available memory"];
-    let full_on_card = ["alloc_failed", "cudaerrormemoryallocation", "outofmemory", "cuda failure 2:"];
-    if !says(&full) && !says(&full_on_card) {
+    if !is_full(text) {
         return ModelError::new(what);
     }
-    if says(&full_on_card) || says(&["cuda", "cudnn", "cublas", "tensorrt", "gpu"]) {
+    if says(&FULL_ON_CARD) || says(&["cuda", "cudnn", "cublas", "tensorrt", "gpu"]) {
         return ModelError::new(what).with_hint(format!("the card's memory is full: {LESS_MEMORY}"));
     }
     ModelError::new(what).with_hint("the memory is full: try a smaller size, fewer steps, or close other programs")

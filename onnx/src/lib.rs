@@ -5,6 +5,7 @@
 //! one or two text encoders) is read from its graphs, never configured.
 
 mod clock;
+mod commit;
 mod cpu;
 mod device;
 mod edits;

@@ -115,9 +115,9 @@ fn say_what_has_no_effect(runtime: &Runtime, queues: Option<&Queues<Stream>>, pr
     if gpu.vae_streams && queues.is_none() {
         tracing::warn!("--vae-streams has no effect: frames do not stay on a card");
     }
-    if gpu.graphs && !matches!(provider, Provider::Cuda | Provider::TensorRtRtx) {
+    if gpu.graphs && provider != Provider::Cuda {
         tracing::warn!("--cuda-graph has no effect on {provider}");
-    } else if gpu.graphs && provider == Provider::Cuda && runtime.is_before(1, 27) {
+    } else if gpu.graphs && runtime.is_before(1, 27) {
         let version = runtime.version();
         tracing::warn!(
             "ONNX Runtime {version} waits for every CUDA graph, so that frames do not overlap: `make setup-cuda CUDA=13` has one that does not"

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// What ONNX Runtime's providers for NVIDIA cards load by name. A folder of the system's may hold much else.
-const NAMES: [&str; 11] = [
+/// What ONNX Runtime's own providers for NVIDIA cards load by name. A folder of the system's may hold much else.
+pub(crate) const OF_CUDA: [&str; 9] = [
     "libcudart.",
     "libcublas",
     "libcufft.",
@@ -14,15 +14,14 @@ const NAMES: [&str; 11] = [
     "libnvJitLink.",
     "libnvinfer",
     "libnvonnxparser.",
-    "libtensorrt_rtx.",
-    "libtensorrt_onnxparser_rtx.",
 ];
 
-/// Loads CUDA's, cuDNN's and TensorRT's libraries (of either kind) of a folder for good, and gives those that would not load, with the loader's reason. They depend on each
-/// other in an order that nobody tells: whatever fails is tried again as long as another one succeeded.
-pub(crate) fn preload(folder: &Path) -> Vec<(PathBuf, String)> {
+/// Loads libraries of a folder for good, of which the names begin with one of `names`, and gives those that would not load, with the
+/// loader's reason. They depend on each other in an order that nobody tells: whatever fails is tried again as long as another one
+/// succeeded.
+pub(crate) fn preload(folder: &Path, names: &[&str]) -> Vec<(PathBuf, String)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    let mut waiting: Vec<PathBuf> = entries.filter(|path| is_library(path)).collect();
+    let mut waiting: Vec<PathBuf> = entries.filter(|path| is_library(path, names)).collect();
     waiting.sort();
     loop {
         let before = waiting.len();
@@ -39,9 +38,9 @@ pub(crate) fn preload(folder: &Path) -> Vec<(PathBuf, String)> {
     }
 }
 
-fn is_library(path: &Path) -> bool {
+fn is_library(path: &Path, names: &[&str]) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.is_file() && NAMES.iter().any(|known| name.starts_with(known)) && name.contains(".so")
+    path.is_file() && names.iter().any(|known| name.starts_with(known)) && name.contains(".so")
 }
 
 #[cfg(unix)]
@@ -69,12 +68,12 @@ mod tests {
     #[test]
     fn what_does_not_load_is_named_and_nothing_else_is_tried() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(preload(folder.path()).is_empty());
-        assert!(preload(Path::new("/nowhere")).is_empty());
+        assert!(preload(folder.path(), &OF_CUDA).is_empty());
+        assert!(preload(Path::new("/nowhere"), &OF_CUDA).is_empty());
         for name in ["libcudart.so.13", "libother.so.1", "readme.txt", "libcublas_static.a"] {
             std::fs::write(folder.path().join(name), b"no library").unwrap();
         }
-        let refused = preload(folder.path());
+        let refused = preload(folder.path(), &OF_CUDA);
         let names: Vec<_> = refused.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["libcudart.so.13"]);
         assert!(!refused[0].1.is_empty());

@@ -13,7 +13,7 @@ use ort::logging::LogLevel;
 use livediffusion_kernels::cuda::Driver;
 
 use crate::error::OnnxError;
-use crate::preload::preload;
+use crate::preload::{OF_CUDA, preload};
 use crate::provider::{Plugin, Provider, ProviderChoice};
 
 /// Flavours of the library in the cache, the one to prefer first.
@@ -76,12 +76,12 @@ impl Runtime {
         let runtime = if let Some(path) = candidate {
             // What the user named, else what `make setup-cuda` puts beside a library for GPUs.
             let beside = path.parent().map(|folder| folder.join("cuda"));
-            for (file, reason) in cuda.clone().or(beside).map(|folder| preload(&folder)).unwrap_or_default() {
+            for (file, reason) in cuda.clone().or(beside).map(|folder| preload(&folder, &OF_CUDA)).unwrap_or_default() {
                 tracing::warn!("{} cannot be loaded: {reason}", file.display());
             }
             Self::open(&path)?
         } else {
-            for (file, reason) in cuda.as_deref().map(preload).unwrap_or_default() {
+            for (file, reason) in cuda.as_deref().map(|folder| preload(folder, &OF_CUDA)).unwrap_or_default() {
                 tracing::warn!("{} cannot be loaded: {reason}", file.display());
             }
             Self::open_system(&|name| std::env::var_os(name))?
@@ -249,9 +249,15 @@ fn find(
     if let Some(flavour) = for_cards
         && entries(&cache).any(|p| begins_with(&flavour)(&p))
         && let Some(driver) = driver()
-        && let Some(file) = newest(entries(&cache).filter(|p| works_with(driver, &flavour, p)).collect())
     {
-        return Ok(Some(file));
+        if let Some(file) = newest(entries(&cache).filter(|p| works_with(driver, &flavour, p)).collect()) {
+            return Ok(Some(file));
+        }
+        if plugin.is_some() {
+            let (major, minor) = (driver / 1000, driver % 1000 / 10);
+            let what = format!("{}: none of {flavour}* is for a driver of CUDA {major}.{minor}", cache.display());
+            return Err(OnnxError::missing(what).hint("`make setup-tensorrt-rtx CUDA=12`, or a newer driver"));
+        }
     }
     // A plug-in asks for a newer library than any other provider.
     let first = plugin.map(|plugin| plugin.flavour);
@@ -386,6 +392,8 @@ mod tests {
         assert_eq!(find((None, webgpu), env, &driver(13_000)).unwrap(), Some(own(names[0])));
         assert_eq!(find((None, rtx), env, &driver(12_080)).unwrap(), Some(own(names[1])));
         assert_eq!(find((None, rtx), env, &driver(13_000)).unwrap(), Some(own(names[2])));
+        let error = find((None, rtx), env, &driver(11_080)).unwrap_err();
+        assert!(error.what.contains("CUDA 11.8") && error.hint.is_some(), "{error}");
         // Without a driver the library says what is missing.
         assert_eq!(find((None, rtx), env, &|| None).unwrap(), Some(own(names[2])));
         assert_eq!(find((None, ProviderChoice::Auto), env, &driver(13_000)).unwrap(), Some(cuda("1.31.1")));

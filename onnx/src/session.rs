@@ -12,17 +12,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use livediffusion_pipeline::model::ModelError;
 use ort::AsPointer as _;
 use ort::memory::Allocator;
-use ort::session::builder::SessionBuilder;
-use ort::session::{RunOptions, Session};
+use ort::session::RunOptions;
 use ort::value::DynTensor;
 
-use crate::edits::{Nature, edited};
+use crate::commit::{Committed, commit};
 use crate::error::{OnnxError, run_error};
 use crate::exclusive::TurnSession;
 use crate::graph::{DType, Dim, TensorInfo};
-use crate::provider::{
-    Builder, Chosen, Compiled, EngineOptions, GpuSettings, Prepared, Provider, SessionSettings, builder, weights_beside,
-};
+use crate::provider::{Chosen, Provider, SessionSettings};
 use crate::runtime::Runtime;
 use crate::values::{element, read_values, write_ids, write_values};
 
@@ -39,18 +36,6 @@ pub(crate) enum Model<'a> {
     File(&'a Path),
     /// An edited copy of the file at that path.
     Edited(&'a Path, &'a [u8]),
-}
-
-impl<'a> Model<'a> {
-    /// What tells it from others beside the files of its folder, and that folder. A file's name, size and time do; it may have
-    /// gigabytes.
-    pub(crate) fn key(&self) -> (&'a [u8], &'a Path) {
-        let (path, bytes) = match *self {
-            Self::File(path) => (path, &[][..]),
-            Self::Edited(path, bytes) => (path, bytes),
-        };
-        (bytes, path.parent().unwrap_or(path))
-    }
 }
 
 /// A session, the inputs and outputs of it that are used, and their tensors. The session (weights, compiled code) may be
@@ -117,65 +102,9 @@ impl Network {
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
-        let folded = edited(model, chosen.provider, settings);
-        let model = &match (&folded, *model) {
-            (Some(bytes), Model::File(path) | Model::Edited(path, _)) => Model::Edited(path, bytes),
-            (None, model) => model,
-        };
         let (Model::File(path) | Model::Edited(path, _)) = *model;
+        let Committed { session, options } = commit(runtime, label, (model, inputs, sides), chosen, settings)?;
         let on_cuda = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
-        let nature = if on_cuda { Nature::of(model)? } else { Nature::default() };
-        let start = |settings: &SessionSettings, engines: &EngineOptions| -> ort::Result<SessionBuilder> {
-            let of = Builder::new(chosen.provider, chosen.precision, settings).engines(engines.clone()).nature(nature);
-            let named = builder(runtime, &of)?;
-            sides.iter().try_fold(named, |builder, (name, side)| Ok(builder.with_dimension_override(name, *side)?))
-        };
-        let mut prepared = None;
-        let mut engines = EngineOptions::default();
-        let mut compiled = None;
-        match chosen.provider {
-            Provider::TensorRt => {
-                let new = Prepared::new(runtime, label, model, inputs, chosen, settings);
-                engines = prepared.insert(new).options.clone();
-            }
-            Provider::TensorRtRtx => {
-                let apart = SessionSettings { gpu: GpuSettings { stream: None, ..settings.gpu }, ..*settings };
-                let builder = |engines: &EngineOptions| start(&apart, engines);
-                let found = Compiled::new(runtime, label, (model, inputs, sides), (chosen, settings), builder)?;
-                (engines, compiled) = (found.options, found.model);
-            }
-            _ => {}
-        }
-        let commit = |settings: &SessionSettings| -> ort::Result<Session> {
-            let mut builder = start(settings, &engines)?;
-            match (&compiled, model) {
-                (Some(path), _) => builder.commit_from_file(path),
-                (None, Model::File(path)) => builder.commit_from_file(path),
-                (None, Model::Edited(path, bytes)) => weights_beside(builder, path)?.commit_from_memory(bytes),
-            }
-        };
-        let build = |settings: &SessionSettings| TurnSession::make(chosen.provider, || commit(settings));
-        let failed = |e: ort::Error| {
-            let ModelError { what, hint } = run_error(label, &format!("loading {}", path.display()), &e);
-            OnnxError { hint, ..OnnxError::failed(what) }
-        };
-        let captures = settings.gpu.graphs && chosen.provider == Provider::Cuda;
-        let plain = SessionSettings { gpu: GpuSettings { graphs: false, ..settings.gpu }, ..*settings };
-        let (session, options) = if captures {
-            match build(settings) {
-                Ok(session) => (session, Some(Arc::new(no_capture().map_err(failed)?))),
-                Err(error) => {
-                    // It says which: nodes that are not on the card, mostly.
-                    tracing::warn!("the {label} runs without a CUDA graph: {}", one_line(error.message()));
-                    (build(&plain).map_err(failed)?, None)
-                }
-            }
-        } else {
-            (build(&plain).map_err(failed)?, None)
-        };
-        if let Some(prepared) = &mut prepared {
-            prepared.done();
-        }
         let ports =
             |infos: &[&TensorInfo]| infos.iter().map(|&info| Port::new(info)).collect::<Result<Arc<[Port]>, _>>();
         let (inputs, outputs) = (ports(inputs)?, ports(outputs)?);
@@ -381,15 +310,4 @@ impl Port {
         Err(ModelError::new(format!("{label}: it takes {}, not {dims:?}", self.info))
             .with_hint("the pack was exported for fixed sizes: use that size, or export with dynamic axes"))
     }
-}
-
-/// Calls on tensors of the host are no part of a CUDA graph.
-fn no_capture() -> ort::Result<RunOptions> {
-    let mut options = RunOptions::new()?;
-    options.set("gpu_graph_id", "-1")?;
-    Ok(options)
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -68,30 +68,33 @@ impl OnnxUnet {
         }
         let (unet, why) = match state {
             Declared::PerRow => return make(&file, Timesteps::PerRow),
-            Declared::Doubtful => (make(&file, Timesteps::PerRow), "its time step has a length of its own"),
+            // The same graph would not load for one row at a time either.
+            Declared::Doubtful => {
+                (Some(make(&file, Timesteps::PerRow)?), "its time step has a length of its own".to_owned())
+            }
             Declared::Shared => match repaired(part, &pack.unet) {
-                Ok(Some(bytes)) => {
-                    (make(&Model::Edited(&part.file, &bytes), Timesteps::Repaired), "the repaired graph does not run")
-                }
-                Ok(None) => (Err(OnnxError::failed("")), "its time step is a scalar, used in a way that is not known"),
+                Ok(Some(bytes)) => match make(&Model::Edited(&part.file, &bytes), Timesteps::Repaired) {
+                    Ok(unet) => {
+                        (Some(unet), "the repaired graph gives rows of different times other values".to_owned())
+                    }
+                    Err(error) => (None, format!("the repaired graph does not load: {error}")),
+                },
+                Ok(None) => (None, "its time step is a scalar, used in a way that is not known".to_owned()),
                 Err(e) => return Err(OnnxError::invalid(format!("{}: {e}", part.file.display()))),
             },
         };
-        let tried = unet.and_then(|mut unet| {
-            let is_the_same = unet.try_rows(pack, smallest).map_err(|e| OnnxError { hint: e.hint, ..OnnxError::failed(e.what) })?;
-            Ok(is_the_same.then_some(unet))
-        });
-        let tried = tried.unwrap_or_else(|error| {
-            tracing::debug!(%error, "rows of different time steps cannot be tried");
-            None
-        });
-        if let Some(unet) = tried {
+        let (unet, why) = match unet.map(|mut unet| (unet.try_rows(pack, smallest), unet)) {
+            Some((Ok(true), unet)) => (Some(unet), why),
+            Some((Err(error), _)) => (None, format!("{why}, and a trial of it fails: {error}")),
+            Some((Ok(false), _)) | None => (None, why),
+        };
+        if let Some(unet) = unet {
             if unet.timesteps == Timesteps::Repaired {
                 tracing::info!(file = %part.file.display(), "the U-Net's scalar time step was made one per row");
             }
             return Ok(unet);
         }
-        warn_slow(part, why);
+        warn_slow(part, &why);
         make(&file, Timesteps::SlotBySlot)
     }
 

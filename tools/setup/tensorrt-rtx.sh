@@ -3,7 +3,7 @@
 # CACHE/ort/tensorrt-rtx-VERSION-PLUGIN-cuda12/ or -cuda13/. They are taken with --provider tensorrt-rtx alone. Beside the driver they
 # need nothing else: neither CUDA's libraries nor cuDNN. Says nothing when they are there.
 #
-#   tools/setup/tensorrt-rtx.sh [12|13]     the CUDA version: 12 (driver 555.85 or newer, 570 for the 50 series; the default) or
+#   tools/setup/tensorrt-rtx.sh [12|13]     the CUDA version: 12 (driver 560 or newer, 570 for the 50 series; the default) or
 #                                     13 (driver 580 or newer)
 set -eu
 here=$(dirname "$0")

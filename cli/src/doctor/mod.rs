@@ -109,11 +109,12 @@ fn onnx_runtime(args: &DoctorArgs, open: Option<&OpenPack>, checks: &mut Vec<Che
     let found = format!("{} ({}) {}", runtime.version(), runtime.flavour(), runtime.path().display());
     checks.push(Check::new("ONNX Runtime", Verdict::Good, found));
     let compiled = runtime.compiled_providers();
+    let settings = config::session_settings(&args.model, 1);
     let usual = [Provider::Cpu, Provider::OpenVino, Provider::Cuda, Provider::TensorRt];
     // Others are of interest where the library has them.
     for provider in Provider::ALL.into_iter().filter(|p| usual.contains(p) || compiled.contains(p)) {
         let name = format!("provider {provider}");
-        checks.push(match probe_provider(&runtime, provider) {
+        checks.push(match probe_provider(&runtime, provider, &settings) {
             Ok(()) => Check::new(name, Verdict::Good, "registers and runs"),
             // Only the CPU is needed by everybody.
             Err(error) => {
@@ -122,7 +123,6 @@ fn onnx_runtime(args: &DoctorArgs, open: Option<&OpenPack>, checks: &mut Vec<Che
             }
         });
     }
-    let settings = config::session_settings(&args.model, 1);
     let calibration = open.and_then(|open| Some((open, Calibration::of(&runtime, &open.pack, &settings)?)));
     let measured = calibration.as_ref().and_then(|(open, calibration)| {
         if args.calibrate { Some(calibration.measure(&runtime, open)) } else { calibration.cached() }

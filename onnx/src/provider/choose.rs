@@ -9,7 +9,7 @@ use crate::error::OnnxError;
 use crate::exclusive::TurnSession;
 use crate::graph::proto::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::provider::register::{Builder, builder};
-use crate::provider::{Chosen, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings};
+use crate::provider::{Chosen, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings};
 use crate::runtime::Runtime;
 
 /// Decides on provider and precision by rule: `auto` is the first of cuda, openvino and cpu that really registers, in bf16
@@ -19,7 +19,7 @@ use crate::runtime::Runtime;
 pub fn choose_provider(runtime: &Runtime, settings: &SessionSettings) -> Result<Chosen, OnnxError> {
     let (provider, mut why) = match settings.provider {
         ProviderChoice::Fixed(provider) => {
-            probe(runtime, provider, settings)?;
+            probe_provider(runtime, provider, settings)?;
             (provider, "asked for".to_owned())
         }
         ProviderChoice::Auto => choose_automatically(runtime, settings),
@@ -68,7 +68,7 @@ fn choose_automatically(runtime: &Runtime, settings: &SessionSettings) -> (Provi
         if !compiled.contains(&provider) {
             continue;
         }
-        match probe(runtime, provider, settings) {
+        match probe_provider(runtime, provider, settings) {
             Ok(()) => return (provider, "auto: the fastest that works here".to_owned()),
             Err(error) => refused.push(error.what),
         }
@@ -81,14 +81,11 @@ fn choose_automatically(runtime: &Runtime, settings: &SessionSettings) -> (Provi
     (Provider::Cpu, why)
 }
 
-/// Whether the provider really works here: registers it for a tiny graph and loads that.
-pub fn probe_provider(runtime: &Runtime, provider: Provider) -> Result<(), OnnxError> {
-    probe(runtime, provider, &SessionSettings::default())
-}
-
-fn probe(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> Result<(), OnnxError> {
+/// Whether the provider really works here, on the device that the settings name: registers it for a tiny graph and loads that.
+pub fn probe_provider(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> Result<(), OnnxError> {
     // The smallest that tells: no engine is kept for it, and no stream of the caller's is used.
-    let settings = SessionSettings { threads: Some(1), openvino: settings.openvino, ..SessionSettings::default() };
+    let gpu = GpuSettings { device: settings.gpu.device, ..GpuSettings::default() };
+    let settings = SessionSettings { threads: Some(1), openvino: settings.openvino, gpu, ..SessionSettings::default() };
     let (model, runs) = match provider {
         // What cuDNN lacks, or kernels for this card, is found in the first call of a convolution.
         Provider::Cuda => (convolution(), true),
@@ -161,7 +158,7 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
             "`make setup-webgpu` fetches the plug-in; LIVEDIFFUSION_WEBGPU_LIB names one of your own".to_owned()
         }
         Provider::TensorRtRtx if compiled => {
-            "it takes RTX cards of the 30 series and newer, with driver 555.85 or newer (570 for the 50 series); --provider cuda takes \
+            "it takes RTX cards of the 30 series and newer, with driver 560 or newer (570 for the 50 series); --provider cuda takes \
              others"
                 .to_owned()
         }

@@ -4,16 +4,18 @@
 //! ONNX model of one node, with the engine in a file beside it. What it makes of the engine on the card is kept by itself in a folder
 //! there.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ort::compiler::ModelCompiler;
 use ort::session::builder::SessionBuilder;
+use sha2::{Digest as _, Sha256};
 
 use crate::error::OnnxError;
 use crate::exclusive::making;
 use crate::graph::{Dim, Graph, TensorInfo};
-use crate::provider::engines::{self, Engines};
+use crate::provider::engine_key::{Subject, hex, key, target, version_of};
+use crate::provider::engines::Engines;
 use crate::provider::options::EngineOptions;
 use crate::provider::plugin::Plugin;
 use crate::provider::profile::profile;
@@ -21,7 +23,7 @@ use crate::provider::{Chosen, Provider, SessionSettings};
 use crate::runtime::{Runtime, user_cache};
 use crate::session::Model;
 
-/// Its library. The plug-in brings it.
+/// Its library under Linux. The plug-in brings it.
 const LIBRARY: &str = "libtensorrt_rtx.so.1";
 
 /// The model of one node.
@@ -37,12 +39,22 @@ const ON_THE_CARD: &str = "card";
 pub(crate) struct Compiled {
     /// In place of the network; `None` where there is nowhere to keep one, and the session compiles by itself.
     pub(crate) model: Option<PathBuf>,
+    /// Whether it was there already.
+    pub(crate) was_found: bool,
     pub(crate) options: EngineOptions,
 }
 
+/// Why a network was not compiled.
+enum Failure {
+    /// The compiler's word.
+    Refused(String),
+    /// The disk's.
+    Kept(String),
+}
+
 impl Compiled {
-    /// Compiles a network, or finds it compiled. `builder` gives what a session of it would be made with; `sides` of its inputs
-    /// are the same in every call.
+    /// Compiles a network, or finds it compiled; `anew` does not look. `builder` gives what a session of it would be made with; `sides`
+    /// of its inputs are the same in every call.
     ///
     /// # Errors
     /// Inputs with sides whose lengths are not known; a network that TensorRT does not take as a whole.
@@ -50,7 +62,7 @@ impl Compiled {
         runtime: &Runtime,
         label: &str,
         (model, inputs, sides): (&Model<'_>, &[&TensorInfo], &[(String, i64)]),
-        (chosen, settings): (&Chosen, &SessionSettings),
+        (chosen, settings, anew): (&Chosen, &SessionSettings, bool),
         builder: impl Fn(&EngineOptions) -> ort::Result<SessionBuilder>,
     ) -> Result<Self, OnnxError> {
         let profile = settings.extent.as_ref().and_then(|extent| profile(inputs, extent));
@@ -60,28 +72,41 @@ impl Compiled {
             return Err(OnnxError::invalid(what).hint("--provider cuda, or export the model with fixed sizes"));
         }
         let options = EngineOptions { profile, ..EngineOptions::default() };
-        let plugin =
-            Plugin::of(Provider::TensorRtRtx).and_then(|plugin| Some((plugin, plugin.library(runtime.path())?)));
-        let opened = open(runtime, (model, &options), (chosen, settings), plugin.as_ref());
-        let (mut engines, target) = match opened {
-            Ok(opened) => opened,
-            Err(reason) => {
-                tracing::warn!("the {label} is compiled at every start, since that is not kept: {reason}");
-                return Ok(Self { model: None, options });
+        let subject = Subject { model, profile: options.profile.as_ref(), sides };
+        let built =
+            open(runtime, subject, (chosen, settings)).map_err(Failure::Kept).and_then(|(mut engines, target)| {
+                let was_found = engines.are_built() && !anew;
+                if !was_found {
+                    engines.discard().map_err(|e| kept(engines.folder(), &e))?;
+                    // As a warning, since those are shown without being asked for.
+                    tracing::warn!("compiling the {label} for this card, takes up to minutes once");
+                    let with_target = EngineOptions { target, ..options.clone() };
+                    compile(model, engines.folder(), || builder(&with_target))?;
+                    engines.seal().map_err(|e| kept(engines.folder(), &e))?;
+                }
+                Ok((engines.folder().to_owned(), was_found))
+            });
+        match built {
+            Ok((folder, was_found)) => {
+                let on_card = folder.join(ON_THE_CARD).to_str().map(str::to_owned);
+                let options = EngineOptions { engines: on_card, ..options };
+                Ok(Self { model: Some(folder.join(COMPILED)), was_found, options })
             }
-        };
-        if !engines.are_built() {
-            // As a warning, since those are shown without being asked for.
-            tracing::warn!("compiling the {label} for this card, takes up to minutes once");
-            compile(label, model, engines.folder(), || {
-                builder(&EngineOptions { target: target.clone(), ..options.clone() })
-            })?;
-            engines.seal().map_err(|e| OnnxError::failed(format!("{}: {e}", engines.folder().display())))?;
+            Err(Failure::Kept(reason)) => {
+                tracing::warn!("the {label} is compiled at every start, since that cannot be kept: {reason}");
+                Ok(Self { model: None, was_found: false, options })
+            }
+            Err(Failure::Refused(reason)) => {
+                let what = format!("TensorRT for RTX does not compile the {label}: {reason}");
+                Err(OnnxError::failed(what)
+                    .hint("--provider cuda takes other networks; `doctor` shows the disk's free space"))
+            }
         }
-        let kept = engines.folder().join(ON_THE_CARD);
-        let options = EngineOptions { engines: kept.to_str().map(str::to_owned), ..options };
-        Ok(Self { model: Some(engines.folder().join(COMPILED)), options })
     }
+}
+
+fn kept(path: &Path, error: &io::Error) -> Failure {
+    Failure::Kept(format!("{}: {error}", path.display()))
 }
 
 /// Whether some side of an input is neither fixed nor named.
@@ -97,50 +122,31 @@ fn is_open(input: &TensorInfo, sides: &[(String, i64)]) -> bool {
 /// The folder for a network on the card of the settings, and the card as the compiler names it.
 fn open(
     runtime: &Runtime,
-    (model, options): (&Model<'_>, &EngineOptions),
+    subject: Subject<'_>,
     (chosen, settings): (&Chosen, &SessionSettings),
-    plugin: Option<&(&Plugin, PathBuf)>,
 ) -> Result<(Engines, Option<String>), String> {
     let cache = user_cache().ok_or("there is no cache folder")?;
-    let mut version = String::new();
-    let mut target = None;
-    if let Some((plugin, library)) = plugin {
-        plugin.load(runtime.environment(), library).map_err(|e| e.to_string())?;
-        let bytes = std::fs::metadata(library).map_err(|e| format!("{}: {e}", library.display()))?.len();
-        version = format!("{} {bytes}", engines::version_of(LIBRARY)?);
-        target = engines::target(settings)?;
+    let plugin = Plugin::of(Provider::TensorRtRtx);
+    let library = plugin.and_then(|plugin| Some((plugin, plugin.library(runtime.path())?)));
+    let (mut version, mut card) = (String::new(), None);
+    if let Some((plugin, library)) = library {
+        plugin.load(runtime.environment(), &library).map_err(|e| e.to_string())?;
+        // That of one CUDA has the size of another's.
+        let bytes = std::fs::read(&library).map_err(|e| format!("{}: {e}", library.display()))?;
+        version = hex(&Sha256::digest(bytes));
+        // Built in it has no such option.
+        card = target(settings)?;
     }
-    let key = engines::key(runtime, model.key(), options.profile.as_ref(), (chosen, settings), version)?;
+    // Elsewhere the library has another name; the plug-in's hash names it as well.
+    version += &version_of(LIBRARY).unwrap_or_default();
+    let key = key(runtime, subject, (chosen, settings), version)?;
     let engines = Engines::open(&cache.join("tensorrt-rtx"), &key).map_err(|e| e.to_string())?;
-    Ok((engines, target))
+    Ok((engines, card))
 }
 
-/// Removes what a process that was killed had begun.
-fn remove_left_behind(folder: &Path) {
-    // Nothing takes so long, not even on a slow disk.
-    let is_old = |path: &Path| {
-        let age =
-            std::fs::metadata(path).and_then(|about| about.modified()).map(|time| time.elapsed().unwrap_or_default());
-        age.is_ok_and(|age| age > Duration::from_hours(2))
-    };
-    for path in std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()) {
-        let is_unfinished = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
-        if is_unfinished && is_old(&path) {
-            let _ = std::fs::remove_dir_all(path);
-        }
-    }
-}
-
-/// Compiles into a folder of its own, and moves what came of it into `folder`: another process may be at the same.
-fn compile(
-    label: &str,
-    model: &Model<'_>,
-    folder: &Path,
-    builder: impl Fn() -> ort::Result<SessionBuilder>,
-) -> Result<(), OnnxError> {
-    let io = |path: &Path, e: &std::io::Error| OnnxError::failed(format!("{}: {e}", path.display()));
-    remove_left_behind(folder);
-    let work = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder).map_err(|e| io(folder, &e))?;
+/// Compiles into a folder of its own, and moves what came of it into `folder`.
+fn compile(model: &Model<'_>, folder: &Path, builder: impl Fn() -> ort::Result<SessionBuilder>) -> Result<(), Failure> {
+    let work = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder).map_err(|e| kept(folder, &e))?;
     let file = work.path().join(COMPILED);
     let made = {
         let _making = making(Provider::TensorRtRtx);
@@ -154,20 +160,12 @@ fn compile(
             compiler.compile_to_file(&file)
         })
     };
-    let reason = made.map_err(|e| e.message().split_whitespace().collect::<Vec<_>>().join(" "));
-    reason.and_then(|()| is_whole(&file)).map_err(|reason| {
-        OnnxError::failed(format!("TensorRT for RTX does not compile the {label}: {reason}")).hint("--provider cuda")
-    })?;
-    // The model last: it names the engine.
-    let mut files: Vec<PathBuf> = std::fs::read_dir(work.path())
-        .map_err(|e| io(work.path(), &e))?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .collect();
-    files.sort_by_key(|path| *path == file);
-    for path in files {
+    made.map_err(|e| Failure::Refused(e.message().split_whitespace().collect::<Vec<_>>().join(" ")))?;
+    is_whole(&file).map_err(Failure::Refused)?;
+    let files = std::fs::read_dir(work.path()).map_err(|e| kept(work.path(), &e))?;
+    for path in files.filter_map(Result::ok).map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default();
-        std::fs::rename(&path, folder.join(name)).map_err(|e| io(&path, &e))?;
+        std::fs::rename(&path, folder.join(name)).map_err(|e| kept(&path, &e))?;
     }
     Ok(())
 }
@@ -203,7 +201,7 @@ mod tests {
     use super::*;
     use crate::graph::DType;
     use crate::graph::proto::{ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
-    use crate::pack::{Pack, PartName};
+    use crate::pack::{Pack, Part, PartName};
     use crate::provider::{Extent, Precision, ProviderChoice};
     use crate::runtime::Libraries;
     use crate::session::Network;
@@ -241,27 +239,12 @@ mod tests {
         assert!(is_whole(folder.path()).is_err());
     }
 
-    #[test]
-    fn what_was_begun_long_ago_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let make = |name: &str, age: Duration| {
-            let path = folder.path().join(name);
-            std::fs::create_dir(&path).unwrap();
-            let file = std::fs::File::open(&path).unwrap();
-            file.set_modified(file.metadata().unwrap().modified().unwrap() - age).unwrap();
-            path
-        };
-        let old = Duration::from_hours(3);
-        let (begun, begins, card) =
-            (make(".compiling-a", old), make(".compiling-b", Duration::ZERO), make(ON_THE_CARD, old));
-        remove_left_behind(folder.path());
-        assert_eq!([&begun, &begins, &card].map(|path| path.exists()), [false, true, true]);
-    }
-
     /// Size and time of every file in the folders of the networks.
     fn kept(root: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
-        let folders = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-        let files = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().filter_map(Result::ok));
+        let entries = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+        let files = entries
+            .filter(|path| path.is_dir())
+            .flat_map(|folder| std::fs::read_dir(folder).unwrap().filter_map(Result::ok));
         let about = |file: std::fs::DirEntry| (file.path(), file.metadata().unwrap());
         files.map(about).map(|(path, about)| (path, (about.len(), about.modified().unwrap()))).collect()
     }
@@ -271,7 +254,8 @@ mod tests {
     /// TensorRT for RTX itself, which compiles without a card where it finds what looks like one (tools/gpu/null/rtx.sh). A session of
     /// what it compiled cannot be made there.
     fn rtx() -> Option<(Runtime, Chosen)> {
-        if std::env::var_os("LIVEDIFFUSION_NULL_RTX").is_none() {
+        // With a cache of its own: what is in it is removed.
+        if ["LIVEDIFFUSION_NULL_RTX", "LIVEDIFFUSION_CACHE"].iter().any(|name| std::env::var_os(name).is_none()) {
             println!("skipped: no TensorRT for RTX on what looks like a card (make test-cuda)");
             return None;
         }
@@ -298,13 +282,18 @@ mod tests {
         let mut attention = NodeProto::new("MultiHeadAttention", &["q", "k", "v"], &["y"]).with_int("num_heads", 4);
         attention.domain = "com.microsoft".to_owned();
         let one = |op: &str, to: &str| NodeProto::new(op, &["x"], &[to]);
+        let root = user_cache().unwrap().join("tensorrt-rtx");
+        let compiled = || kept(&root).keys().filter(|path| path.ends_with(COMPILED)).count();
+        let before = compiled();
         let said = load(vec![one("Relu", "q"), one("Neg", "k"), one("Abs", "v"), attention], [&["2", "16", "32"]; 2]);
         assert!(said.contains("loading"), "{said}");
+        assert_eq!(compiled(), before + 1);
         let said = load(vec![one("Det", "y")], [&["2", "16", "16"], &["2"]]);
         assert!(said.contains("TensorRT for RTX does not compile the network: it does not take Det"), "{said}");
         // A side whose length nobody told.
         let said = load(vec![one("Relu", "y")], [&["2", "some", "32"]; 2]);
         assert!(said.contains("how long the sides of x"), "{said}");
+        assert_eq!(compiled(), before + 1);
     }
 
     #[test]
@@ -361,8 +350,26 @@ mod tests {
                 [networks; 3],
                 "{name}: {compiled:#?}"
             );
-            load();
+            // Found, and not compiled again.
+            let find = |part: &Part| {
+                let (model, inputs) = (Model::File(&part.file), part.inputs.iter().collect::<Vec<_>>());
+                let of = (&model, &inputs[..], &[][..]);
+                Compiled::new(&runtime, "network", of, (&chosen, &settings, false), |_| {
+                    unreachable!("it is compiled again")
+                })
+            };
+            for part in [PartName::VaeEncoder, PartName::VaeDecoder, PartName::Unet].map(part) {
+                let found = find(part).unwrap();
+                assert!(found.was_found && compiled.contains_key(&found.model.unwrap()));
+            }
             assert_eq!(kept(&root), compiled, "{name}: compiled twice");
+            // What does not load is compiled anew: a damaged engine, or here any.
+            load();
+            let again = kept(&root);
+            let is_engine = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "engine");
+            let engines: Vec<_> = again.keys().filter(is_engine).collect();
+            assert_eq!(engines, compiled.keys().filter(is_engine).collect::<Vec<_>>());
+            assert!(engines.iter().all(|path| again[*path].1 > compiled[*path].1), "{name}");
             println!("{name}: {networks} networks, {} bytes", compiled.values().map(|(bytes, _)| bytes).sum::<u64>());
         }
     }

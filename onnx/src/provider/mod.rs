@@ -4,6 +4,7 @@
 
 mod choose;
 mod compiled;
+mod engine_key;
 mod engines;
 mod options;
 mod plugin;

@@ -87,8 +87,9 @@ pub(crate) fn tensorrt(gpu: &GpuSettings, precision: Precision, engines: &Engine
 /// TensorRT for RTX: it takes the graph's precision, and compiles in seconds. As a plug-in it is told of the card by the device that it is
 /// given, and refuses what it does not know.
 ///
-/// Memory for intermediate values is taken from CUDA's pool in each call, as much as the call needs. To keep it takes as much as the
-/// largest call of the profile, which is many times that of a usual one; a graph needs it to stay where it is.
+/// Memory for intermediate values is taken from CUDA's pool in each call, as much as the call needs. To keep it (there is an option)
+/// takes as much as the largest call of the profile, which is many times that of a usual one. No CUDA graphs: it captures them at times
+/// of its own, and nobody may use the card meanwhile.
 pub(crate) fn tensorrt_rtx(gpu: &GpuSettings, engines: &EngineOptions, is_plugin: bool) -> Options {
     let mut options = Vec::new();
     if !is_plugin {
@@ -96,10 +97,6 @@ pub(crate) fn tensorrt_rtx(gpu: &GpuSettings, engines: &EngineOptions, is_plugin
     }
     if let Some(target) = &engines.target {
         options.push(("nv_target_sm", target.clone()));
-    }
-    if gpu.graphs {
-        options.push(("enable_cuda_graph", switch(true)));
-        options.extend(is_plugin.then(|| ("nv_persistent_context_memory", switch(true))));
     }
     if let Some(folder) = &engines.engines {
         options.push(("nv_runtime_cache_path", folder.clone()));
@@ -209,12 +206,8 @@ mod tests {
         let shapes = ["nv_profile_min_shapes", "nv_profile_opt_shapes", "nv_profile_max_shapes"];
         assert_eq!(names, [&["nv_runtime_cache_path"][..], &shapes].concat());
         assert_eq!((value(&options, shapes[0]), value(&options, shapes[2])), (Some("x:1x4"), Some("x:3x4")));
-        let graphs = GpuSettings { graphs: true, ..GpuSettings::default() };
         let target = EngineOptions { target: Some("sm89".into()), ..engines.clone() };
-        let options = tensorrt_rtx(&graphs, &target, true);
-        assert_eq!(value(&options, "nv_target_sm"), Some("sm89"));
-        assert_eq!(value(&options, "enable_cuda_graph"), Some("1"));
-        assert_eq!(value(&options, "nv_persistent_context_memory"), Some("1"));
+        assert_eq!(value(&tensorrt_rtx(&GpuSettings::default(), &target, true), "nv_target_sm"), Some("sm89"));
         // Where it is built in.
         let options = tensorrt_rtx(&GpuSettings { device: 1, ..GpuSettings::default() }, &engines, false);
         assert_eq!(value(&options, "device_id"), Some("1"));

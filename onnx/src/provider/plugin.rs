@@ -1,9 +1,9 @@
 //! Providers in libraries of their own, which ONNX Runtime loads beside itself.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use livediffusion_kernels::cuda::Card;
 use ort::device::Device;
 use ort::environment::Environment;
 use ort::session::builder::SessionBuilder;
@@ -22,6 +22,8 @@ pub(crate) struct Plugin {
     files: &'static [&'static str],
     /// Variable of the environment that says where it lies.
     variable: &'static str,
+    /// Libraries beside it that it needs, by how their names begin.
+    needs: &'static [&'static str],
     /// Folders of the user's cache that hold an ONNX Runtime and the plug-in begin with it.
     pub(crate) flavour: &'static str,
 }
@@ -34,6 +36,7 @@ static WEBGPU: Plugin = Plugin {
         "onnxruntime_providers_webgpu.dll",
     ],
     variable: "LIVEDIFFUSION_WEBGPU_LIB",
+    needs: &[],
     flavour: "webgpu",
 };
 
@@ -41,6 +44,7 @@ static TENSORRT_RTX: Plugin = Plugin {
     name: "NvTensorRTRTXExecutionProvider",
     files: &["libonnxruntime_providers_nv_tensorrt_rtx.so", "onnxruntime_providers_nv_tensorrt_rtx.dll"],
     variable: "LIVEDIFFUSION_TENSORRT_RTX_LIB",
+    needs: &["libcudart.", "libtensorrt_rtx.", "libtensorrt_onnxparser_rtx."],
     flavour: "tensorrt-rtx",
 };
 
@@ -67,7 +71,10 @@ impl Plugin {
     /// of it.
     pub(crate) fn library(&self, ort: &Path) -> Option<PathBuf> {
         let named = std::env::var_os(self.variable).filter(|path| !path.is_empty());
-        named.map(PathBuf::from).or_else(|| self.inside(ort.parent()?)).or_else(|| self.find(&user_cache()?.join("ep")))
+        named
+            .map(|path| std::fs::canonicalize(&path).unwrap_or_else(|_| path.into()))
+            .or_else(|| self.inside(ort.parent()?))
+            .or_else(|| self.find(&user_cache()?.join("ep")))
     }
 
     fn inside(&self, folder: &Path) -> Option<PathBuf> {
@@ -96,9 +103,13 @@ impl Plugin {
             Devices::Card(number) => u32::try_from(device.memory_info(false).device_id()) == Ok(number),
         };
         let own = |device: &Device<'_>| device.ep().is_ok_and(|ep| ep == self.name);
-        let devices: Vec<_> = environment.devices().filter(|device| own(device) && is_wanted(device)).collect();
+        let mut devices: Vec<_> = environment.devices().filter(|device| own(device) && is_wanted(device)).collect();
+        if wanted != Devices::All {
+            // It takes no more than one, should a card be listed twice.
+            devices.truncate(1);
+        }
         if devices.is_empty() {
-            return Err(ort::Error::new(format!("{} {wanted}", library.display())));
+            return Err(ort::Error::new(format!("{} {}", library.display(), wanted.why_none())));
         }
         let options: Vec<(String, String)> =
             options.iter().map(|(name, value)| (format!("{}.{name}", self.name), value.clone())).collect();
@@ -111,7 +122,7 @@ impl Plugin {
         let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
         if !registered.iter().any(|known| known == library) {
             // What it needs lies beside it, and it does not say so itself.
-            for (file, reason) in library.parent().map(preload).unwrap_or_default() {
+            for (file, reason) in library.parent().map(|folder| preload(folder, self.needs)).unwrap_or_default() {
                 tracing::warn!("{} cannot be loaded: {reason}", file.display());
             }
             environment.register_ep_library(self.name, library)?;
@@ -121,16 +132,24 @@ impl Plugin {
     }
 }
 
-impl fmt::Display for Devices {
-    /// What a plug-in without them says.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("finds no GPU (it needs a driver for Vulkan, Metal or Direct3D 12)"),
-            // As its version 0.5.0 has it.
-            Self::Card(number) => write!(
-                f,
-                "does not take card {number} (it takes those of compute capability 8.6, 8.9, and 12.0 or more)"
+impl Devices {
+    /// What is to be said of a plug-in that has none of them.
+    fn why_none(self) -> String {
+        let number = match self {
+            Self::All => return "finds no GPU (it needs a driver for Vulkan, Metal or Direct3D 12)".to_owned(),
+            Self::Card(number) => number,
+        };
+        // As version 0.5.0 has it.
+        let takes = |(major, minor): (u32, u32)| matches!((major, minor), (8, 6 | 9) | (12.., _));
+        match Card::open(number as usize).and_then(|card| card.capability()) {
+            Ok(capability) if takes(capability) => format!(
+                "does not see card {number}, though it takes its kind: its driver may be too old, or ONNX Runtime finds no NVIDIA card under \
+                 /sys/bus/pci/devices"
             ),
+            Ok((major, minor)) => format!(
+                "does not take card {number}, of compute capability {major}.{minor} (it takes 8.6, 8.9, and 12.0 or more)"
+            ),
+            Err(error) => format!("does not see card {number}: {error}"),
         }
     }
 }

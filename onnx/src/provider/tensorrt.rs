@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::graph::TensorInfo;
-use crate::provider::engines::{self, Engines};
+use crate::provider::engine_key::{Subject, key, version_of};
+use crate::provider::engines::Engines;
 use crate::provider::options::EngineOptions;
 use crate::provider::profile::profile;
 use crate::provider::{Chosen, SessionSettings};
@@ -29,15 +30,16 @@ impl Prepared {
     pub(crate) fn new(
         runtime: &Runtime,
         label: &str,
-        model: &Model<'_>,
-        inputs: &[&TensorInfo],
+        (model, inputs, sides): (&Model<'_>, &[&TensorInfo], &[(String, i64)]),
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Self {
-        let (graph, folder) = model.key();
+        let (Model::File(path) | Model::Edited(path, _)) = *model;
         let profile = settings.extent.as_ref().and_then(|extent| profile(inputs, extent));
-        let mut options = EngineOptions { profile, large: bytes_in(folder) >= LARGE, ..EngineOptions::default() };
-        let engines = match engines(runtime, (graph, folder), &options, chosen, settings) {
+        let large = bytes_in(path.parent().unwrap_or(path)) >= LARGE;
+        let mut options = EngineOptions { profile, large, ..EngineOptions::default() };
+        let subject = Subject { model, profile: options.profile.as_ref(), sides };
+        let engines = match engines(runtime, subject, chosen, settings) {
             Ok(engines) => engines,
             Err(reason) => {
                 tracing::warn!("TensorRT's engines are not kept: {reason}");
@@ -77,16 +79,15 @@ fn bytes_in(folder: &Path) -> u64 {
 
 fn engines(
     runtime: &Runtime,
-    graph: (&[u8], &Path),
-    options: &EngineOptions,
+    subject: Subject<'_>,
     chosen: &Chosen,
     settings: &SessionSettings,
 ) -> Result<Option<Engines>, String> {
-    let Some(shapes) = &options.profile else {
+    if subject.profile.is_none() {
         return Ok(None);
-    };
+    }
     let cache = user_cache().ok_or("there is no cache folder")?;
-    let key = engines::key(runtime, graph, Some(shapes), (chosen, settings), engines::version_of(LIBRARY)?)?;
+    let key = key(runtime, subject, (chosen, settings), version_of(LIBRARY)?)?;
     let timings = cache.join("tensorrt/timings");
     std::fs::create_dir_all(&timings).map_err(|e| format!("{}: {e}", timings.display()))?;
     Engines::open(&cache.join("tensorrt"), &key).map(Some).map_err(|e| e.to_string())

@@ -133,7 +133,7 @@ fn a_provider_that_is_not_there_is_an_error_with_a_hint() {
         let pack = Pack::open(pack_dir(PACKS[0])).unwrap();
         assert!(load_networks(&runtime, &pack, &on(provider)).is_err());
     }
-    probe_provider(&runtime, Provider::Cpu).unwrap();
+    probe_provider(&runtime, Provider::Cpu, &SessionSettings::default()).unwrap();
     let settings = SessionSettings { precision: Precision::Bf16, ..on(Provider::Cpu) };
     assert_eq!(choose_provider(&runtime, &settings).unwrap_err().kind, ErrorKind::Invalid);
 }

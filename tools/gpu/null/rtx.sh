@@ -1,15 +1,20 @@
 #!/bin/sh
 # NVIDIA's TensorRT for RTX, as `make setup-tensorrt-rtx` fetches it, on a machine that looks as if it had a card: it reads and compiles
 # every network of the packs that the tests have, with the options that the program gives it. What it compiled is not run: its own CUDA
-# runtime knows a real driver. Needs the right to mount something over /sys, in a namespace of its own.
+# runtime knows a real driver. Needs a mount namespace.
 #
 #   tools/gpu/null/rtx.sh [12|13]     the CUDA version (13). The plug-in is fetched (0.2 GB).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
-cache=${LIVEDIFFUSION_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/livediffusion}
+. "$root/tools/setup/fetch.sh"
 cuda=${1:-13}
-if ! unshare --mount true 2>/dev/null; then
+# As root, or as root of a namespace of its own.
+if unshare --mount true 2>/dev/null; then
+    alone="unshare --mount"
+elif unshare --user --map-root-user --mount true 2>/dev/null; then
+    alone="unshare --user --map-root-user --mount"
+else
     echo "skipped: TensorRT for RTX without a card takes a mount namespace, which is not allowed here"
     exit 0
 fi
@@ -23,9 +28,9 @@ mkdir -p "$work/driver" "$work/cuda" "$work/cache/ort"
 cc -O1 -fPIC -shared -w "$here/nvml.c" -o "$work/driver/libnvidia-ml.so.1"
 
 # The folder of the cache, with a CUDA runtime that does nothing in place of its own.
-for folder in "$cache"/ort/tensorrt-rtx-*-cuda"$cuda"; do
-    name=${folder##*/}
-done
+pins=$root/tools/setup/tensorrt-rtx-$cuda.txt
+name=tensorrt-rtx-$(pinned "$pins" onnxruntime)-$(pinned "$pins" "onnxruntime-ep-nv-tensorrt-rtx-cu$cuda")-cuda$cuda
+folder=$cache/ort/$name
 mkdir "$work/cache/ort/$name"
 for library in "$folder"/*; do
     case ${library##*/} in libcudart.*) ;; *) ln -s "$library" "$work/cache/ort/$name/" ;; esac
@@ -35,7 +40,7 @@ python3 "$here/stubs.py" "$folder/libonnxruntime_providers_nv_tensorrt_rtx.so" "
 # Built before the namespace begins. One test after the other, since they share a cache.
 set -- cargo nextest run --locked --package livediffusion-onnx --lib --manifest-path "$root/Cargo.toml" --cargo-quiet -E 'test(/_on_rtx$/)'
 "$@" --no-run
-LD_LIBRARY_PATH=$work/driver LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_NULL_RTX=1 unshare --mount sh -c '
+LD_LIBRARY_PATH=$work/driver LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_NULL_RTX=1 LIVEDIFFUSION_CARD_CUDA=$cuda $alone sh -c '
     set -eu
     # ONNX Runtime finds cards by what is on the bus.
     mount -t tmpfs none /sys/bus/pci/devices

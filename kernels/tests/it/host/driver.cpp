@@ -18,7 +18,11 @@
 extern "C" {
 
 int cuInit(unsigned) { return SUCCESS; }
-int cuDriverGetVersion(int* version) { return *version = 12040, SUCCESS; }
+// LIVEDIFFUSION_CARD_CUDA: the CUDA that it speaks, 12 or 13.
+int cuDriverGetVersion(int* version) {
+    const char* cuda = std::getenv("LIVEDIFFUSION_CARD_CUDA");
+    return *version = cuda ? std::atoi(cuda) * 1000 : 12040, SUCCESS;
+}
 int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
 int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, ordinal == 0 ? SUCCESS : INVALID_DEVICE; }
 int cuDeviceGetName(char* name, int size, int) { return std::snprintf(name, size_t(size), "a card in software"), SUCCESS; }

@@ -1,0 +1,161 @@
+//! From a network to a session of ONNX Runtime's, by whatever its provider wants first.
+
+use std::sync::Arc;
+
+use livediffusion_pipeline::model::ModelError;
+use ort::session::builder::SessionBuilder;
+use ort::session::{RunOptions, Session};
+
+use crate::edits::{Nature, edited};
+use crate::error::{OnnxError, is_full, run_error};
+use crate::exclusive::TurnSession;
+use crate::graph::TensorInfo;
+use crate::provider::{
+    Builder, Chosen, Compiled, EngineOptions, GpuSettings, Prepared, Provider, SessionSettings, builder, weights_beside,
+};
+use crate::runtime::Runtime;
+use crate::session::Model;
+
+/// A session, and what every call of it is told; `None` for nothing.
+pub(crate) struct Committed {
+    pub(crate) session: TurnSession,
+    pub(crate) options: Option<Arc<RunOptions>>,
+}
+
+/// A network on its way.
+struct Maker<'a> {
+    runtime: &'a Runtime,
+    label: &'a str,
+    model: &'a Model<'a>,
+    inputs: &'a [&'a TensorInfo],
+    sides: &'a [(String, i64)],
+    chosen: &'a Chosen,
+    nature: Nature,
+}
+
+/// Makes the session. `inputs` are all inputs of the graph; `sides` of them are the same in every call, by the names that the graph
+/// gives them.
+pub(crate) fn commit(
+    runtime: &Runtime,
+    label: &str,
+    (model, inputs, sides): (&Model<'_>, &[&TensorInfo], &[(String, i64)]),
+    chosen: &Chosen,
+    settings: &SessionSettings,
+) -> Result<Committed, OnnxError> {
+    let folded = edited(model, chosen.provider, settings);
+    let model = &match (&folded, *model) {
+        (Some(bytes), Model::File(path) | Model::Edited(path, _)) => Model::Edited(path, bytes),
+        (None, model) => model,
+    };
+    let on_cuda = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
+    let nature = if on_cuda { Nature::of(model)? } else { Nature::default() };
+    let maker = Maker { runtime, label, model, inputs, sides, chosen, nature };
+    // Whoever captures nothing is not told to.
+    let plain = SessionSettings { gpu: GpuSettings { graphs: false, ..settings.gpu }, ..*settings };
+    match chosen.provider {
+        Provider::Cuda if settings.gpu.graphs => maker.capturing(settings, &plain),
+        Provider::TensorRt => maker.with_engines(&plain),
+        Provider::TensorRtRtx => maker.compiled(&plain),
+        _ => maker.make(&plain, &EngineOptions::default()).map_err(|e| maker.failed(&e)),
+    }
+}
+
+impl Maker<'_> {
+    fn failed(&self, error: &ort::Error) -> OnnxError {
+        let (Model::File(path) | Model::Edited(path, _)) = *self.model;
+        let ModelError { what, hint } = run_error(self.label, &format!("loading {}", path.display()), error);
+        OnnxError { hint, ..OnnxError::failed(what) }
+    }
+
+    fn builder(&self, settings: &SessionSettings, engines: &EngineOptions) -> ort::Result<SessionBuilder> {
+        let Chosen { provider, precision, .. } = *self.chosen;
+        let of = Builder::new(provider, precision, settings).engines(engines.clone()).nature(self.nature);
+        let named = builder(self.runtime, &of)?;
+        self.sides.iter().try_fold(named, |builder, (name, side)| Ok(builder.with_dimension_override(name, *side)?))
+    }
+
+    fn session(&self, make: impl FnOnce() -> ort::Result<Session>) -> ort::Result<TurnSession> {
+        TurnSession::make(self.chosen.provider, make)
+    }
+
+    /// A session of the network itself.
+    fn make(&self, settings: &SessionSettings, engines: &EngineOptions) -> ort::Result<Committed> {
+        let session = self.session(|| self.of_model(self.builder(settings, engines)?))?;
+        Ok(Committed { session, options: None })
+    }
+
+    fn of_model(&self, mut builder: SessionBuilder) -> ort::Result<Session> {
+        match *self.model {
+            Model::File(path) => builder.commit_from_file(path),
+            Model::Edited(path, bytes) => weights_beside(builder, path)?.commit_from_memory(bytes),
+        }
+    }
+
+    /// One that captures CUDA graphs, where all of the network is on the card.
+    fn capturing(&self, settings: &SessionSettings, plain: &SessionSettings) -> Result<Committed, OnnxError> {
+        match self.make(settings, &EngineOptions::default()) {
+            Ok(Committed { session, .. }) => {
+                let options = no_capture().map_err(|e| self.failed(&e))?;
+                Ok(Committed { session, options: Some(Arc::new(options)) })
+            }
+            Err(error) => {
+                // It says which: nodes that are not on the card, mostly.
+                tracing::warn!("the {} runs without a CUDA graph: {}", self.label, one_line(error.message()));
+                self.make(plain, &EngineOptions::default()).map_err(|e| self.failed(&e))
+            }
+        }
+    }
+
+    /// One of TensorRT's engines, which it keeps by itself.
+    fn with_engines(&self, settings: &SessionSettings) -> Result<Committed, OnnxError> {
+        let subject = (self.model, self.inputs, self.sides);
+        let mut prepared = Prepared::new(self.runtime, self.label, subject, self.chosen, settings);
+        let made = self.make(settings, &prepared.options).map_err(|e| self.failed(&e))?;
+        prepared.done();
+        Ok(made)
+    }
+
+    /// One of what TensorRT for RTX compiled ahead. What was found and does not load is compiled anew, once.
+    fn compiled(&self, settings: &SessionSettings) -> Result<Committed, OnnxError> {
+        let apart = SessionSettings { gpu: GpuSettings { stream: None, ..settings.gpu }, ..*settings };
+        let find = |anew| {
+            let subject = (self.model, self.inputs, self.sides);
+            let builder = |engines: &EngineOptions| self.builder(&apart, engines);
+            Compiled::new(self.runtime, self.label, subject, (self.chosen, settings, anew), builder)
+        };
+        let load = |compiled: &Compiled| {
+            self.session(|| {
+                let mut builder = self.builder(settings, &compiled.options)?;
+                match &compiled.model {
+                    Some(path) => builder.commit_from_file(path),
+                    // What it does not take would run on the CPU, between two copies.
+                    None => self.of_model(builder.with_disable_cpu_fallback()?),
+                }
+            })
+        };
+        let found = find(false)?;
+        let session = match load(&found) {
+            Err(error) if found.was_found && !is_full(error.message()) => {
+                let why = one_line(error.message());
+                tracing::warn!(
+                    "the {} that was compiled before does not load, and is compiled anew: {why}",
+                    self.label
+                );
+                load(&find(true)?)
+            }
+            loaded => loaded,
+        };
+        Ok(Committed { session: session.map_err(|e| self.failed(&e))?, options: None })
+    }
+}
+
+/// Calls on tensors of the host are no part of a CUDA graph.
+fn no_capture() -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set("gpu_graph_id", "-1")?;
+    Ok(options)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
