@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use livediffusion_onnx::{
     Chosen, Extent, LoadedPack, Pack, ProviderChoice, Runtime, SessionSettings, SharedNetworks, choose_provider,
-    load_networks_on, probe_provider,
+    idle_card, load_networks_on, probe_provider,
 };
 use livediffusion_pipeline::adaptive::Adaptive;
 use livediffusion_pipeline::device::{self, DeviceEngine};
@@ -234,6 +234,11 @@ impl Session {
             precision = %loaded.precision,
             "{}", loaded.why
         );
+        if settings.provider == ProviderChoice::Auto
+            && let Some(idle) = idle_card(&runtime, loaded.provider)
+        {
+            tracing::warn!("{idle}");
+        }
         if loaded.lanes < lanes {
             tracing::warn!("--lanes is {} on {} with this many threads", loaded.lanes, loaded.provider);
         }

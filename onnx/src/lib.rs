@@ -38,7 +38,7 @@ pub use self::networks::{LoadedPack, SharedNetworks, load_networks, load_network
 pub use self::pack::{Pack, PartName, Preset};
 pub use self::provider::{
     Chosen, Extent, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings, UserStream,
-    choose_provider, probe_provider,
+    choose_provider, idle_card, probe_provider,
 };
 pub use self::runtime::{Libraries, Runtime, user_cache};
 pub use self::timestep::Timesteps;

@@ -29,6 +29,18 @@ pub fn choose_provider(runtime: &Runtime, settings: &SessionSettings) -> Result<
     Ok(Chosen { provider, precision, why })
 }
 
+/// What to say where the choice was open and fell on something else than the NVIDIA card that is here.
+pub fn idle_card(runtime: &Runtime, provider: Provider) -> Option<&'static str> {
+    if provider.is_on_cuda() || Driver::find().is_err() {
+        return None;
+    }
+    Some(if runtime.compiled_providers().contains(&Provider::Cuda) {
+        "the NVIDIA card is not used: `livediffusion doctor` says why"
+    } else {
+        "the NVIDIA card is not used: `make setup-cuda` fetches what it takes, README lists a smaller way"
+    })
+}
+
 /// The arithmetic, and what to say about it.
 fn precision(
     provider: Provider,
@@ -170,7 +182,7 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
             format!("this library is of flavour {flavour}: `make setup` fetches the OpenVINO one")
         }
         Provider::Cuda | Provider::TensorRt => {
-            format!("this library is of flavour {flavour}: give a CUDA build with --ort-lib, or --provider auto")
+            format!("this library is of flavour {flavour}: `make setup-cuda` fetches a CUDA build, --ort-lib names another")
         }
         Provider::CoreMl | Provider::DirectMl | Provider::MiGraphX => {
             format!(

@@ -17,7 +17,7 @@ use std::fmt;
 
 use ort::ep::{self, ExecutionProvider as _};
 
-pub use self::choose::{choose_provider, probe_provider};
+pub use self::choose::{choose_provider, idle_card, probe_provider};
 pub(crate) use self::compiled::{Compiled, weights_beside};
 pub(crate) use self::options::EngineOptions;
 pub(crate) use self::plugin::Plugin;

@@ -87,6 +87,15 @@ EOF
 check "a time step of its own length" "$work/of-its-own" --engines 3 -- --steps 2 --cfg none
 
 provider=cuda
+# A card that nothing was set up for is not passed over in silence.
+printf 'a card that is not used: '
+LD_LIBRARY_PATH=$work/driver "$binary" run --model "$root/models/default" --input test://ball --output "$work/frames/" --frames 1 --size 64x64 \
+    >"$work/said" 2>&1 || true
+if grep -q 'the NVIDIA card is not used' "$work/said"; then
+    echo "it is said"
+else
+    echo "fails: nothing is said: $(tail -n 1 "$work/said")" && failed=1
+fi
 # On threads of their own, all with graphs to capture: one that waits for another in a circle would not end.
 printf 'eight streams at once, CUDA graphs: '
 if LD_LIBRARY_PATH=$work/driver:$work/cuda LIVEDIFFUSION_CACHE=$work/cache timeout 300 "$binary" bench scaling --model "$root/models/default" \
