@@ -13,12 +13,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::OnnxError;
 use crate::exclusive::making;
-use crate::graph::{Dim, Graph, TensorInfo};
+use crate::graph::{Graph, TensorInfo};
 use crate::provider::engine_key::{Subject, hex, key, target, version_of};
 use crate::provider::engines::Engines;
 use crate::provider::options::EngineOptions;
 use crate::provider::plugin::Plugin;
-use crate::provider::profile::profile;
+use crate::provider::profile::{is_open, profile};
 use crate::provider::{Chosen, Provider, SessionSettings};
 use crate::runtime::{Runtime, user_cache};
 use crate::session::Model;
@@ -109,16 +109,6 @@ fn kept(path: &Path, error: &io::Error) -> Failure {
     Failure::Kept(format!("{}: {error}", path.display()))
 }
 
-/// Whether some side of an input is neither fixed nor named.
-fn is_open(input: &TensorInfo, sides: &[(String, i64)]) -> bool {
-    let is_known = |dim: &Dim| match dim {
-        Dim::Fixed(_) => true,
-        Dim::Symbol(name) => sides.iter().any(|(known, _)| known == name),
-        Dim::Unknown => false,
-    };
-    !input.dims.as_ref().is_some_and(|dims| dims.iter().all(is_known))
-}
-
 /// The folder for a network on the card of the settings, and the card as the compiler names it.
 fn open(
     runtime: &Runtime,
@@ -199,7 +189,6 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::graph::DType;
     use crate::graph::proto::{ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
     use crate::pack::{Pack, Part, PartName};
     use crate::provider::{Extent, Precision, ProviderChoice};
@@ -208,17 +197,6 @@ mod tests {
     use crate::text::OnnxText;
     use crate::unet::OnnxUnet;
     use crate::vae::{OnnxDecoder, OnnxEncoder};
-
-    #[test]
-    fn a_side_that_nobody_knows_is_open() {
-        let input = |dims: Option<Vec<Dim>>| TensorInfo { name: "ids".into(), dtype: DType::I64, dims };
-        let named = |name: &str| Dim::Symbol(name.to_owned());
-        let sides = [("batch".to_owned(), 1), ("tokens".to_owned(), 77)];
-        assert!(!is_open(&input(Some(vec![named("batch"), named("tokens"), Dim::Fixed(4)])), &sides));
-        assert!(is_open(&input(Some(vec![named("batch"), named("width")])), &sides));
-        assert!(is_open(&input(Some(vec![Dim::Unknown])), &sides));
-        assert!(is_open(&input(None), &sides));
-    }
 
     #[test]
     fn a_network_that_is_not_taken_as_a_whole_is_refused() {

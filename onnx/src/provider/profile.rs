@@ -117,6 +117,16 @@ pub(crate) fn profile(inputs: &[&TensorInfo], extent: &Extent) -> Option<[String
     (!texts[0].is_empty()).then_some(texts)
 }
 
+/// Whether some side of an input is neither fixed nor named.
+pub(crate) fn is_open(input: &TensorInfo, sides: &[(String, i64)]) -> bool {
+    let is_known = |dim: &Dim| match dim {
+        Dim::Fixed(_) => true,
+        Dim::Symbol(name) => sides.iter().any(|(known, _)| known == name),
+        Dim::Unknown => false,
+    };
+    !input.dims.as_ref().is_some_and(|dims| dims.iter().all(is_known))
+}
+
 /// Smallest, usual and largest length of a dynamic side.
 fn range(kind: Kind, axis: usize, extent: &Extent) -> Option<[usize; 3]> {
     let rows = [1, extent.rows.max(1), extent.most_rows.max(extent.rows).max(1)];
@@ -148,6 +158,17 @@ mod tests {
 
     const EXTENT: Extent =
         Extent { width: 768, height: 512, most_side: 0, rows: 2, most_rows: 4, tokens: 77, factor: 8 };
+
+    #[test]
+    fn a_side_that_nobody_knows_is_open() {
+        let ids = |dims: Option<Vec<Dim>>| TensorInfo { name: "ids".into(), dtype: DType::I64, dims };
+        let named = |name: &str| Dim::Symbol(name.to_owned());
+        let sides = [("batch".to_owned(), 1), ("tokens".to_owned(), 77)];
+        assert!(!is_open(&ids(Some(vec![named("batch"), named("tokens"), Dim::Fixed(4)])), &sides));
+        assert!(is_open(&ids(Some(vec![named("batch"), named("width")])), &sides));
+        assert!(is_open(&ids(Some(vec![Dim::Unknown])), &sides));
+        assert!(is_open(&ids(None), &sides));
+    }
 
     #[test]
     fn every_dynamic_input_of_a_unet_is_named() {

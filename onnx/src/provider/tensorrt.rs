@@ -6,7 +6,7 @@ use crate::graph::TensorInfo;
 use crate::provider::engine_key::{Subject, key, version_of};
 use crate::provider::engines::Engines;
 use crate::provider::options::EngineOptions;
-use crate::provider::profile::profile;
+use crate::provider::profile::{is_open, profile};
 use crate::provider::{Chosen, SessionSettings};
 use crate::runtime::{Runtime, user_cache};
 use crate::session::Model;
@@ -39,7 +39,9 @@ impl Prepared {
         let large = bytes_in(path.parent().unwrap_or(path)) >= LARGE;
         let mut options = EngineOptions { profile, large, ..EngineOptions::default() };
         let subject = Subject { model, profile: options.profile.as_ref(), sides };
-        let engines = match engines(runtime, subject, chosen, settings) {
+        // Without a profile it builds at the load for inputs of which every side is known, and else in the calls.
+        let is_built_at_load = options.profile.is_some() || !inputs.iter().any(|input| is_open(input, sides));
+        let engines = match is_built_at_load.then(|| engines(runtime, subject, chosen, settings)).transpose() {
             Ok(engines) => engines,
             Err(reason) => {
                 tracing::warn!("TensorRT's engines are not kept: {reason}");
@@ -57,8 +59,8 @@ impl Prepared {
         Self { options, label: label.to_owned(), engines }
     }
 
-    /// The session was made. With a profile its engines are whole now; without one TensorRT builds in the first calls, for their
-    /// shapes, and nothing is kept.
+    /// The session was made. Its engines are whole now, but where TensorRT builds in the first calls, for their shapes, and nothing is
+    /// kept.
     pub(crate) fn done(&mut self) {
         if self.engines.as_ref().is_some_and(|engines| !engines.has_any()) {
             // ONNX Runtime gives what TensorRT does not take to CUDA, and says nothing of it.
@@ -82,13 +84,10 @@ fn engines(
     subject: Subject<'_>,
     chosen: &Chosen,
     settings: &SessionSettings,
-) -> Result<Option<Engines>, String> {
-    if subject.profile.is_none() {
-        return Ok(None);
-    }
+) -> Result<Engines, String> {
     let cache = user_cache().ok_or("there is no cache folder")?;
     let key = key(runtime, subject, (chosen, settings), version_of(LIBRARY)?)?;
     let timings = cache.join("tensorrt/timings");
     std::fs::create_dir_all(&timings).map_err(|e| format!("{}: {e}", timings.display()))?;
-    Engines::open(&cache.join("tensorrt"), &key).map(Some).map_err(|e| e.to_string())
+    Engines::open(&cache.join("tensorrt"), &key).map_err(|e| e.to_string())
 }
