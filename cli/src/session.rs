@@ -74,8 +74,8 @@ pub(crate) fn extent(pack: &Pack, parameters: &Parameters, size: Size) -> Extent
     }
 }
 
-/// Side of the pictures up to which the size of a running session can be changed on a provider that compiles for its calls; a
-/// session that starts larger stays within its own.
+/// Side of the pictures up to which the size of a running session can be changed on a provider that compiles for its calls and takes
+/// memory as they need it; a session that starts larger stays within its own.
 const MOST_SIDE: usize = 1024;
 
 /// Steps up to which a running session can be changed on a provider that compiles for its calls.

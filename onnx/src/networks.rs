@@ -201,7 +201,7 @@ pub fn load_networks_on(
     });
     let (copies, text) = (copies?, SharedText::new(Box::new(text?)));
     let timesteps = copies[0].denoiser.timesteps();
-    let profile = settings.extent.filter(|_| chosen.provider.has_profile());
+    let profile = chosen.provider.profile(settings);
     let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0), queues, profile });
     let networks = shared.fork();
     let Chosen { provider, precision, why } = chosen;

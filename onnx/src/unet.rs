@@ -10,7 +10,7 @@ use crate::clock::{Clock, MAX_CUTS};
 use crate::error::OnnxError;
 use crate::graph::{GraphError, TensorInfo};
 use crate::pack::{Pack, Part, PartName, UnetPorts};
-use crate::provider::{Chosen, Extent, Precision, Provider, SessionSettings};
+use crate::provider::{Chosen, Precision, Provider, SessionSettings};
 use crate::runtime::Runtime;
 use crate::session::{Bound, MAX_SHAPES, Model, Network};
 use crate::timestep::{Declared, Timesteps, declared, repair};
@@ -327,8 +327,8 @@ impl Denoiser for OnnxUnet {
 
 /// Height and width of the smallest latent that the U-Net takes: of what it was compiled for, where that is all that it takes.
 fn smallest_latent(pack: &Pack, provider: Provider, settings: &SessionSettings) -> [usize; 2] {
-    let extent = settings.extent.as_ref().filter(|_| provider.has_profile());
-    extent.map_or([pack.latent_multiple.max(8); 2], Extent::smallest_latent)
+    let extent = provider.profile(settings);
+    extent.map_or([pack.latent_multiple.max(8); 2], |extent| extent.smallest_latent())
 }
 
 fn repaired(part: &Part, ports: &UnetPorts) -> Result<Option<Vec<u8>>, GraphError> {

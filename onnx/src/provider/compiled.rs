@@ -65,7 +65,7 @@ impl Compiled {
         (chosen, settings, anew): (&Chosen, &SessionSettings, bool),
         builder: impl Fn(&EngineOptions) -> ort::Result<SessionBuilder>,
     ) -> Result<Self, OnnxError> {
-        let profile = settings.extent.as_ref().and_then(|extent| profile(inputs, extent));
+        let profile = chosen.provider.profile(settings).and_then(|extent| profile(inputs, &extent));
         if let (None, Some(input)) = (&profile, inputs.iter().find(|input| is_open(input, sides))) {
             // It would build for anything from 0 to 32767, and best for 1.
             let what = format!("{label}: TensorRT for RTX has to be told how long the sides of {input} may be");

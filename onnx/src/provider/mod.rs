@@ -86,9 +86,17 @@ impl Provider {
         matches!(self, Self::Cuda | Self::TensorRt | Self::TensorRtRtx)
     }
 
-    /// Whether it builds for the shapes of a profile, and takes no others.
-    pub(crate) fn has_profile(self) -> bool {
-        matches!(self, Self::TensorRt | Self::TensorRtRtx)
+    /// What calls may be like where it builds for the shapes of a profile, and takes no others.
+    ///
+    /// TensorRT takes memory for the largest call of its profile, whatever calls come: for 1024 pixels a side that is four times what
+    /// 512 take, and where attention is not one kernel 16 times. There sizes end at the session's own. TensorRT for RTX takes what a
+    /// call needs.
+    pub(crate) fn profile(self, settings: &SessionSettings) -> Option<Extent> {
+        match self {
+            Self::TensorRt => settings.extent.map(|extent| Extent { most_side: 0, ..extent }),
+            Self::TensorRtRtx => settings.extent,
+            _ => None,
+        }
     }
 
     /// Whether everything runs on another device than the CPU, where several calls at once only wait for each other.

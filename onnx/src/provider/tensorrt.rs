@@ -35,7 +35,7 @@ impl Prepared {
         settings: &SessionSettings,
     ) -> Self {
         let (Model::File(path) | Model::Edited(path, _)) = *model;
-        let profile = settings.extent.as_ref().and_then(|extent| profile(inputs, extent));
+        let profile = chosen.provider.profile(settings).and_then(|extent| profile(inputs, &extent));
         let large = bytes_in(path.parent().unwrap_or(path)) >= LARGE;
         let mut options = EngineOptions { profile, large, ..EngineOptions::default() };
         let subject = Subject { model, profile: options.profile.as_ref(), sides };
