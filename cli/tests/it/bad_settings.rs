@@ -72,6 +72,10 @@ fn providers_and_libraries() {
             refused(&["--provider", provider], MISSING, &[provider, "hint:--provider auto"]);
         }
     }
+    // Plug-ins have set-ups of their own; the tests' cache has neither.
+    for provider in ["tensorrt-rtx", "webgpu"] {
+        refused(&["--provider", provider], MISSING, &[provider, &format!("hint:make setup-{provider}")]);
+    }
 }
 
 #[test]

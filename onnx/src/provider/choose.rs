@@ -175,14 +175,17 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
                 .to_owned()
         }
         Provider::TensorRtRtx => {
-            "`make setup-tensorrt-rtx` fetches the plug-in; LIVEDIFFUSION_TENSORRT_RTX_LIB names one of your own".to_owned()
+            "`make setup-tensorrt-rtx` fetches the plug-in; LIVEDIFFUSION_TENSORRT_RTX_LIB names one of your own; or --provider auto"
+                .to_owned()
         }
         _ if compiled => format!("this library has {provider}, but something that it needs is missing: see `doctor`"),
         Provider::OpenVino => {
             format!("this library is of flavour {flavour}: `make setup` fetches the OpenVINO one")
         }
         Provider::Cuda | Provider::TensorRt => {
-            format!("this library is of flavour {flavour}: `make setup-cuda` fetches a CUDA build, --ort-lib names another")
+            format!(
+                "this library is of flavour {flavour}: `make setup-cuda` fetches a CUDA build, --ort-lib names one, or --provider auto"
+            )
         }
         Provider::CoreMl | Provider::DirectMl | Provider::MiGraphX => {
             format!(
