@@ -144,7 +144,7 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
     let flavour = runtime.flavour();
     // ONNX Runtime's messages have several lines.
     let reason = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-    let what = format!("the {provider} provider does not work with {}: {reason}", runtime.path().display());
+    let what = format!("the {provider} provider does not work with {}", runtime.path().display());
     let compiled = runtime.compiled_providers().contains(&provider);
     if compiled
         && provider.is_on_cuda()
@@ -154,6 +154,7 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
         let what = format!("{missing}, so that {what}");
         return OnnxError { hint: missing.hint, ..OnnxError::missing(what) };
     }
+    let what = format!("{what}: {reason}");
     let hint = match provider {
         Provider::Cpu => "the library is damaged: remove its folder, then `make setup` fetches it anew".to_owned(),
         Provider::OpenVino if compiled && settings.openvino != OpenVinoDevice::Cpu => format!(
