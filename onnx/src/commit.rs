@@ -110,19 +110,24 @@ impl Maker<'_> {
     fn with_engines(&self, settings: &SessionSettings) -> Result<Committed, OnnxError> {
         let subject = (self.model, self.inputs, self.sides);
         let mut prepared = Prepared::new(self.runtime, self.label, subject, self.chosen, settings);
-        let made = self.make(settings, &prepared.options).map_err(|e| self.failed(&e))?;
+        let make = |prepared: &Prepared| self.make(settings, &prepared.options);
+        let made = match make(&prepared) {
+            Err(error) if is_of_the_engine(error.message()) && prepared.again(&one_line(error.message())) => {
+                make(&prepared)
+            }
+            made => made,
+        };
+        let made = made.map_err(|e| self.failed(&e))?;
         prepared.done();
         Ok(made)
     }
 
-    /// One of what TensorRT for RTX compiled ahead. What was found and does not load is compiled anew, once.
+    /// One of what TensorRT for RTX compiled ahead. What does not load is compiled anew, once. It is kept from others until the session is
+    /// made.
     fn compiled(&self, settings: &SessionSettings) -> Result<Committed, OnnxError> {
         let apart = SessionSettings { gpu: GpuSettings { stream: None, ..settings.gpu }, ..*settings };
-        let find = |anew| {
-            let subject = (self.model, self.inputs, self.sides);
-            let builder = |engines: &EngineOptions| self.builder(&apart, engines);
-            Compiled::new(self.runtime, self.label, subject, (self.chosen, settings, anew), builder)
-        };
+        let subject = (self.model, self.inputs, self.sides);
+        let builder = |engines: &EngineOptions| self.builder(&apart, engines);
         let load = |compiled: &Compiled| {
             self.session(|| {
                 let mut builder = self.builder(settings, &compiled.options)?;
@@ -133,15 +138,13 @@ impl Maker<'_> {
                 }
             })
         };
-        let found = find(false)?;
+        let mut found = Compiled::new(self.runtime, self.label, subject, (self.chosen, settings), builder)?;
         let session = match load(&found) {
-            Err(error) if found.was_found && !is_full(error.message()) => {
+            Err(error) if found.may_differ() && is_of_the_engine(error.message()) => {
                 let why = one_line(error.message());
-                tracing::warn!(
-                    "the {} that was compiled before does not load, and is compiled anew: {why}",
-                    self.label
-                );
-                load(&find(true)?)
+                tracing::warn!("the {} that was compiled does not load, and is compiled anew: {why}", self.label);
+                found.again(self.label, self.model, builder)?;
+                load(&found)
             }
             loaded => loaded,
         };
@@ -154,6 +157,13 @@ fn no_capture() -> ort::Result<RunOptions> {
     let mut options = RunOptions::new()?;
     options.set("gpu_graph_id", "-1")?;
     Ok(options)
+}
+
+/// Whether an error is of an engine that was kept, and not of the card or its memory.
+fn is_of_the_engine(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    !is_full(text)
+        && ["deserializ", "engine cache", "compiled model is not supported"].iter().any(|word| lower.contains(word))
 }
 
 fn one_line(text: &str) -> String {

@@ -72,7 +72,7 @@ pub(crate) fn is_full(text: &str) -> bool {
 }
 
 /// From the error's text.
-fn explained(network: &str, doing: &str, text: &str) -> ModelError {
+pub(crate) fn explained(network: &str, doing: &str, text: &str) -> ModelError {
     let lower = text.to_lowercase();
     let what = format!("{network}: {doing}: {}", text.trim());
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));

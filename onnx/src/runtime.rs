@@ -34,6 +34,8 @@ pub struct Runtime {
     version: String,
     /// Where the user said that CUDA's libraries lie.
     cuda: Option<PathBuf>,
+    /// Whether the user said where this one lies.
+    is_named: bool,
 }
 
 /// Which libraries are loaded. The first call of [`Runtime::load_with`] decides for the process.
@@ -86,7 +88,8 @@ impl Runtime {
             }
             Self::open_system(&|name| std::env::var_os(name))?
         };
-        let runtime = Self { cuda, ..runtime };
+        let is_named = explicit.is_some() || std::env::var_os("ORT_DYLIB_PATH").is_some_and(|path| !path.is_empty());
+        let runtime = Self { cuda, is_named, ..runtime };
         tracing::debug!(path = %runtime.path.display(), version = runtime.version, "ONNX Runtime loaded");
         *loaded = Some(runtime.clone());
         Ok(runtime)
@@ -100,6 +103,11 @@ impl Runtime {
     /// The folder of CUDA's libraries that the first call named.
     pub fn cuda_libraries(&self) -> Option<&Path> {
         self.cuda.as_deref()
+    }
+
+    /// Whether the user named the library, so that no other one is looked for.
+    pub(crate) fn is_named(&self) -> bool {
+        self.is_named
     }
 
     /// The library's version, as it says itself.
@@ -170,7 +178,7 @@ impl Runtime {
             .map_err(|e| failed(&e))?;
         // At its own default the library formats thousands of messages a frame, only for them to be filtered out here.
         environment.set_log_level(LogLevel::Warning);
-        Ok(Self { environment, path: mapped_path(path), version, cuda: None })
+        Ok(Self { environment, path: mapped_path(path), version, cuda: None, is_named: false })
     }
 
     fn open_system(env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, OnnxError> {

@@ -36,6 +36,8 @@ pub fn idle_card(runtime: &Runtime, provider: Provider) -> Option<&'static str> 
     }
     Some(if runtime.compiled_providers().contains(&Provider::Cuda) {
         "the NVIDIA card is not used: `livediffusion doctor` says why"
+    } else if runtime.is_named() {
+        "the NVIDIA card is not used: the ONNX Runtime that --ort-lib or ORT_DYLIB_PATH names has no CUDA"
     } else {
         "the NVIDIA card is not used: `make setup-cuda` fetches what it takes, README lists a smaller way"
     })

@@ -11,7 +11,7 @@ use ort::compiler::ModelCompiler;
 use ort::session::builder::SessionBuilder;
 use sha2::{Digest as _, Sha256};
 
-use crate::error::OnnxError;
+use crate::error::{OnnxError, explained};
 use crate::exclusive::making;
 use crate::graph::{Graph, TensorInfo};
 use crate::provider::engine_key::{Subject, hex, key, target, version_of};
@@ -42,6 +42,10 @@ pub(crate) struct Compiled {
     /// Whether it was there already.
     pub(crate) was_found: bool,
     pub(crate) options: EngineOptions,
+    /// Nobody else builds while this is here.
+    engines: Option<Engines>,
+    /// The card, as the compiler names it.
+    target: Option<String>,
 }
 
 /// Why a network was not compiled.
@@ -53,8 +57,8 @@ enum Failure {
 }
 
 impl Compiled {
-    /// Compiles a network, or finds it compiled; `anew` does not look. `builder` gives what a session of it would be made with; `sides`
-    /// of its inputs are the same in every call.
+    /// Compiles a network, or finds it compiled. `builder` gives what a session of it would be made with; `sides` of its inputs are the
+    /// same in every call.
     ///
     /// # Errors
     /// Inputs with sides whose lengths are not known; a network that TensorRT does not take as a whole.
@@ -62,10 +66,10 @@ impl Compiled {
         runtime: &Runtime,
         label: &str,
         (model, inputs, sides): (&Model<'_>, &[&TensorInfo], &[(String, i64)]),
-        (chosen, settings, anew): (&Chosen, &SessionSettings, bool),
+        (chosen, settings): (&Chosen, &SessionSettings),
         builder: impl Fn(&EngineOptions) -> ort::Result<SessionBuilder>,
     ) -> Result<Self, OnnxError> {
-        let profile = chosen.provider.profile(settings).and_then(|extent| profile(inputs, &extent));
+        let profile = chosen.provider.profile(settings).and_then(|extent| profile(inputs, sides, &extent));
         if let (None, Some(input)) = (&profile, inputs.iter().find(|input| is_open(input, sides))) {
             // It would build for anything from 0 to 32767, and best for 1.
             let what = format!("{label}: TensorRT for RTX has to be told how long the sides of {input} may be");
@@ -73,35 +77,80 @@ impl Compiled {
         }
         let options = EngineOptions { profile, ..EngineOptions::default() };
         let subject = Subject { model, profile: options.profile.as_ref(), sides };
-        let built =
-            open(runtime, subject, (chosen, settings)).map_err(Failure::Kept).and_then(|(mut engines, target)| {
-                let was_found = engines.are_built() && !anew;
-                if !was_found {
-                    engines.discard().map_err(|e| kept(engines.folder(), &e))?;
-                    // As a warning, since those are shown without being asked for.
-                    tracing::warn!("compiling the {label} for this card, takes up to minutes once");
-                    let with_target = EngineOptions { target, ..options.clone() };
-                    compile(model, engines.folder(), || builder(&with_target))?;
-                    engines.seal().map_err(|e| kept(engines.folder(), &e))?;
-                }
-                Ok((engines.folder().to_owned(), was_found))
-            });
+        let opened = open(runtime, label, subject, (chosen, settings));
+        let mut compiled = Self { model: None, was_found: false, options, engines: None, target: None };
+        match opened {
+            Ok((engines, target)) => {
+                compiled.was_found = engines.are_built();
+                (compiled.engines, compiled.target) = (Some(engines), target);
+                compiled.build(label, model, builder)?;
+            }
+            Err(reason) => compiled.give_up(label, &reason),
+        }
+        Ok(compiled)
+    }
+
+    /// Whether it may load once it is compiled anew: what was found may have been damaged or of another time, and what was compiled for
+    /// a card of a name may not be for this one.
+    pub(crate) fn may_differ(&self) -> bool {
+        self.was_found || (self.model.is_some() && self.target.is_some())
+    }
+
+    /// Compiles anew what does not load, unless somebody else did meanwhile. The card itself is asked this time.
+    pub(crate) fn again(
+        &mut self,
+        label: &str,
+        model: &Model<'_>,
+        builder: impl Fn(&EngineOptions) -> ort::Result<SessionBuilder>,
+    ) -> Result<(), OnnxError> {
+        self.target = None;
+        match self.engines.as_mut().map(Engines::reopen) {
+            Some(Err(error)) => self.give_up(label, &error.to_string()),
+            Some(Ok(())) => self.build(label, model, builder)?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Compiles what is not there, and says where it is.
+    fn build(
+        &mut self,
+        label: &str,
+        model: &Model<'_>,
+        builder: impl Fn(&EngineOptions) -> ort::Result<SessionBuilder>,
+    ) -> Result<(), OnnxError> {
+        let Some(engines) = &mut self.engines else { return Ok(()) };
+        let built = if engines.are_built() {
+            Ok(())
+        } else {
+            // As a warning, since those are shown without being asked for.
+            tracing::warn!("compiling the {label} for this card, takes up to minutes once");
+            let options = EngineOptions { target: self.target.clone(), ..self.options.clone() };
+            compile(model, engines, || builder(&options))
+        };
+        let folder = engines.folder().to_owned();
         match built {
-            Ok((folder, was_found)) => {
-                let on_card = folder.join(ON_THE_CARD).to_str().map(str::to_owned);
-                let options = EngineOptions { engines: on_card, ..options };
-                Ok(Self { model: Some(folder.join(COMPILED)), was_found, options })
+            Ok(()) => {
+                self.options.engines = folder.join(ON_THE_CARD).to_str().map(str::to_owned);
+                self.model = Some(folder.join(COMPILED));
+                Ok(())
             }
             Err(Failure::Kept(reason)) => {
-                tracing::warn!("the {label} is compiled at every start, since that cannot be kept: {reason}");
-                Ok(Self { model: None, was_found: false, options })
+                self.give_up(label, &reason);
+                Ok(())
             }
             Err(Failure::Refused(reason)) => {
-                let what = format!("TensorRT for RTX does not compile the {label}: {reason}");
-                Err(OnnxError::failed(what)
-                    .hint("--provider cuda takes other networks; `doctor` shows the disk's free space"))
+                let hint = explained(label, "compiling", &reason).hint.unwrap_or_else(|| {
+                    format!("--provider cuda takes other networks; or is there no room left at {}?", folder.display())
+                });
+                Err(OnnxError::failed(format!("TensorRT for RTX does not compile the {label}: {reason}")).hint(hint))
             }
         }
+    }
+
+    fn give_up(&mut self, label: &str, reason: &str) {
+        tracing::warn!("the {label} is compiled at every start, since that cannot be kept: {reason}");
+        (self.model, self.engines, self.was_found) = (None, None, false);
     }
 }
 
@@ -112,6 +161,7 @@ fn kept(path: &Path, error: &io::Error) -> Failure {
 /// The folder for a network on the card of the settings, and the card as the compiler names it.
 fn open(
     runtime: &Runtime,
+    label: &str,
     subject: Subject<'_>,
     (chosen, settings): (&Chosen, &SessionSettings),
 ) -> Result<(Engines, Option<String>), String> {
@@ -130,13 +180,19 @@ fn open(
     // Elsewhere the library has another name; the plug-in's hash names it as well.
     version += &version_of(LIBRARY).unwrap_or_default();
     let key = key(runtime, subject, (chosen, settings), version)?;
-    let engines = Engines::open(&cache.join("tensorrt-rtx"), &key).map_err(|e| e.to_string())?;
+    let engines = Engines::open(&cache.join("tensorrt-rtx"), &key, label).map_err(|e| e.to_string())?;
     Ok((engines, card))
 }
 
-/// Compiles into a folder of its own, and moves what came of it into `folder`.
-fn compile(model: &Model<'_>, folder: &Path, builder: impl Fn() -> ort::Result<SessionBuilder>) -> Result<(), Failure> {
-    let work = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder).map_err(|e| kept(folder, &e))?;
+/// Compiles into a folder of its own, and puts what came of it in place of what there is.
+fn compile(
+    model: &Model<'_>,
+    engines: &mut Engines,
+    builder: impl Fn() -> ort::Result<SessionBuilder>,
+) -> Result<(), Failure> {
+    engines.clear_unfinished();
+    let folder = engines.folder().to_owned();
+    let work = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&folder).map_err(|e| kept(&folder, &e))?;
     let file = work.path().join(COMPILED);
     let made = {
         let _making = making(Provider::TensorRtRtx);
@@ -152,12 +208,13 @@ fn compile(model: &Model<'_>, folder: &Path, builder: impl Fn() -> ort::Result<S
     };
     made.map_err(|e| Failure::Refused(e.message().split_whitespace().collect::<Vec<_>>().join(" ")))?;
     is_whole(&file).map_err(Failure::Refused)?;
+    engines.clear().map_err(|e| kept(&folder, &e))?;
     let files = std::fs::read_dir(work.path()).map_err(|e| kept(work.path(), &e))?;
     for path in files.filter_map(Result::ok).map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default();
         std::fs::rename(&path, folder.join(name)).map_err(|e| kept(&path, &e))?;
     }
-    Ok(())
+    engines.seal().map_err(|e| kept(&folder, &e))
 }
 
 /// For a model in memory, whose weights in files of their own are found relative to where it came from.
@@ -264,7 +321,7 @@ mod tests {
         let compiled = || kept(&root).keys().filter(|path| path.ends_with(COMPILED)).count();
         let before = compiled();
         let said = load(vec![one("Relu", "q"), one("Neg", "k"), one("Abs", "v"), attention], [&["2", "16", "32"]; 2]);
-        assert!(said.contains("loading"), "{said}");
+        assert!(said.contains("does not compile the network") && !said.contains("does not take"), "{said}");
         assert_eq!(compiled(), before + 1);
         let said = load(vec![one("Det", "y")], [&["2", "16", "16"], &["2"]]);
         assert!(said.contains("TensorRT for RTX does not compile the network: it does not take Det"), "{said}");
@@ -318,9 +375,9 @@ mod tests {
             let compiled = kept(&root);
             let networks = errors.len();
             for error in errors {
-                // Past the compiling.
+                // What was compiled for a card of that name does not load on none, and then the card itself is asked.
                 let error = error.expect("a session is made without a card").to_string();
-                assert!(error.contains("loading") && !error.contains("compile"), "{name}: {error}");
+                assert!(error.contains("TensorRT for RTX does not compile"), "{name}: {error}");
             }
             let count = |end: &str| compiled.keys().filter(|path| path.to_string_lossy().ends_with(end)).count();
             assert_eq!(
@@ -332,22 +389,16 @@ mod tests {
             let find = |part: &Part| {
                 let (model, inputs) = (Model::File(&part.file), part.inputs.iter().collect::<Vec<_>>());
                 let of = (&model, &inputs[..], &[][..]);
-                Compiled::new(&runtime, "network", of, (&chosen, &settings, false), |_| {
-                    unreachable!("it is compiled again")
-                })
+                Compiled::new(&runtime, "network", of, (&chosen, &settings), |_| unreachable!("it is compiled again"))
             };
             for part in [PartName::VaeEncoder, PartName::VaeDecoder, PartName::Unet].map(part) {
                 let found = find(part).unwrap();
                 assert!(found.was_found && compiled.contains_key(&found.model.unwrap()));
             }
             assert_eq!(kept(&root), compiled, "{name}: compiled twice");
-            // What does not load is compiled anew: a damaged engine, or here any.
+            // What there is stays until there is something else.
             load();
-            let again = kept(&root);
-            let is_engine = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "engine");
-            let engines: Vec<_> = again.keys().filter(is_engine).collect();
-            assert_eq!(engines, compiled.keys().filter(is_engine).collect::<Vec<_>>());
-            assert!(engines.iter().all(|path| again[*path].1 > compiled[*path].1), "{name}");
+            assert_eq!(kept(&root), compiled, "{name}: removed");
             println!("{name}: {networks} networks, {} bytes", compiled.values().map(|(bytes, _)| bytes).sum::<u64>());
         }
     }

@@ -1,5 +1,6 @@
 //! Which engine of TensorRT's is which: all that decides what it is.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -97,8 +98,8 @@ pub(crate) fn version_of(library: &str) -> Result<String, String> {
     Ok(unsafe { ask() }.to_string())
 }
 
-/// Hash of a model's name, of its bytes where they were changed in memory, and of the files of its folder: their names, sizes, times and
-/// contents. The settings of other programs are not part of it.
+/// Hash of a model's name, of its bytes where they were changed in memory, and of it and the weights beside it: their names, sizes and
+/// contents, and the times of what is not read whole. Other models of the folder, and settings, are not part of it.
 fn model_hash(model: &Model<'_>) -> Result<String, String> {
     let (Model::File(path) | Model::Edited(path, _)) = *model;
     let mut hash = Sha256::new();
@@ -107,23 +108,32 @@ fn model_hash(model: &Model<'_>) -> Result<String, String> {
         hash.update(bytes);
     }
     let folder = path.parent().unwrap_or(path);
-    hash_folder(folder, &mut hash).map_err(|e| format!("{}: {e}", folder.display()))?;
+    hash_folder(folder, path, &mut hash).map_err(|e| format!("{}: {e}", folder.display()))?;
     Ok(hex(&hash.finalize()))
 }
 
-fn hash_folder(folder: &Path, hash: &mut Sha256) -> io::Result<()> {
+fn hash_folder(folder: &Path, model: &Path, hash: &mut Sha256) -> io::Result<()> {
+    let is_int8 = |name: &OsStr| name.to_string_lossy().starts_with("model_int8");
+    let own = model.file_name().unwrap_or_default();
+    let is_part = |name: &OsStr| {
+        let text = name.to_string_lossy();
+        let is_other =
+            [".onnx", ".json", ".txt", ".md"].iter().any(|end| text.ends_with(end)) || is_int8(name) != is_int8(own);
+        name == own || !is_other
+    };
     let mut files: Vec<_> = std::fs::read_dir(folder)?.filter_map(Result::ok).collect();
     files.sort_by_key(std::fs::DirEntry::file_name);
     for file in files {
         let name = file.file_name();
-        // Follows links, as Hugging Face's cache has them.
-        let about = std::fs::metadata(file.path())?;
-        if !about.is_file() || Path::new(&name).extension().is_some_and(|e| e == "json" || e == "txt" || e == "md") {
+        // Follows links, as Hugging Face's cache has them; one that leads nowhere is nothing.
+        let Ok(about) = std::fs::metadata(file.path()) else { continue };
+        if !about.is_file() || !is_part(&name) {
             continue;
         }
         hash.update(name.as_encoded_bytes());
         hash.update(about.len().to_le_bytes());
-        if let Ok(time) = about.modified().map(|t| t.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()) {
+        let time = about.modified().map(|time| time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default());
+        if let (true, Ok(time)) = (about.len() > WHOLE, time) {
             hash.update(time.as_nanos().to_le_bytes());
         }
         hash_contents(&mut File::open(file.path())?, about.len(), hash)?;
@@ -229,8 +239,13 @@ pub(super) mod tests {
         let edited = |bytes| model_hash(&Model::Edited(&paths[0], bytes)).unwrap();
         assert_ne!(edited(b"a"), edited(b"b"));
         assert_ne!(edited(b""), model_hash(&Model::File(&folders[0].path().join("other.onnx"))).unwrap());
-        // Weights beside it count, settings do not.
-        write(0, "config.json", b"{}");
+        // Weights beside it count, settings and other models do not.
+        for other in ["config.json", "model_int8.onnx", "model_int8.onnx_data", "other.onnx"] {
+            write(0, other, b"{}");
+        }
+        assert_eq!(of(0), of(1));
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("/nowhere", folders[0].path().join("weights")).unwrap();
         assert_eq!(of(0), of(1));
         write(0, "model.onnx_data", b"1234");
         assert_ne!(of(0), of(1));

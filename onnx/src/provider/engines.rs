@@ -4,8 +4,8 @@
 //! own, named by a hash of all of it. TensorRT writes into the folder by itself and not at once, so that a seal is written last:
 //! the names, sizes and hashes of the files. A folder whose seal is missing or does not fit is emptied and built anew.
 //!
-//! A file beside the folder is locked while somebody looks or builds, so that two processes do not build the same at once, or one takes
-//! away what the other has just built. Its time is that of the last use.
+//! A file beside the folder is locked while somebody looks, builds or loads, so that two processes do not build the same at once, and none
+//! takes away what another has just built. Its time is that of the last use.
 
 use std::fmt::Write as _;
 use std::fs::{File, TryLockError};
@@ -20,6 +20,9 @@ use crate::provider::engine_key::{EngineKey, hash_all, hex};
 /// Name of the seal.
 const SEAL: &str = "sealed.txt";
 
+/// Names of the locked files end with it.
+const LOCK: &str = ".lock";
+
 /// Engines that were not used for so long are removed when others are built: each has the size of its network.
 const KEPT: Duration = Duration::from_hours(24 * 60);
 
@@ -27,40 +30,92 @@ const KEPT: Duration = Duration::from_hours(24 * 60);
 #[derive(Debug)]
 pub(crate) struct Engines {
     folder: PathBuf,
-    built: bool,
-    /// Locked as long as it is open.
-    turn: File,
+    /// What was sealed, where that is what there is.
+    sealed: Option<String>,
+    turn: Turn,
+    label: String,
+}
+
+/// The locked file; nothing where a file system has no locks, or lets nothing be written.
+#[derive(Debug)]
+struct Turn {
+    file: Option<File>,
+    path: PathBuf,
 }
 
 impl Engines {
-    /// Opens or makes the folder, once nobody else builds in it. What is not as it was sealed is removed, and what was not used for
-    /// long of others, where something is to be built.
-    pub(crate) fn open(root: &Path, key: &EngineKey) -> io::Result<Self> {
+    /// Opens or makes the folder of a network of that name, once nobody else builds in it. What is not as it was sealed is removed, and
+    /// what was not used for long of others, where something is to be built.
+    pub(crate) fn open(root: &Path, key: &EngineKey, label: &str) -> io::Result<Self> {
         let name = key.name();
         let folder = root.join(&name);
-        std::fs::create_dir_all(&folder)?;
-        let turn = take_turn(&root.join(name + LOCK))?;
-        let built = match std::fs::read_to_string(folder.join(SEAL)) {
-            Ok(sealed) if sealed == contents(&folder)? => true,
-            Ok(_) => {
-                tracing::warn!(folder = %folder.display(), "TensorRT's engines are damaged, and built anew");
-                false
+        // Where it fails there may be what another user sealed.
+        let _ = std::fs::create_dir_all(root);
+        let turn = Turn::open(root.join(name + LOCK));
+        let mut engines = Self { folder, sealed: None, turn, label: label.to_owned() };
+        if engines.folder.join(SEAL).exists() {
+            engines.turn.take(File::try_lock_shared, File::lock_shared, &engines.label);
+            engines.sealed = engines.intact()?;
+        }
+        if engines.sealed.is_none() {
+            engines.turn.take(File::try_lock, File::lock, &engines.label);
+            // Somebody may have built it meanwhile.
+            engines.sealed = engines.intact()?;
+        }
+        if engines.sealed.is_none() {
+            if engines.folder.join(SEAL).exists() {
+                tracing::warn!(folder = %engines.folder.display(), "TensorRT's engines are damaged, and built anew");
             }
-            Err(_) => false,
-        };
-        let mut engines = Self { folder, built, turn };
-        if !built {
-            engines.discard()?;
+            std::fs::create_dir_all(&engines.folder)?;
+            engines.clear()?;
             forget_old(root, &engines.turn);
         }
+        engines.turn.mark();
         Ok(engines)
     }
 
-    /// Removes what is in the folder, for it to be built anew.
-    pub(crate) fn discard(&mut self) -> io::Result<()> {
-        self.built = false;
-        std::fs::remove_dir_all(&self.folder)?;
-        std::fs::create_dir(&self.folder)
+    /// Has what does not load made anew, unless somebody else did so meanwhile: then [`are_built`](Self::are_built) stays true. What there
+    /// is stays until [`clear`](Self::clear).
+    pub(crate) fn reopen(&mut self) -> io::Result<()> {
+        self.turn.take(File::try_lock, File::lock, &self.label);
+        let now = self.intact()?;
+        self.sealed = now.filter(|now| self.sealed.as_ref() != Some(now));
+        Ok(())
+    }
+
+    /// What was sealed, if it is as it was then.
+    fn intact(&self) -> io::Result<Option<String>> {
+        match std::fs::read_to_string(self.folder.join(SEAL)) {
+            Ok(sealed) => Ok((sealed == contents(&self.folder)?).then_some(sealed)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Removes what is in the folder, the seal first. Of folders those alone in which nobody can be at work: without a lock, none.
+    pub(crate) fn clear(&mut self) -> io::Result<()> {
+        self.sealed = None;
+        match std::fs::remove_file(self.folder.join(SEAL)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        for entry in std::fs::read_dir(&self.folder)?.filter_map(Result::ok) {
+            if !entry.file_type()?.is_dir() {
+                std::fs::remove_file(entry.path())?;
+            } else if self.turn.file.is_some() && !entry.file_name().to_string_lossy().starts_with('.') {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was begun by somebody who was stopped in it: folders that begin with a dot.
+    pub(crate) fn clear_unfinished(&self) {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().filter_map(Result::ok);
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with('.')) {
+            if self.turn.file.is_some() {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     /// Where TensorRT reads and writes.
@@ -70,7 +125,7 @@ impl Engines {
 
     /// Whether they are there, and a session does not have to build them.
     pub(crate) fn are_built(&self) -> bool {
-        self.built
+        self.sealed.is_some()
     }
 
     /// Whether TensorRT has written an engine into the folder.
@@ -90,41 +145,57 @@ impl Engines {
         file.write_all(contents.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(unfinished, self.folder.join(SEAL))?;
-        self.built = true;
+        self.sealed = Some(contents);
         Ok(())
     }
 }
 
-/// Names of the locked files end with it.
-const LOCK: &str = ".lock";
-
-/// Waits until nobody else has the file, and gives it the time of now.
-fn take_turn(path: &Path) -> io::Result<File> {
-    let mut file = File::options().create(true).append(true).open(path)?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            tracing::warn!("waiting for another process, which builds the same");
-            file.lock()?;
-        }
-        // A file system without locks: as if nobody else was there.
-        Err(TryLockError::Error(error)) => tracing::debug!(%error, path = %path.display(), "cannot be locked"),
-        Ok(()) => {}
+impl Turn {
+    fn open(path: PathBuf) -> Self {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.inspect_err(|error| tracing::debug!(%error, path = %path.display(), "cannot be locked")).ok();
+        Self { file, path }
     }
-    file.set_len(0)?;
-    file.write_all(b".")?;
-    Ok(file)
+
+    /// Waits until it is granted, in place of what was granted before.
+    fn take(&mut self, try_it: fn(&File) -> Result<(), TryLockError>, wait: fn(&File) -> io::Result<()>, label: &str) {
+        let Some(file) = &self.file else { return };
+        let taken = file.unlock().and_then(|()| match try_it(file) {
+            Err(TryLockError::WouldBlock) => {
+                tracing::warn!("waiting for another start that builds or loads the {label}: {}", self.path.display());
+                wait(file)
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+            Ok(()) => Ok(()),
+        });
+        if let Err(error) = taken {
+            tracing::warn!("{} cannot be locked, start one at a time: {error}", self.path.display());
+            self.file = None;
+        }
+    }
+
+    /// Gives it the time of now.
+    fn mark(&mut self) {
+        if let Some(file) = &mut self.file {
+            let _ = file.set_len(0).and_then(|()| file.write_all(b"."));
+        }
+    }
 }
 
-/// Removes engines that nobody has used for long. What cannot be removed stays.
-fn forget_old(root: &Path, now: &File) {
-    let time = |about: io::Result<std::fs::Metadata>| about.and_then(|about| about.modified()).ok();
-    let Some(now) = time(now.metadata()) else { return };
+/// Removes engines that nobody has used for long, and that nobody is at. What cannot be removed stays, and so do the files that are
+/// locked: somebody may be waiting for one.
+fn forget_old(root: &Path, now: &Turn) {
+    let time = |file: &File| file.metadata().and_then(|about| about.modified()).ok();
+    let Some(now) = now.file.as_ref().and_then(time) else { return };
     let locks = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    for lock in locks.filter(|path| path.extension().is_some_and(|extension| extension == &LOCK[1..])) {
-        let age = time(std::fs::metadata(&lock)).and_then(|then| now.duration_since(then).ok());
-        // In use it has just got another time; what was opened in this moment is built anew.
-        if age.is_some_and(|age| age > KEPT) && std::fs::remove_dir_all(lock.with_extension("")).is_ok() {
-            let _ = std::fs::remove_file(lock);
+    for path in locks.filter(|path| path.extension().is_some_and(|extension| extension == &LOCK[1..])) {
+        let Ok(lock) = File::options().read(true).write(true).open(&path) else { continue };
+        let is_old = || {
+            let age = time(&lock).and_then(|then| now.duration_since(then).ok());
+            age.is_some_and(|age| age > KEPT)
+        };
+        if is_old() && lock.try_lock().is_ok() && is_old() {
+            let _ = std::fs::remove_dir_all(path.with_extension(""));
         }
     }
 }
@@ -163,7 +234,7 @@ mod tests {
     #[test]
     fn only_what_was_sealed_and_is_unchanged_is_used() {
         let root = tempfile::tempdir().unwrap();
-        let open = || Engines::open(root.path(), &some_key()).unwrap();
+        let open = || Engines::open(root.path(), &some_key(), "U-Net").unwrap();
         let is_built = || open().are_built();
         let file = {
             let mut engines = open();
@@ -196,20 +267,29 @@ mod tests {
         assert!(!is_built() && !second.exists());
         // Another key has another folder.
         build();
-        assert!(!Engines::open(root.path(), &EngineKey { driver: 1, ..some_key() }).unwrap().are_built());
-        // What does not load is built anew.
-        open().discard().unwrap();
-        assert!(!is_built());
+        assert!(!Engines::open(root.path(), &EngineKey { driver: 1, ..some_key() }, "U-Net").unwrap().are_built());
+        // What does not load is made anew, once: what somebody else made anew meanwhile is tried first.
+        let mut engines = open();
+        engines.reopen().unwrap();
+        assert!(!engines.are_built() && file.exists(), "it stays until there is another");
+        engines.clear().unwrap();
+        assert!(!file.exists());
+        std::fs::write(&file, b"other machine code").unwrap();
+        engines.seal().unwrap();
+        drop(engines);
+        let mut engines = Engines { sealed: Some("as it was before".into()), ..open() };
+        engines.reopen().unwrap();
+        assert!(engines.are_built() && file.exists());
     }
 
     #[test]
     fn who_comes_while_another_builds_waits_and_finds_it_built() {
         let root = tempfile::tempdir().unwrap();
-        let mut first = Engines::open(root.path(), &some_key()).unwrap();
+        let mut first = Engines::open(root.path(), &some_key(), "U-Net").unwrap();
         let (say, hear) = sync_channel(1);
         let path = root.path().to_owned();
         let second = std::thread::spawn(move || {
-            let engines = Engines::open(&path, &some_key()).unwrap();
+            let engines = Engines::open(&path, &some_key(), "U-Net").unwrap();
             say.send(engines.are_built()).unwrap();
         });
         // Who does not wait would be here by now, mostly.
@@ -222,10 +302,41 @@ mod tests {
     }
 
     #[test]
+    fn two_that_find_it_built_need_not_wait_for_each_other() {
+        let root = tempfile::tempdir().unwrap();
+        let mut engines = Engines::open(root.path(), &some_key(), "U-Net").unwrap();
+        std::fs::write(engines.folder().join("livediffusion_1.engine"), b"machine code").unwrap();
+        engines.seal().unwrap();
+        drop(engines);
+        let open = || Engines::open(root.path(), &some_key(), "U-Net").unwrap();
+        let (first, second) = (open(), open());
+        assert!(first.are_built() && second.are_built());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_was_sealed_is_used_where_nothing_can_be_written() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let mut engines = Engines::open(root.path(), &some_key(), "U-Net").unwrap();
+        std::fs::write(engines.folder().join("livediffusion_1.engine"), b"machine code").unwrap();
+        engines.seal().unwrap();
+        let lock = engines.turn.path.clone();
+        drop(engines);
+        // For whoever may write everything: a folder is no file to be locked.
+        std::fs::remove_file(&lock).unwrap();
+        std::fs::create_dir(&lock).unwrap();
+        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+        let built = Engines::open(root.path(), &some_key(), "U-Net").map(|engines| engines.are_built());
+        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(built.unwrap());
+    }
+
+    #[test]
     fn what_nobody_used_for_long_goes_when_something_is_built() {
         let root = tempfile::tempdir().unwrap();
         let build = |driver: i32| {
-            let mut engines = Engines::open(root.path(), &EngineKey { driver, ..some_key() }).unwrap();
+            let mut engines = Engines::open(root.path(), &EngineKey { driver, ..some_key() }, "U-Net").unwrap();
             std::fs::write(engines.folder().join("livediffusion_1.engine"), b"machine code").unwrap();
             engines.seal().unwrap();
             let lock = engines.folder().with_extension("lock");
@@ -240,7 +351,7 @@ mod tests {
         age_old(61);
         age_used(61);
         // Used again: it has the time of now.
-        assert!(Engines::open(root.path(), &EngineKey { driver: 2, ..some_key() }).unwrap().are_built());
+        assert!(Engines::open(root.path(), &EngineKey { driver: 2, ..some_key() }, "U-Net").unwrap().are_built());
         assert!(old.exists());
         let (new, _) = build(3);
         assert_eq!([old, used, new].map(|folder| folder.exists()), [false, true, true]);

@@ -89,22 +89,23 @@ impl Kind {
 }
 
 /// The profile for a network with these inputs as ONNX Runtime's options take it: smallest, usual, largest. `None` if nothing is
-/// dynamic, or if a side is whose meaning is not known.
-pub(crate) fn profile(inputs: &[&TensorInfo], extent: &Extent) -> Option<[String; 3]> {
+/// dynamic, or if a side is whose meaning is not known. `sides` are the same in every call, by their names.
+pub(crate) fn profile(inputs: &[&TensorInfo], sides: &[(String, i64)], extent: &Extent) -> Option<[String; 3]> {
     let mut texts = [String::new(), String::new(), String::new()];
     for input in inputs {
         let dims = input.dims.as_ref()?;
-        if dims.iter().all(|dim| matches!(dim, Dim::Fixed(_))) {
+        if !is_open(input, sides) {
             continue;
         }
         let kind = Kind::of(input)?;
         let mut shapes = [Vec::new(), Vec::new(), Vec::new()];
         for (axis, dim) in dims.iter().enumerate() {
-            let sides = match dim {
-                Dim::Fixed(side) => [*side; 3],
+            let lengths = match (dim, known(dim, sides)) {
+                (Dim::Fixed(side), _) => [*side; 3],
+                (_, Some(side)) => [usize::try_from(side).ok()?; 3],
                 _ => range(kind, axis, extent)?,
             };
-            for (shape, side) in shapes.iter_mut().zip(sides) {
+            for (shape, side) in shapes.iter_mut().zip(lengths) {
                 shape.push(side.to_string());
             }
         }
@@ -119,12 +120,14 @@ pub(crate) fn profile(inputs: &[&TensorInfo], extent: &Extent) -> Option<[String
 
 /// Whether some side of an input is neither fixed nor named.
 pub(crate) fn is_open(input: &TensorInfo, sides: &[(String, i64)]) -> bool {
-    let is_known = |dim: &Dim| match dim {
-        Dim::Fixed(_) => true,
-        Dim::Symbol(name) => sides.iter().any(|(known, _)| known == name),
-        Dim::Unknown => false,
-    };
+    let is_known = |dim: &Dim| matches!(dim, Dim::Fixed(_)) || known(dim, sides).is_some();
     !input.dims.as_ref().is_some_and(|dims| dims.iter().all(is_known))
+}
+
+/// The length of a side that is the same in every call.
+fn known(dim: &Dim, sides: &[(String, i64)]) -> Option<i64> {
+    let Dim::Symbol(name) = dim else { return None };
+    sides.iter().find(|(known, _)| known == name).map(|(_, side)| *side)
 }
 
 /// Smallest, usual and largest length of a dynamic side.
@@ -175,7 +178,7 @@ mod tests {
         let sample = input("sample", &[None, Some(4), None, None]);
         let (time, prompt) = (input("timestep", &[None]), input("encoder_hidden_states", &[None, None, Some(1024)]));
         let fixed = input("fixed", &[Some(1), Some(6)]);
-        let shapes = profile(&[&sample, &time, &prompt, &fixed], &EXTENT).unwrap();
+        let shapes = profile(&[&sample, &time, &prompt, &fixed], &[], &EXTENT).unwrap();
         assert_eq!(EXTENT.smallest_latent(), [32, 32]);
         assert_eq!(Extent { height: 128, ..EXTENT }.smallest_latent(), [16, 32]);
         assert_eq!(
@@ -189,10 +192,21 @@ mod tests {
     }
 
     #[test]
+    fn a_side_that_every_call_has_alike_is_no_range() {
+        let named = |name: &str| Dim::Symbol(name.to_owned());
+        let dims = Some(vec![named("batch"), named("height")]);
+        let input = TensorInfo { name: "x".into(), dtype: DType::F32, dims };
+        let sides = [("batch".to_owned(), 1), ("height".to_owned(), 77)];
+        assert_eq!(profile(&[&input], &sides, &EXTENT), None, "nothing is open");
+        let prompt = TensorInfo { dims: Some(vec![named("rows"), named("height"), Dim::Fixed(8)]), ..input };
+        assert_eq!(profile(&[&prompt], &sides, &EXTENT).unwrap(), ["x:1x77x8", "x:2x77x8", "x:4x77x8"]);
+    }
+
+    #[test]
     fn a_picture_is_in_pixels_and_small_ones_are_not_made_larger() {
         let picture = input("sample", &[None, Some(3), None, None]);
         let small = Extent { width: 128, height: 256, rows: 1, most_rows: 1, ..EXTENT };
-        let shapes = profile(&[&picture], &small).unwrap();
+        let shapes = profile(&[&picture], &[], &small).unwrap();
         assert_eq!(shapes, ["sample:1x3x256x128"; 3]);
     }
 
@@ -216,19 +230,19 @@ mod tests {
     fn a_larger_size_that_may_come_is_within_and_the_usual_one_stays() {
         let extent = Extent { most_side: 640, ..EXTENT };
         let picture = input("sample", &[None, Some(3), None, None]);
-        let shapes = profile(&[&picture], &extent).unwrap();
+        let shapes = profile(&[&picture], &[], &extent).unwrap();
         // No side is shorter than the session's own.
         assert_eq!(shapes, ["sample:1x3x256x256", "sample:2x3x512x768", "sample:4x3x640x768"]);
         let latent = input("latent_sample", &[None, Some(4), None, None]);
-        assert_eq!(profile(&[&latent], &extent).unwrap()[2], "latent_sample:4x4x80x96");
+        assert_eq!(profile(&[&latent], &[], &extent).unwrap()[2], "latent_sample:4x4x80x96");
     }
 
     #[test]
     fn nothing_is_guessed() {
-        assert_eq!(profile(&[&input("sample", &[Some(1), Some(4), Some(64), Some(64)])], &EXTENT), None);
-        assert_eq!(profile(&[&input("sample", &[None, None, None, None])], &EXTENT), None);
-        assert_eq!(profile(&[&input("odd", &[None; 5])], &EXTENT), None);
+        assert_eq!(profile(&[&input("sample", &[Some(1), Some(4), Some(64), Some(64)])], &[], &EXTENT), None);
+        assert_eq!(profile(&[&input("sample", &[None, None, None, None])], &[], &EXTENT), None);
+        assert_eq!(profile(&[&input("odd", &[None; 5])], &[], &EXTENT), None);
         let unknown = TensorInfo { name: "x".into(), dtype: DType::F32, dims: None };
-        assert_eq!(profile(&[&unknown], &EXTENT), None);
+        assert_eq!(profile(&[&unknown], &[], &EXTENT), None);
     }
 }

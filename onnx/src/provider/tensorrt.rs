@@ -35,13 +35,13 @@ impl Prepared {
         settings: &SessionSettings,
     ) -> Self {
         let (Model::File(path) | Model::Edited(path, _)) = *model;
-        let profile = chosen.provider.profile(settings).and_then(|extent| profile(inputs, &extent));
+        let profile = chosen.provider.profile(settings).and_then(|extent| profile(inputs, sides, &extent));
         let large = bytes_in(path.parent().unwrap_or(path)) >= LARGE;
         let mut options = EngineOptions { profile, large, ..EngineOptions::default() };
         let subject = Subject { model, profile: options.profile.as_ref(), sides };
         // Without a profile it builds at the load for inputs of which every side is known, and else in the calls.
         let is_built_at_load = options.profile.is_some() || !inputs.iter().any(|input| is_open(input, sides));
-        let engines = match is_built_at_load.then(|| engines(runtime, subject, chosen, settings)).transpose() {
+        let engines = match is_built_at_load.then(|| engines(runtime, label, subject, chosen, settings)).transpose() {
             Ok(engines) => engines,
             Err(reason) => {
                 tracing::warn!("TensorRT's engines are not kept: {reason}");
@@ -54,9 +54,25 @@ impl Prepared {
         }
         if engines.as_ref().is_none_or(|engines| !engines.are_built()) {
             // As a warning, since those are shown without being asked for.
-            tracing::warn!("building the TensorRT engine of the {label}, takes minutes once");
+            let how_often = if engines.is_some() { "once" } else { "at every start" };
+            tracing::warn!("building the TensorRT engine of the {label}, takes minutes {how_often}");
         }
         Self { options, label: label.to_owned(), engines }
+    }
+
+    /// The session could not be made. Whether there is something to be tried again: engines that were found are built anew.
+    pub(crate) fn again(&mut self, why: &str) -> bool {
+        let Some(engines) = self.engines.as_mut().filter(|engines| engines.are_built()) else {
+            return false;
+        };
+        tracing::warn!("the {}'s TensorRT engine that was built before does not load: {why}", self.label);
+        let reopened = engines.reopen().and_then(|()| if engines.are_built() { Ok(()) } else { engines.clear() });
+        if let Err(error) = &reopened {
+            tracing::warn!(%error, "TensorRT's engines cannot be built anew");
+        } else if !engines.are_built() {
+            tracing::warn!("building the TensorRT engine of the {}, takes minutes once", self.label);
+        }
+        reopened.is_ok()
     }
 
     /// The session was made. Its engines are whole now, but where TensorRT builds in the first calls, for their shapes, and nothing is
@@ -81,6 +97,7 @@ fn bytes_in(folder: &Path) -> u64 {
 
 fn engines(
     runtime: &Runtime,
+    label: &str,
     subject: Subject<'_>,
     chosen: &Chosen,
     settings: &SessionSettings,
@@ -89,5 +106,5 @@ fn engines(
     let key = key(runtime, subject, (chosen, settings), version_of(LIBRARY)?)?;
     let timings = cache.join("tensorrt/timings");
     std::fs::create_dir_all(&timings).map_err(|e| format!("{}: {e}", timings.display()))?;
-    Engines::open(&cache.join("tensorrt"), &key).map_err(|e| e.to_string())
+    Engines::open(&cache.join("tensorrt"), &key, label).map_err(|e| e.to_string())
 }

@@ -7,7 +7,8 @@
 // is not here ends the process.
 //
 // Lines go to the file of LIVEDIFFUSION_CARD_TRACE, as those of stubs.c do. LIVEDIFFUSION_NULL_FACTOR says how many pixels of a side a
-// latent's pixel stands for.
+// latent's pixel stands for, LIVEDIFFUSION_NULL_REFUSES which load of an engine fails, from 1.
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -18,13 +19,13 @@
 #include <vector>
 
 static void trace(const char* call, const void* stream) {
-    static FILE* file;
-    if (!file) {
+    static FILE* const file = [] {
         const char* name = std::getenv("LIVEDIFFUSION_CARD_TRACE");
-        if (!name || !(file = std::fopen(name, "a"))) return;
-        std::setvbuf(file, nullptr, _IOLBF, 1 << 12);
-    }
-    std::fprintf(file, "%s 0 %p\n", call, stream);
+        FILE* opened = name ? std::fopen(name, "a") : nullptr;
+        if (opened) std::setvbuf(opened, nullptr, _IOLBF, 1 << 12);
+        return opened;
+    }();
+    if (file) std::fprintf(file, "%s 0 %p\n", call, stream);
 }
 
 // What every object of TensorRT's looks like from outside. Nothing is freed: a measurement ends before it matters.
@@ -272,6 +273,7 @@ static Memory* build(const Network& network, const Config& config) {
                 engine << ' ' << port.dims.sides[i];
                 is_open |= port.dims.sides[i] < 0;
             }
+            Dims before = {0, {}};
             for (int which = LEAST; is_input && which <= MOST; ++which) {
                 const Dims* told = nullptr;
                 for (const Profile* profile : config.profiles) {
@@ -282,7 +284,19 @@ static Memory* build(const Network& network, const Config& config) {
                     std::fprintf(stderr, "no profile names the input %s\n", port.name.c_str());
                     return nullptr;
                 }
-                for (int i = 0; i < port.dims.count; ++i) engine << ' ' << (told ? told->sides[i] : port.dims.sides[i]);
+                const Dims now = told ? *told : port.dims;
+                // As many sides, those that are fixed as they are, and none that shrinks from the least to the most.
+                bool fits = now.count == port.dims.count;
+                for (int i = 0; fits && i < now.count; ++i) {
+                    fits &= port.dims.sides[i] < 0 || now.sides[i] == port.dims.sides[i];
+                    fits &= now.sides[i] >= 0 && (which == LEAST || now.sides[i] >= before.sides[i]);
+                }
+                if (!fits) {
+                    std::fprintf(stderr, "the profile of the input %s does not fit it\n", port.name.c_str());
+                    return nullptr;
+                }
+                for (int i = 0; i < now.count; ++i) engine << ' ' << now.sides[i];
+                before = now;
             }
             engine << '\n';
         }
@@ -430,6 +444,9 @@ struct Runtime : Object {
         static const Table table({
             {1, at([](void*, const void* bytes, size_t count) {
                  trace("tensorrt_load", nullptr);
+                 static std::atomic<int> loads{0};
+                 const char* refused = std::getenv("LIVEDIFFUSION_NULL_REFUSES");
+                 if (++loads == (refused ? std::atoi(refused) : 0)) return static_cast<Engine*>(nullptr);
                  const std::string text(static_cast<const char*>(bytes), count);
                  return text.rfind("engine ", 0) == 0 ? new Engine(text) : nullptr;
              })},
