@@ -7,7 +7,7 @@ use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session};
 
 use crate::edits::{Nature, edited};
-use crate::error::{OnnxError, is_full, run_error};
+use crate::error::{OnnxError, is_full, one_line, run_error};
 use crate::exclusive::TurnSession;
 use crate::graph::TensorInfo;
 use crate::provider::{
@@ -164,8 +164,4 @@ fn is_of_the_engine(text: &str) -> bool {
     let lower = text.to_lowercase();
     !is_full(text)
         && ["deserializ", "engine cache", "compiled model is not supported"].iter().any(|word| lower.contains(word))
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -71,6 +71,11 @@ pub(crate) fn is_full(text: &str) -> bool {
     FULL.iter().chain(&FULL_ON_CARD).any(|word| lower.contains(word))
 }
 
+/// ONNX Runtime's messages have several lines.
+pub(crate) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// From the error's text.
 pub(crate) fn explained(network: &str, doing: &str, text: &str) -> ModelError {
     let lower = text.to_lowercase();

@@ -19,7 +19,7 @@ pub(crate) const OF_CUDA: [&str; 9] = [
 /// Loads libraries of a folder for good, of which the names begin with one of `names`, and gives those that would not load, with the
 /// loader's reason. They depend on each other in an order that nobody tells: whatever fails is tried again as long as another one
 /// succeeded.
-pub(crate) fn preload(folder: &Path, names: &[&str]) -> Vec<(PathBuf, String)> {
+fn preload(folder: &Path, names: &[&str]) -> Vec<(PathBuf, String)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
     let mut waiting: Vec<PathBuf> = entries.filter(|path| is_library(path, names)).collect();
     waiting.sort();
@@ -35,6 +35,13 @@ pub(crate) fn preload(folder: &Path, names: &[&str]) -> Vec<(PathBuf, String)> {
             return refused;
         }
         waiting = refused.into_iter().map(|(path, _)| path).collect();
+    }
+}
+
+/// As [`preload`], with a warning of each that would not load.
+pub(crate) fn preload_or_warn(folder: &Path, names: &[&str]) {
+    for (file, reason) in preload(folder, names) {
+        tracing::warn!("{} cannot be loaded: {reason}", file.display());
     }
 }
 

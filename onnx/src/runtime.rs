@@ -13,7 +13,7 @@ use ort::logging::LogLevel;
 use livediffusion_kernels::cuda::Driver;
 
 use crate::error::OnnxError;
-use crate::preload::{OF_CUDA, preload};
+use crate::preload::{OF_CUDA, preload_or_warn};
 use crate::provider::{Plugin, Provider, ProviderChoice};
 
 /// Flavours of the library in the cache, the one to prefer first.
@@ -78,13 +78,13 @@ impl Runtime {
         let runtime = if let Some(path) = candidate {
             // What the user named, else what `make setup-cuda` puts beside a library for GPUs.
             let beside = path.parent().map(|folder| folder.join("cuda"));
-            for (file, reason) in cuda.clone().or(beside).map(|folder| preload(&folder, &OF_CUDA)).unwrap_or_default() {
-                tracing::warn!("{} cannot be loaded: {reason}", file.display());
+            if let Some(folder) = cuda.as_ref().or(beside.as_ref()) {
+                preload_or_warn(folder, &OF_CUDA);
             }
             Self::open(&path)?
         } else {
-            for (file, reason) in cuda.as_deref().map(|folder| preload(folder, &OF_CUDA)).unwrap_or_default() {
-                tracing::warn!("{} cannot be loaded: {reason}", file.display());
+            if let Some(folder) = &cuda {
+                preload_or_warn(folder, &OF_CUDA);
             }
             Self::open_system(&|name| std::env::var_os(name))?
         };

@@ -73,19 +73,20 @@ impl OnnxUnet {
                 (Some(make(&file, Timesteps::PerRow)?), "its time step has a length of its own".to_owned())
             }
             Declared::Shared => match repaired(part, &pack.unet) {
-                Ok(Some(bytes)) => match make(&Model::Edited(&part.file, &bytes), Timesteps::Repaired) {
-                    Ok(unet) => {
-                        (Some(unet), "the repaired graph gives rows of different times other values".to_owned())
+                Ok(Some(bytes)) => {
+                    let why = "the repair of its scalar time step fails";
+                    match make(&Model::Edited(&part.file, &bytes), Timesteps::Repaired) {
+                        Ok(unet) => (Some(unet), why.to_owned()),
+                        Err(error) => (None, format!("{why}: {error}")),
                     }
-                    Err(error) => (None, format!("the repaired graph does not load: {error}")),
-                },
+                }
                 Ok(None) => (None, "its time step is a scalar, used in a way that is not known".to_owned()),
                 Err(e) => return Err(OnnxError::invalid(format!("{}: {e}", part.file.display()))),
             },
         };
         let (unet, why) = match unet.map(|mut unet| (unet.try_rows(pack, smallest), unet)) {
             Some((Ok(true), unet)) => (Some(unet), why),
-            Some((Err(error), _)) => (None, format!("{why}, and a trial of it fails: {error}")),
+            Some((Err(error), _)) => (None, format!("{why}: {error}")),
             Some((Ok(false), _)) | None => (None, why),
         };
         if let Some(unet) = unet {

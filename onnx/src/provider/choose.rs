@@ -5,7 +5,7 @@ use ort::session::Session;
 use ort::value::Tensor;
 
 use crate::cpu;
-use crate::error::OnnxError;
+use crate::error::{OnnxError, one_line};
 use crate::exclusive::TurnSession;
 use crate::graph::proto::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::provider::register::{Builder, builder};
@@ -144,8 +144,6 @@ fn convolution() -> Vec<u8> {
 
 fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, error: &ort::Error) -> OnnxError {
     let flavour = runtime.flavour();
-    // ONNX Runtime's messages have several lines.
-    let reason = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
     let what = format!("the {provider} provider does not work with {}", runtime.path().display());
     let compiled = runtime.compiled_providers().contains(&provider);
     if compiled
@@ -156,7 +154,7 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
         let what = format!("{missing}, so that {what}");
         return OnnxError { hint: missing.hint, ..OnnxError::missing(what) };
     }
-    let what = format!("{what}: {reason}");
+    let what = format!("{what}: {}", one_line(error.message()));
     let hint = match provider {
         Provider::Cpu => "the library is damaged: remove its folder, then `make setup` fetches it anew".to_owned(),
         Provider::OpenVino if compiled && settings.openvino != OpenVinoDevice::Cpu => format!(

@@ -11,7 +11,7 @@ use ort::compiler::ModelCompiler;
 use ort::session::builder::SessionBuilder;
 use sha2::{Digest as _, Sha256};
 
-use crate::error::{OnnxError, explained};
+use crate::error::{OnnxError, explained, one_line};
 use crate::exclusive::making;
 use crate::graph::{Graph, TensorInfo};
 use crate::provider::engine_key::{Subject, hex, key, target, version_of};
@@ -40,7 +40,7 @@ pub(crate) struct Compiled {
     /// In place of the network; `None` where there is nowhere to keep one, and the session compiles by itself.
     pub(crate) model: Option<PathBuf>,
     /// Whether it was there already.
-    pub(crate) was_found: bool,
+    was_found: bool,
     pub(crate) options: EngineOptions,
     /// Nobody else builds while this is here.
     engines: Option<Engines>,
@@ -206,7 +206,7 @@ fn compile(
             compiler.compile_to_file(&file)
         })
     };
-    made.map_err(|e| Failure::Refused(e.message().split_whitespace().collect::<Vec<_>>().join(" ")))?;
+    made.map_err(|e| Failure::Refused(one_line(e.message())))?;
     is_whole(&file).map_err(Failure::Refused)?;
     engines.clear().map_err(|e| kept(&folder, &e))?;
     let files = std::fs::read_dir(work.path()).map_err(|e| kept(work.path(), &e))?;

@@ -8,7 +8,7 @@ use ort::device::Device;
 use ort::environment::Environment;
 use ort::session::builder::SessionBuilder;
 
-use crate::preload::preload;
+use crate::preload::preload_or_warn;
 use crate::provider::Provider;
 use crate::provider::options::Options;
 use crate::runtime::user_cache;
@@ -122,8 +122,8 @@ impl Plugin {
         let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
         if !registered.iter().any(|known| known == library) {
             // What it needs lies beside it, and it does not say so itself.
-            for (file, reason) in library.parent().map(|folder| preload(folder, self.needs)).unwrap_or_default() {
-                tracing::warn!("{} cannot be loaded: {reason}", file.display());
+            if let Some(folder) = library.parent() {
+                preload_or_warn(folder, self.needs);
             }
             environment.register_ep_library(self.name, library)?;
             registered.push(library.to_owned());
