@@ -82,8 +82,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) provider: Option<ProviderChoice>,
 
-    /// Arithmetic of the networks: auto (bf16 where that is faster and the pictures stay the same to the eye), f32,
-    /// bf16, f16 (by TensorRT, MIGraphX and OpenVINO's GPU), or int8 where the model has it
+    /// Arithmetic of the networks: auto (bf16, on NVIDIA cards f16, where that is faster and the pictures stay the same to the
+    /// eye), f32, bf16, f16 (on GPUs, also of a model in f32), or int8 where the model has it
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) precision: Option<Precision>,
 

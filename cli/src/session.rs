@@ -130,7 +130,9 @@ impl Backend {
             return Ok(Self { runtime, chosen, unmeasured: None });
         }
         let chosen = choose_provider(&runtime, &settings)?;
-        Ok(Self { runtime, chosen, unmeasured: calibration })
+        // Where the provider in question does not work, there is nothing to measure.
+        let unmeasured = calibration.filter(|calibration| calibration.is_of(chosen.provider));
+        Ok(Self { runtime, chosen, unmeasured })
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn commit(
     chosen: &Chosen,
     settings: &SessionSettings,
 ) -> Result<Committed, OnnxError> {
-    let folded = edited(model, chosen.provider, settings);
+    let folded = edited(model, chosen, settings)?;
     let model = &match (&folded, *model) {
         (Some(bytes), Model::File(path) | Model::Edited(path, _)) => Model::Edited(path, bytes),
         (None, model) => model,

@@ -1,17 +1,50 @@
 //! What is changed in a model for the provider that runs it, in a copy in memory.
 
+use std::path::Path;
+
 use crate::error::OnnxError;
 use crate::graph::proto::NodeProto;
-use crate::graph::{DType, Graph, GraphError, fold_known_sides, fold_upsampling, has_known_sides};
-use crate::provider::{OpenVinoDevice, Provider, SessionSettings};
+use crate::graph::{DType, Graph, GraphError, fold_known_sides, fold_upsampling, has_known_sides, to_halves};
+use crate::pack::config_beside;
+use crate::provider::{Chosen, OpenVinoDevice, Precision, Provider, SessionSettings};
 use crate::session::Model;
 
 /// Larger files are not searched for upsampling that could be folded: it takes a copy of them in memory.
 const MOST_UPSAMPLED: u64 = 1 << 30;
 
-/// A changed copy of the model: on a CPU its upsampling folded into convolutions, on CUDA what follows from known sides made constant.
-/// `None` where nothing is to be changed.
-pub(crate) fn edited(model: &Model<'_>, provider: Provider, settings: &SessionSettings) -> Option<Vec<u8>> {
+/// A changed copy of the model: on a CPU its upsampling folded into convolutions, on CUDA what follows from known sides made constant,
+/// in f16 where that is chosen and the provider takes a graph's own types. `None` where nothing is to be changed.
+///
+/// # Errors
+/// A graph that cannot be had in f16.
+pub(crate) fn edited(
+    model: &Model<'_>,
+    chosen: &Chosen,
+    settings: &SessionSettings,
+) -> Result<Option<Vec<u8>>, OnnxError> {
+    let folded = folded(model, chosen.provider, settings);
+    if chosen.precision != Precision::F16 || !chosen.provider.takes_types_of_the_graph() {
+        return Ok(folded);
+    }
+    let (Model::File(path) | Model::Edited(path, _)) = *model;
+    let wrong = |error: &dyn std::fmt::Display| {
+        let what = format!("{}: {error}", path.display());
+        OnnxError::invalid(what).hint("--precision f32, or a model that was exported in f16")
+    };
+    let halved = match (&folded, *model) {
+        (Some(bytes), _) => to_halves(bytes, wide_attention(path)?),
+        (None, Model::Edited(_, bytes)) => to_halves(bytes, wide_attention(path)?),
+        (None, Model::File(path)) => to_halves(&std::fs::read(path).map_err(|e| wrong(&e))?, wide_attention(path)?),
+    };
+    Ok(halved.map_err(|e| wrong(&e))?.or(folded))
+}
+
+/// Whether the network's own `config.json` says that its attention overflows in f16.
+fn wide_attention(model: &Path) -> Result<bool, OnnxError> {
+    Ok(config_beside(model)?["upcast_attention"] == true)
+}
+
+fn folded(model: &Model<'_>, provider: Provider, settings: &SessionSettings) -> Option<Vec<u8>> {
     match provider {
         Provider::Cpu => upsampling(model),
         Provider::OpenVino if settings.openvino == OpenVinoDevice::Cpu => upsampling(model),

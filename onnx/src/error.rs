@@ -81,6 +81,9 @@ pub(crate) fn explained(network: &str, doing: &str, text: &str) -> ModelError {
     let lower = text.to_lowercase();
     let what = format!("{network}: {doing}: {}", text.trim());
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if lower.contains("requires f16 but the device does not") {
+        return ModelError::new(what).with_hint("this device has no arithmetic in f16: --precision f32");
+    }
     if !is_full(text) {
         return ModelError::new(what);
     }
@@ -113,6 +116,8 @@ mod tests {
         }
         let machine = hint("bfc_arena.cc:342 Failed to allocate memory for requested buffer of size 33554432");
         assert!(machine.unwrap().starts_with("the memory is full"));
+        let webgpu = "shader_helper.cc:416 GenerateSourceCode Program Transpose requires f16 but the device does not support it.";
+        assert!(hint(webgpu).unwrap().contains("--precision f32"));
         assert_eq!(hint("CUDA failure 700: an illegal memory access was encountered"), None);
         assert_eq!(hint("Got invalid dimensions for input: sample"), None);
     }

@@ -7,13 +7,12 @@
 use livediffusion_kernels::cuda::Card;
 
 use crate::error::OnnxError;
-use crate::graph::DType;
 use crate::pack::{Pack, PartName, of_part};
 use crate::provider::{Extent, Precision, Provider, SessionSettings};
 
 /// What to do when a card's memory is full.
-pub(crate) const LESS_MEMORY: &str = "try a smaller --size, fewer steps, --precision f16 with --provider tensorrt, a model \
-                                      in f16 or with TAESD in place of a KL VAE, or close what else uses the card";
+pub(crate) const LESS_MEMORY: &str = "try a smaller --size, fewer steps, --precision f16, a model \
+                                      with TAESD in place of a KL VAE, or close what else uses the card";
 
 /// What a session needs at least, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +30,7 @@ impl MemoryNeed {
             let config = pack.part(name).and_then(|part| of_part(part).ok()).unwrap_or_default();
             config["block_out_channels"][0].as_u64().unwrap_or(0)
         };
-        let narrow = pack.unet.sample.dtype != DType::F32;
+        let narrow = !pack.is_in_f32();
         let sizes = Sizes {
             weights: pack.frame_bytes(),
             unet_channels: channels(PartName::Unet),

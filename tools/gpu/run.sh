@@ -189,37 +189,44 @@ if wanted kernels; then
     fi
 fi
 
-if wanted parity; then
-    for provider in $(echo "$providers" | tr , ' '); do
-        mkdir -p "$out/parity-$provider"
-        # TensorRT, for RTX too, takes TF32 for f32 by itself, and ONNX Runtime has no option against it.
-        case $provider in tensorrt*) export NVIDIA_TF32_OVERRIDE=0 ;; *) unset NVIDIA_TF32_OVERRIDE ;; esac
-        started=$(date +%s) good=0 bad=""
-        for case in "$tree"/assets/goldens/cases/*.json; do
-            name=${case##*/}
-            name=${name%.json}
-            if [ $(($(date +%s) - started)) -ge "$limit" ]; then
-                bad="$bad $name(not reached)"
-            elif timeout "$limit" "$binary" replay "$case" --models "$tree/assets/goldens/models" --ort-lib "$tree/ort" --provider "$provider" \
-                --gpu "$gpu" --json >"$out/parity-$provider/$name.json" 2>"$out/parity-$provider/$name.log"; then
-                good=$((good + 1))
-                rm -f "$out/parity-$provider/$name.log"
-            else
-                bad="$bad $name"
-            fi
-        done
-        # One file for all: results may have to travel back.
-        cat "$out/parity-$provider"/*.json >"$out/parity-$provider.json"
-        cat "$out/parity-$provider"/*.log >"$out/parity-$provider.log" 2>/dev/null || true
-        rm -rf "$out/parity-$provider"
-        if [ -z "$bad" ] && [ "$good" -gt 0 ]; then
-            say parity ok "$provider: $good cases in $(($(date +%s) - started)) s"
+# parity PROVIDER PRECISION: all golden cases, and a line in the summary.
+parity() {
+    what=$1-$2
+    mkdir -p "$out/parity-$what"
+    # TensorRT, for RTX too, takes TF32 for f32 by itself, and ONNX Runtime has no option against it.
+    case $what in tensorrt*-f32) export NVIDIA_TF32_OVERRIDE=0 ;; *) unset NVIDIA_TF32_OVERRIDE ;; esac
+    started=$(date +%s) good=0 bad=""
+    for case in "$tree"/assets/goldens/cases/*.json; do
+        name=${case##*/}
+        name=${name%.json}
+        if [ $(($(date +%s) - started)) -ge "$limit" ]; then
+            bad="$bad $name(not reached)"
+        elif timeout "$limit" "$binary" replay "$case" --models "$tree/assets/goldens/models" --ort-lib "$tree/ort" --provider "$1" \
+            --precision "$2" --gpu "$gpu" --json >"$out/parity-$what/$name.json" 2>"$out/parity-$what/$name.log"; then
+            good=$((good + 1))
+            rm -f "$out/parity-$what/$name.log"
         else
-            failed=1
-            say parity failed "$provider: $good cases pass, these do not:$bad"
+            bad="$bad $name"
         fi
     done
     unset NVIDIA_TF32_OVERRIDE
+    # One file for all: results may have to travel back.
+    cat "$out/parity-$what"/*.json >"$out/parity-$what.json"
+    cat "$out/parity-$what"/*.log >"$out/parity-$what.log" 2>/dev/null || true
+    rm -rf "$out/parity-$what"
+    if [ -z "$bad" ] && [ "$good" -gt 0 ]; then
+        say parity ok "$1 in $2: $good cases in $(($(date +%s) - started)) s"
+    else
+        failed=1
+        say parity failed "$1 in $2: $good cases pass, these do not:$bad"
+    fi
+}
+if wanted parity; then
+    for provider in $(echo "$providers" | tr , ' '); do
+        parity "$provider" f32
+        # Those have no such arithmetic, or no word for it.
+        case $provider in openvino | coreml) ;; *) parity "$provider" f16 ;; esac
+    done
 fi
 
 if wanted model && [ -z "$model" ]; then

@@ -118,11 +118,13 @@ pub(super) struct Machine {
     pub(super) bf16: bool,
     /// Path, size, version and flavour of the library.
     pub(super) library: String,
+    /// The card, where it is of one.
+    pub(super) card: Option<String>,
 }
 
 impl Machine {
-    /// This machine, with networks on `threads` threads of that library.
-    pub(super) fn here(runtime: &Runtime, threads: usize) -> Self {
+    /// This machine, with networks on `threads` threads of that library, or on that card.
+    pub(super) fn here(runtime: &Runtime, threads: usize, card: Option<String>) -> Self {
         let bytes = runtime.path().metadata().map_or(0, |file| file.len());
         let (path, version, flavour) = (runtime.path().display(), runtime.version(), runtime.flavour());
         Self {
@@ -130,13 +132,14 @@ impl Machine {
             threads,
             bf16: has_bf16(),
             library: format!("{path} {bytes} {version} {flavour}"),
+            card,
         }
     }
 }
 
 /// The name of a measurement: whatever would change its figures changes it.
 pub(super) fn key(machine: &Machine, pack: &Pack, candidates: &[Candidate]) -> String {
-    let Machine { cpu, threads, bf16, library } = machine;
+    let Machine { cpu, threads, bf16, library, card } = machine;
     let mut text = format!("{FORMAT} {} {cpu:?} {threads} {bf16} {library:?}\n", env!("CARGO_PKG_VERSION"));
     let folder = pack.dir.canonicalize().unwrap_or_else(|_| pack.dir.clone());
     let mut line = |line: std::fmt::Arguments<'_>| {
@@ -144,6 +147,9 @@ pub(super) fn key(machine: &Machine, pack: &Pack, candidates: &[Candidate]) -> S
         let _ = writeln!(text, "{line}");
     };
     line(format_args!("{}", folder.display()));
+    if let Some(card) = card {
+        line(format_args!("{card:?}"));
+    }
     for part in &pack.parts {
         // Weights and configs lie beside the graphs.
         let beside = part.file.parent().and_then(|folder| std::fs::read_dir(folder).ok());
@@ -254,7 +260,7 @@ mod tests {
         let source = std::fs::read_dir(packs).unwrap().map(|e| e.unwrap().path()).find(|p| p.join("unet").is_dir());
         copy_all(&source.unwrap(), folder.path());
         let pack = Pack::open(folder.path()).unwrap();
-        let machine = Machine { cpu: "one".into(), threads: 2, bf16: true, library: "lib 1".into() };
+        let machine = Machine { cpu: "one".into(), threads: 2, bf16: true, library: "lib 1".into(), card: None };
         let both = [BF16, F32];
         let first = key(&machine, &pack, &both);
         assert_eq!(first, key(&machine, &pack, &both));
@@ -263,6 +269,8 @@ mod tests {
             key(&Machine { threads: 4, ..machine.clone() }, &pack, &both),
             key(&Machine { bf16: false, ..machine.clone() }, &pack, &both),
             key(&Machine { library: "lib 2".into(), ..machine.clone() }, &pack, &both),
+            key(&Machine { card: Some("card 1".into()), ..machine.clone() }, &pack, &both),
+            key(&Machine { card: Some("card 2".into()), ..machine.clone() }, &pack, &both),
             key(&machine, &pack, &[F32]),
         ];
         assert!(!others.contains(&first), "{others:?}");

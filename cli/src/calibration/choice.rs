@@ -46,43 +46,49 @@ pub(crate) struct Measured {
     pub(crate) finding: Finding,
 }
 
-/// What the settings and the library leave open on a CPU, the one to prefer first. `compiled` are the library's providers,
-/// `bf16` says whether the CPU has bf16. Fewer than two are no choice; a library for GPUs is left to the rule, which
-/// takes the GPU. `int8` says whether the pack has networks in 8 bits.
-pub(super) fn candidates(
-    settings: &SessionSettings,
-    compiled: &[Provider],
-    (bf16, int8): (bool, bool),
-) -> Vec<Candidate> {
-    let all = [
+/// What the machine and the pack have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Offer {
+    /// Whether the CPU has bf16.
+    pub(super) bf16: bool,
+    /// Whether the pack has networks in 8 bits.
+    pub(super) int8: bool,
+    /// Whether an NVIDIA card is here, and the pack's networks are in f32.
+    pub(super) halves: bool,
+}
+
+/// What the settings and the library leave open, the one to prefer first. `compiled` are the library's providers. Fewer than two are no
+/// choice. A library for NVIDIA cards is for them: there the arithmetic alone is open.
+pub(super) fn candidates(settings: &SessionSettings, compiled: &[Provider], offer: Offer) -> Vec<Candidate> {
+    let on_cpu = [
         (Provider::OpenVino, Precision::Int8),
         (Provider::Cpu, Precision::Int8),
         (Provider::OpenVino, Precision::Bf16),
         (Provider::OpenVino, Precision::F32),
         (Provider::Cpu, Precision::F32),
     ];
-    let for_gpus = settings.provider == ProviderChoice::Auto && compiled.contains(&Provider::Cuda);
+    let on_card = [(Provider::Cuda, Precision::F16), (Provider::Cuda, Precision::F32)];
+    let is_asked = |wanted| match settings.provider {
+        ProviderChoice::Auto => true,
+        ProviderChoice::Fixed(fixed) => fixed == wanted,
+    };
+    let for_cards = is_asked(Provider::Cuda) && compiled.contains(&Provider::Cuda);
+    let all = if for_cards { &on_card[..] } else { &on_cpu };
     // Who asks for 8 bits wants them whatever they look like, and only f32 could tell what that is.
     let elsewhere = settings.openvino != OpenVinoDevice::Cpu;
-    if for_gpus || elsewhere || settings.precision == Precision::Int8 {
+    if (for_cards && !offer.halves) || elsewhere || settings.precision == Precision::Int8 {
         return Vec::new();
     }
     let open = |&(provider, precision): &(Provider, Precision)| {
-        let asked = match settings.provider {
-            ProviderChoice::Auto => true,
-            ProviderChoice::Fixed(fixed) => fixed == provider,
-        };
         let precise = settings.precision == precision || settings.precision == Precision::Auto;
         let there = match precision {
-            Precision::Bf16 => bf16,
-            Precision::Int8 => int8,
-            Precision::F32 | Precision::Auto => true,
-            // On no CPU.
-            Precision::F16 => false,
+            Precision::Bf16 => offer.bf16,
+            Precision::Int8 => offer.int8,
+            Precision::F32 | Precision::Auto | Precision::F16 => true,
         };
-        asked && precise && there && compiled.contains(&provider)
+        is_asked(provider) && precise && there && compiled.contains(&provider)
     };
-    all.into_iter().filter(open).map(|(provider, precision)| Candidate { provider, precision }).collect()
+    all.iter().copied().filter(open).map(|(provider, precision)| Candidate { provider, precision }).collect()
 }
 
 /// Why a candidate is not to be used, whatever its speed.
@@ -235,17 +241,28 @@ mod tests {
         let both = [Provider::Cpu, Provider::OpenVino];
         let with = |provider, precision| SessionSettings { provider, precision, ..SessionSettings::default() };
         let auto = with(ProviderChoice::Auto, Precision::Auto);
-        assert_eq!(candidates(&auto, &both, (true, false)), [BF16, F32, CPU]);
-        assert_eq!(candidates(&auto, &both, (false, false)), [F32, CPU]);
+        let offer = |bf16, int8| Offer { bf16, int8, halves: false };
+        assert_eq!(candidates(&auto, &both, offer(true, false)), [BF16, F32, CPU]);
+        assert_eq!(candidates(&auto, &both, offer(false, false)), [F32, CPU]);
         let int8 = |provider| Candidate { provider, precision: Precision::Int8 };
         let all = [int8(Provider::OpenVino), int8(Provider::Cpu), BF16, F32, CPU];
-        assert_eq!(candidates(&auto, &both, (true, true)), all);
-        assert_eq!(candidates(&auto, &[Provider::Cpu], (true, false)), [CPU]);
-        assert_eq!(candidates(&auto, &Provider::ALL, (true, true)), []);
-        assert_eq!(candidates(&with(ProviderChoice::Auto, Precision::F32), &both, (true, true)), [F32, CPU]);
-        assert_eq!(candidates(&with(ProviderChoice::Auto, Precision::Int8), &both, (true, true)), []);
+        assert_eq!(candidates(&auto, &both, offer(true, true)), all);
+        assert_eq!(candidates(&auto, &[Provider::Cpu], offer(true, false)), [CPU]);
+        assert_eq!(candidates(&auto, &Provider::ALL, offer(true, true)), []);
+        assert_eq!(candidates(&with(ProviderChoice::Auto, Precision::F32), &both, offer(true, true)), [F32, CPU]);
+        assert_eq!(candidates(&with(ProviderChoice::Auto, Precision::Int8), &both, offer(true, true)), []);
         let openvino = ProviderChoice::Fixed(Provider::OpenVino);
-        assert_eq!(candidates(&with(openvino, Precision::Auto), &both, (true, false)), [BF16, F32]);
-        assert_eq!(candidates(&with(openvino, Precision::F32), &both, (true, true)), [F32]);
+        assert_eq!(candidates(&with(openvino, Precision::Auto), &both, offer(true, false)), [BF16, F32]);
+        assert_eq!(candidates(&with(openvino, Precision::F32), &both, offer(true, true)), [F32]);
+        // On a card f16 is tried where the pack is in f32, and nothing else.
+        let card = Offer { bf16: true, int8: true, halves: true };
+        let on_cuda = |precision| Candidate { provider: Provider::Cuda, precision };
+        let cuda = ProviderChoice::Fixed(Provider::Cuda);
+        let halves = [on_cuda(Precision::F16), on_cuda(Precision::F32)];
+        assert_eq!(candidates(&auto, &Provider::ALL, card), halves);
+        assert_eq!(candidates(&with(cuda, Precision::Auto), &Provider::ALL, card), halves);
+        assert_eq!(candidates(&with(cuda, Precision::Auto), &Provider::ALL, offer(true, true)), []);
+        assert_eq!(candidates(&with(cuda, Precision::F32), &Provider::ALL, card), halves[1..]);
+        assert_eq!(candidates(&with(openvino, Precision::Auto), &Provider::ALL, card)[1..], [BF16, F32]);
     }
 }

@@ -5,7 +5,8 @@
 //! only where its pictures are as good as those of f32. Which of them is used follows from the figures alone (`choice`);
 //! the figures are kept in `$LIVEDIFFUSION_CACHE/calibration` (`cache`), so that later starts read one small file.
 //!
-//! Nothing is measured where there is nothing to choose: one candidate, a library for GPUs, or flags that fix both.
+//! Nothing is measured where there is nothing to choose: one candidate, or flags that fix both. On an NVIDIA card the arithmetic alone
+//! is open.
 
 mod cache;
 mod choice;
@@ -13,16 +14,25 @@ mod measure;
 
 use std::sync::Once;
 
-use livediffusion_onnx::{Chosen, Pack, Runtime, SessionSettings, has_bf16, physical_cores, user_cache};
+use livediffusion_kernels::cuda::Card;
+use livediffusion_onnx::{
+    Chosen, GpuSettings, Pack, Provider, Runtime, SessionSettings, has_bf16, physical_cores, user_cache,
+};
 
 use self::cache::{Entry, Machine};
-use self::choice::Candidate;
+use self::choice::{Candidate, Offer};
 pub(crate) use self::choice::{Finding, Measured, choose, table};
 use crate::session::OpenPack;
 
 /// VAE and U-Net above which nothing is measured without being asked: each candidate reads, compiles and holds the
 /// weights, which takes most of a minute for the 3.5 GB of a full Stable Diffusion in f32.
 const MOST_BYTES: u64 = 1 << 30;
+
+/// The card, its driver, and what else its speed depends on; `None` where there is none.
+fn card(gpu: &GpuSettings) -> Option<String> {
+    let card = Card::open(gpu.device as usize).ok()?;
+    Some(format!("{} {} tf32 {}", card.name().ok()?, card.driver().version(), gpu.tf32))
+}
 
 /// A choice between candidates for a pack on this machine.
 pub(crate) struct Calibration {
@@ -35,14 +45,23 @@ pub(crate) struct Calibration {
 impl Calibration {
     /// What is to be chosen; `None` where nothing is. Takes microseconds: a few files' sizes are looked at.
     pub(crate) fn of(runtime: &Runtime, pack: &Pack, settings: &SessionSettings) -> Option<Self> {
-        let candidates = choice::candidates(settings, &runtime.compiled_providers(), (has_bf16(), pack.has_int8()));
+        let card = card(&settings.gpu).filter(|_| pack.is_in_f32());
+        let offer = Offer { bf16: has_bf16(), int8: pack.has_int8(), halves: card.is_some() };
+        let candidates = choice::candidates(settings, &runtime.compiled_providers(), offer);
         if candidates.len() < 2 {
             return None;
         }
-        let machine = Machine::here(runtime, settings.threads.unwrap_or_else(physical_cores).max(1));
+        let on_card = candidates.iter().any(|candidate| candidate.provider.is_on_cuda());
+        let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
+        let machine = Machine::here(runtime, threads, card.filter(|_| on_card));
         let folder = user_cache().map(|folder| folder.join("calibration"));
         let entry = folder.map(|folder| Entry::new(&folder, &cache::key(&machine, pack, &candidates)));
         Some(Self { candidates, settings: *settings, entry })
+    }
+
+    /// Whether it is between what that provider can do.
+    pub(crate) fn is_of(&self, provider: Provider) -> bool {
+        self.candidates.iter().any(|candidate| candidate.provider == provider)
     }
 
     /// What an earlier start measured.

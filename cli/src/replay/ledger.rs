@@ -8,6 +8,8 @@ pub(super) struct Bytes {
     pub(super) compared: u64,
     pub(super) differing: u64,
     pub(super) largest: u8,
+    /// Of all differences.
+    pub(super) sum: u64,
 }
 
 /// Collects comparisons. Shared between the engine's networks (which see the U-Net's inputs) and the loop around it.
@@ -45,12 +47,14 @@ impl Ledger {
         if got.len() != recorded.len() {
             self.bytes.differing += recorded.len() as u64;
             self.bytes.largest = u8::MAX;
+            self.bytes.sum += u64::from(u8::MAX) * recorded.len() as u64;
             return;
         }
         for (got, recorded) in got.iter().zip(recorded) {
             let difference = got.abs_diff(*recorded as u8);
             self.bytes.differing += u64::from(difference > 0);
             self.bytes.largest = self.bytes.largest.max(difference);
+            self.bytes.sum += u64::from(difference);
         }
     }
 
@@ -63,5 +67,10 @@ impl Ledger {
     /// Share of the compared bytes that differ.
     pub(super) fn byte_share(&self) -> f64 {
         self.bytes.differing as f64 / self.bytes.compared.max(1) as f64
+    }
+
+    /// Mean difference of the compared bytes.
+    pub(super) fn byte_mean(&self) -> f64 {
+        self.bytes.sum as f64 / self.bytes.compared.max(1) as f64
     }
 }

@@ -17,12 +17,16 @@ fn cases() -> PathBuf {
 }
 
 fn replay(case: &Path, models: &Path, level: &str) -> Done {
+    replay_in(case, models, (level, "f32"))
+}
+
+fn replay_in(case: &Path, models: &Path, (level, precision): (&str, &str)) -> Done {
     let (case, models) = (case.to_str().unwrap(), models.to_str().unwrap());
-    run(["replay", case, "--models", models, "--level", level, "--json"])
+    run(["replay", case, "--models", models, "--level", level, "--precision", precision, "--json"])
 }
 
 /// Replays every committed case at a level, two at a time.
-fn all_pass(level: &str) {
+fn all_pass(level: &str, precision: &str) {
     let paths = std::fs::read_dir(cases()).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
     paths.sort();
@@ -33,7 +37,7 @@ fn all_pass(level: &str) {
         loop {
             let next = queue.lock().unwrap().next();
             let Some(path) = next else { return };
-            let done = replay(&path, &packs(), level);
+            let done = replay_in(&path, &packs(), (level, precision));
             let name = path.file_stem().unwrap().display().to_string();
             match serde_json::from_str::<Value>(&done.stdout) {
                 Ok(json) => {
@@ -57,25 +61,32 @@ fn all_pass(level: &str) {
         work();
     });
     let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "at the level {level} fail: {failed:#?}");
+    assert!(failed.is_empty(), "at the level {level} in {precision} fail: {failed:#?}");
 }
 
 #[test]
 fn every_golden_passes_in_its_arithmetic() {
-    all_pass("arithmetic");
+    all_pass("arithmetic", "f32");
 }
 
 #[test]
 fn every_golden_passes_with_the_networks() {
     if has_runtime() {
-        all_pass("networks");
+        all_pass("networks", "f32");
     }
 }
 
 #[test]
 fn every_golden_passes_end_to_end() {
     if has_runtime() {
-        all_pass("end-to-end");
+        all_pass("end-to-end", "f32");
+    }
+}
+
+#[test]
+fn every_golden_passes_end_to_end_in_f16() {
+    if has_runtime() {
+        all_pass("end-to-end", "f16");
     }
 }
 

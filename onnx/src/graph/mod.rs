@@ -3,9 +3,11 @@
 //! It is read before any session exists, so that a pack can be checked, listed and repaired without ONNX Runtime and
 //! without reading its weights.
 
+mod halves;
 pub mod proto;
 mod rewrite;
 mod sides;
+mod types;
 mod upsample;
 mod weight;
 mod wire;
@@ -18,6 +20,7 @@ use std::path::Path;
 
 use prost::Message;
 
+pub use self::halves::to_halves;
 use self::proto::{NodeProto, OperatorSetIdProto, ValueInfoProto};
 pub(crate) use self::rewrite::weights;
 pub use self::rewrite::{Change, Part, rewrite};

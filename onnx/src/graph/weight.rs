@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek};
 
+use super::DType;
 use super::proto::TensorProto;
 use super::wire::{GraphError, Payload, Source};
 
@@ -12,10 +13,12 @@ const LARGEST: u64 = 256;
 const I64: u64 = 7;
 
 /// A weight.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Weight {
     /// Its sides, outermost first.
     pub(super) dims: Vec<i64>,
+    /// Type of its elements.
+    pub(super) dtype: DType,
     /// Its values, if they are a few integers in the file.
     pub(super) ints: Option<Vec<i64>>,
     /// Whether its values lie in another file.
@@ -25,7 +28,8 @@ pub(super) struct Weight {
 impl Weight {
     /// Reads a `TensorProto` that ends at `end`: its name and the rest.
     pub(super) fn read<R: Read + Seek>(source: &mut Source<R>, end: u64) -> Result<(String, Self), GraphError> {
-        let (mut name, mut weight, mut dtype) = (String::new(), Self::default(), 0);
+        let (mut name, mut dtype) = (String::new(), 0);
+        let mut weight = Self { dims: Vec::new(), dtype: DType::Other(0), ints: None, is_external: false };
         // Put together again of the fields that are small, to be decoded as it would be.
         let mut small = TensorProto::default();
         // Field numbers of onnx.TensorProto: 1 dims, 2 data_type, 7 int64_data, 8 name, 9 raw_data, 14 data_location (1 is EXTERNAL).
@@ -48,6 +52,7 @@ impl Weight {
                 _ => source.skip(payload)?,
             }
         }
+        weight.dtype = DType::from_onnx(dtype as i32);
         if dtype == I64 && !weight.is_external {
             weight.ints = TensorProto { dims: weight.dims.clone(), data_type: I64 as i32, ..small }.to_i64();
         }

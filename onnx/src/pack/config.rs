@@ -18,7 +18,12 @@ pub(crate) fn read_json(path: &Path) -> Result<Value, OnnxError> {
 
 /// `config.json` beside a network; null where there is none.
 pub(crate) fn of_part(part: &Part) -> Result<Value, OnnxError> {
-    let path = part.file.with_file_name("config.json");
+    config_beside(&part.file)
+}
+
+/// The same of a network's file.
+pub(crate) fn config_beside(model: &Path) -> Result<Value, OnnxError> {
+    let path = model.with_file_name("config.json");
     if path.is_file() { read_json(&path) } else { Ok(Value::Null) }
 }
 

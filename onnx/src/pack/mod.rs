@@ -11,8 +11,8 @@ use serde_json::Value;
 
 pub(crate) use self::check::vae_ports;
 pub use self::check::{PromptKvPorts, TextPorts, UnetPorts};
+pub(crate) use self::config::{config_beside, of_part, read_json};
 use self::config::{number, side_factor};
-pub(crate) use self::config::{of_part, read_json};
 pub use self::part::{Part, PartName};
 pub use self::toml_file::Preset;
 use crate::error::OnnxError;
@@ -179,6 +179,11 @@ impl Pack {
     /// Whether a network of every frame is there in 8 bits too: `model_int8.onnx` beside `model.onnx`.
     pub fn has_int8(&self) -> bool {
         self.parts.iter().any(|part| on_frame_path(part.name) && part.int8.is_some())
+    }
+
+    /// Whether the U-Net is in f32: others are in 16 bits already.
+    pub fn is_in_f32(&self) -> bool {
+        self.unet.sample.dtype == DType::F32
     }
 
     /// The same pack with the networks in 8 bits in place of those that they stand beside; text encoders stay.

@@ -60,9 +60,13 @@ fn precision(
         }
         (Provider::OpenVino, Precision::F16) if !on_cpu => Ok((Precision::F16, "")),
         (Provider::TensorRt | Provider::MiGraphX, Precision::F16) => Ok((Precision::F16, "")),
+        (Provider::Cpu, Precision::F16) => {
+            Ok((Precision::F16, "; f16: slower than f32 where the CPU has no such arithmetic"))
+        }
+        (provider, Precision::F16) if provider.takes_types_of_the_graph() => Ok((Precision::F16, "")),
         (_, Precision::F16) => refused(
             "does not convert networks to f16",
-            "--precision auto, --provider tensorrt, or a model that was exported in f16",
+            "--precision auto, --provider cuda, or a model that was exported in f16",
         ),
         (Provider::OpenVino, Precision::Auto) if on_cpu && bf16 => {
             Ok((Precision::Bf16, "; bf16: this CPU has it in hardware"))
@@ -216,7 +220,9 @@ mod tests {
         assert_eq!(ask(Provider::OpenVino, gpu, Precision::Bf16, true), None);
         assert_eq!(ask(Provider::OpenVino, cpu, Precision::F16, true), None);
         assert_eq!(ask(Provider::TensorRt, cpu, Precision::F16, false), Some(Precision::F16));
-        assert_eq!(ask(Provider::Cuda, cpu, Precision::F16, false), None);
+        // By a changed graph, where the provider has no conversion of its own.
+        assert_eq!(ask(Provider::Cuda, cpu, Precision::F16, false), Some(Precision::F16));
+        assert_eq!(ask(Provider::CoreMl, cpu, Precision::F16, false), None);
         assert_eq!(ask(Provider::Cuda, cpu, Precision::Auto, true), Some(Precision::F32));
         assert_eq!(ask(Provider::Cpu, cpu, Precision::Int8, true), Some(Precision::Int8));
     }

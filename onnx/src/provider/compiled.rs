@@ -247,7 +247,7 @@ mod tests {
 
     use super::*;
     use crate::graph::proto::{ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
-    use crate::pack::{Pack, Part, PartName};
+    use crate::pack::{Pack, PartName};
     use crate::provider::{Extent, Precision, ProviderChoice};
     use crate::runtime::Libraries;
     use crate::session::Network;
@@ -331,75 +331,78 @@ mod tests {
         assert_eq!(compiled(), before + 1);
     }
 
+    /// Has every network of a pack compiled: how many there are, and their files.
+    fn compile_all(runtime: &Runtime, pack: &Pack, chosen: &Chosen) -> (usize, BTreeMap<PathBuf, (u64, SystemTime)>) {
+        let name = pack.dir.display();
+        let root = user_cache().unwrap().join("tensorrt-rtx");
+        let settings = settings_for(pack);
+        let part = |part| pack.part(part).unwrap_or_else(|| panic!("{name} has no {part}"));
+        let load = || {
+            let encoder = (part(PartName::VaeEncoder), pack.vae_kind.unwrap());
+            let encoder = OnnxEncoder::load(runtime, pack, encoder, chosen, &settings);
+            let decoder = OnnxDecoder::load(runtime, pack, part(PartName::VaeDecoder), chosen, &settings);
+            let unet = OnnxUnet::load(runtime, pack, chosen, &settings);
+            let mut errors = vec![encoder.err(), decoder.err(), unet.err()];
+            // Each on its own: after the first that fails the second would not be tried.
+            for text in &pack.text {
+                let pack = Pack { text: vec![text.clone()], ..pack.clone() };
+                errors.push(OnnxText::load(runtime, &pack, chosen, &settings).err());
+            }
+            errors
+        };
+        let _ = std::fs::remove_dir_all(&root);
+        let errors = load();
+        let compiled = kept(&root);
+        let networks = errors.len();
+        for error in errors {
+            // What was compiled for a card of that name does not load on none, and then the card itself is asked.
+            let error = error.expect("a session is made without a card").to_string();
+            assert!(error.contains("TensorRT for RTX does not compile"), "{name}: {error}");
+        }
+        let count = |end: &str| compiled.keys().filter(|path| path.to_string_lossy().ends_with(end)).count();
+        assert_eq!([count(COMPILED), count(".engine"), count("sealed.txt")], [networks; 3], "{name}: {compiled:#?}");
+        // What there is stays until there is something else.
+        load();
+        assert_eq!(kept(&root), compiled, "{name}: compiled twice, or removed");
+        (networks, compiled)
+    }
+
+    fn settings_for(pack: &Pack) -> SessionSettings {
+        let (tokens, factor) = (pack.prompt_length, pack.vae_factor);
+        let extent = Extent { width: 512, height: 320, most_side: 1024, rows: 1, most_rows: 8, tokens, factor };
+        SessionSettings { provider: PROVIDER, extent: Some(extent), ..SessionSettings::default() }
+    }
+
     #[test]
     fn every_network_is_compiled_as_a_whole_and_once_on_rtx() {
         let Some((runtime, chosen)) = rtx() else { return };
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let packs = ["models/default", "tiny-sd15", "tiny-sd15-kl", "tiny-sdturbo", "tiny-sdxlturbo"];
-        for name in
-            packs.map(|name| if name.contains('/') { name.to_owned() } else { format!("assets/goldens/models/{name}") })
-        {
-            let pack = Pack::open(models.join(&name)).unwrap();
-            let extent = Extent {
-                width: 512,
-                height: 320,
-                most_side: 1024,
-                rows: 1,
-                most_rows: 8,
-                tokens: pack.prompt_length,
-                factor: pack.vae_factor,
-            };
-            let root = user_cache().unwrap().join("tensorrt-rtx");
-            let _ = std::fs::remove_dir_all(&root);
-            let settings = SessionSettings { provider: PROVIDER, extent: Some(extent), ..SessionSettings::default() };
-            let part = |part| pack.part(part).unwrap_or_else(|| panic!("{name} has no {part}"));
-            let load = || {
-                let encoder = OnnxEncoder::load(
-                    &runtime,
-                    &pack,
-                    (part(PartName::VaeEncoder), pack.vae_kind.unwrap()),
-                    &chosen,
-                    &settings,
-                );
-                let decoder = OnnxDecoder::load(&runtime, &pack, part(PartName::VaeDecoder), &chosen, &settings);
-                let unet = OnnxUnet::load(&runtime, &pack, &chosen, &settings);
-                let mut errors = vec![encoder.err(), decoder.err(), unet.err()];
-                // Each on its own: after the first that fails the second would not be tried.
-                for text in &pack.text {
-                    let pack = Pack { text: vec![text.clone()], ..pack.clone() };
-                    errors.push(OnnxText::load(&runtime, &pack, &chosen, &settings).err());
-                }
-                errors
-            };
-            let errors = load();
-            let compiled = kept(&root);
-            let networks = errors.len();
-            for error in errors {
-                // What was compiled for a card of that name does not load on none, and then the card itself is asked.
-                let error = error.expect("a session is made without a card").to_string();
-                assert!(error.contains("TensorRT for RTX does not compile"), "{name}: {error}");
-            }
-            let count = |end: &str| compiled.keys().filter(|path| path.to_string_lossy().ends_with(end)).count();
-            assert_eq!(
-                [count(COMPILED), count(".engine"), count("sealed.txt")],
-                [networks; 3],
-                "{name}: {compiled:#?}"
-            );
+        let goldens = ["tiny-sd15", "tiny-sd15-kl", "tiny-sdturbo", "tiny-sdxlturbo"];
+        let goldens = goldens.map(|name| format!("assets/goldens/models/{name}"));
+        for name in ["models/default".to_owned()].iter().chain(&goldens) {
+            let pack = Pack::open(models.join(name)).unwrap();
+            let settings = settings_for(&pack);
+            let (networks, compiled) = compile_all(&runtime, &pack, &chosen);
             // Found, and not compiled again.
-            let find = |part: &Part| {
+            for part in
+                [PartName::VaeEncoder, PartName::VaeDecoder, PartName::Unet].map(|part| pack.part(part).unwrap())
+            {
                 let (model, inputs) = (Model::File(&part.file), part.inputs.iter().collect::<Vec<_>>());
                 let of = (&model, &inputs[..], &[][..]);
-                Compiled::new(&runtime, "network", of, (&chosen, &settings), |_| unreachable!("it is compiled again"))
-            };
-            for part in [PartName::VaeEncoder, PartName::VaeDecoder, PartName::Unet].map(part) {
-                let found = find(part).unwrap();
+                let builder = |_: &EngineOptions| unreachable!("it is compiled again");
+                let found = Compiled::new(&runtime, "network", of, (&chosen, &settings), builder).unwrap();
                 assert!(found.was_found && compiled.contains_key(&found.model.unwrap()));
             }
-            assert_eq!(kept(&root), compiled, "{name}: compiled twice");
-            // What there is stays until there is something else.
-            load();
-            assert_eq!(kept(&root), compiled, "{name}: removed");
-            println!("{name}: {networks} networks, {} bytes", compiled.values().map(|(bytes, _)| bytes).sum::<u64>());
+            // Two tell of all operators: what f16 changes is the same in each.
+            if !["default", "tiny-sdxlturbo"].iter().any(|tried| name.ends_with(tried)) {
+                println!("{name}: {networks} networks");
+                continue;
+            }
+            let half = Chosen { precision: Precision::F16, ..chosen.clone() };
+            let (_, halved) = compile_all(&runtime, &pack, &half);
+            let bytes = |of: &BTreeMap<PathBuf, (u64, SystemTime)>| of.values().map(|(bytes, _)| bytes).sum::<u64>();
+            println!("{name}: {networks} networks, {} bytes in f32, {} in f16", bytes(&compiled), bytes(&halved));
+            assert!(bytes(&halved) < bytes(&compiled), "{name}: in f16 it is as large");
         }
     }
 }

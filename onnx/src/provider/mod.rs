@@ -86,6 +86,11 @@ impl Provider {
         matches!(self, Self::Cuda | Self::TensorRt | Self::TensorRtRtx)
     }
 
+    /// Whether it reckons in whatever types the graph has, and has no conversion of its own: f16 is then had by changing the graph.
+    pub(crate) fn takes_types_of_the_graph(self) -> bool {
+        matches!(self, Self::Cpu | Self::Cuda | Self::TensorRtRtx | Self::DirectMl | Self::WebGpu)
+    }
+
     /// What calls may be like where it builds for the shapes of a profile, and takes no others.
     ///
     /// TensorRT takes memory for the largest call of its profile, whatever calls come: for 1024 pixels a side that is four times what

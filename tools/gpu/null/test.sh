@@ -23,9 +23,9 @@ allowed=""
 
 failed=0
 # check WHAT MODEL [--graphs N] [--engines N] [--streams N] -- ARGUMENTS...: a stream of that model, and what it asked for.
-provider=cuda
+provider=cuda precision=f32
 check() {
-    what="$provider: $1" pack=$2 expected=""
+    what="$provider $precision: $1" pack=$2 expected=""
     shift 2
     while [ "$1" != -- ]; do expected="$expected $1" && shift; done
     shift
@@ -34,7 +34,7 @@ check() {
     case $pack in */default) factor=4 ;; *) factor=8 ;; esac
     if ! LD_LIBRARY_PATH=$work/driver:$work/cuda LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_CARD_TRACE=$work/trace \
         LIVEDIFFUSION_NULL_FACTOR=$factor "$binary" bench gpu --model "$pack" --provider "$provider" --ort-lib "$work/ort" \
-        --cuda-lib-dir "$work/cuda" --size 64x64 --rounds 1 --frames 16 "$@" >"$work/said" 2>&1; then
+        --cuda-lib-dir "$work/cuda" --size 64x64 --rounds 1 --frames 16 --precision "$precision" "$@" >"$work/said" 2>&1; then
         echo "$what: fails: $(grep '^error: ' "$work/said" || tail -n 1 "$work/said")" && failed=1
         return
     fi
@@ -61,6 +61,14 @@ for model in tiny-sd15 tiny-sd15-kl tiny-sdturbo tiny-sdxlturbo; do
     check "$model, CUDA graphs" "$goldens/$model" --graphs 3 -- --steps 2 --cfg self --cuda-graph
 done
 
+# In f16 by casts in the graph, which ONNX Runtime folds where they are of weights.
+precision=f16
+for model in "$root/models/default" "$goldens/tiny-sd15-kl" "$goldens/tiny-sdxlturbo"; do
+    check "${model##*/}" "$model" -- --steps 1 --cfg none
+    check "${model##*/}, CUDA graphs" "$model" --graphs 3 -- --steps 2 --cfg self --cuda-graph
+done
+precision=f32
+
 # Of TensorRT's engines one is that of the trial whether it works here, in every start.
 provider=tensorrt
 check "default pack" "$root/models/default" --engines 3 -- --steps 1 --cfg none
@@ -74,9 +82,11 @@ built 2
 unset LIVEDIFFUSION_NULL_REFUSES
 check "default pack, all engines found" "$root/models/default" --engines 3 -- --steps 1 --cfg none
 built 1
-check "default pack in f16" "$root/models/default" --engines 3 -- --steps 1 --cfg none --precision f16
+precision=f16
+check "default pack" "$root/models/default" --engines 3 -- --steps 1 --cfg none
 # The text encoder stays as it was.
 built 4
+precision=f32
 check "default pack, four steps, full guidance" "$root/models/default" --engines 3 -- --steps 4 --cfg full
 check "default pack, VAE apart" "$root/models/default" --engines 3 --streams 3 -- --steps 2 --cfg self --vae-streams
 for model in tiny-sd15 tiny-sd15-kl tiny-sdturbo tiny-sdxlturbo; do
@@ -105,6 +115,20 @@ if grep -q 'the NVIDIA card is not used' "$work/said"; then
     echo "it is said"
 else
     echo "fails: nothing is said: $(tail -n 1 "$work/said")" && failed=1
+fi
+# Which arithmetic is faster is measured on the card, once. Here none is, and the pictures are the same: the first is taken.
+calibrate() {
+    LD_LIBRARY_PATH=$work/driver:$work/cuda LIVEDIFFUSION_CACHE=$work/cache "$binary" doctor --model "$root/models/default" \
+        --ort-lib "$work/ort" --cuda-lib-dir "$work/cuda" "$@" >"$work/said" 2>&1 || true
+}
+printf 'f16 or f32: '
+calibrate --calibrate
+if grep -q 'cuda f16 .*ms a frame' "$work/said" && grep -q 'cuda f32 .*ms a frame' "$work/said"; then
+    calibrate
+    # An earlier start's word.
+    grep -q 'chosen  *cuda .*measured here' "$work/said" && echo "measured" || { cat "$work/said" && failed=1; }
+else
+    cat "$work/said" && failed=1
 fi
 # On threads of their own, all with graphs to capture: one that waits for another in a circle would not end.
 printf 'eight streams at once, CUDA graphs: '

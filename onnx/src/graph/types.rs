@@ -1,0 +1,81 @@
+//! What type every tensor of a graph has.
+
+use std::collections::HashMap;
+
+use super::proto::{AttributeProto, NodeProto};
+use super::{DType, Graph};
+
+/// Booleans in `onnx.TensorProto.DataType`.
+const BOOL: DType = DType::Other(9);
+
+/// Operators with a graph of their own, or with quantised numbers: what they give is not followed here.
+const NOT_FOLLOWED: [&str; 9] = [
+    "If",
+    "Loop",
+    "Scan",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "ConvInteger",
+    "QLinearConv",
+];
+
+/// The types, by the names of the tensors.
+///
+/// # Errors
+/// The name of an operator that is not followed.
+pub(super) fn types(graph: &Graph) -> Result<HashMap<&str, DType>, &str> {
+    let inputs = graph.inputs.iter().map(|input| (input.name.as_str(), input.dtype));
+    let weights = graph.weights.iter().map(|(name, weight)| (name.as_str(), weight.dtype));
+    let mut types: HashMap<&str, DType> = inputs.chain(weights).collect();
+    // Nodes come behind what they read.
+    for node in &graph.nodes {
+        if NOT_FOLLOWED.contains(&node.op_type.as_str()) {
+            return Err(&node.op_type);
+        }
+        let of = |at: usize| node.input.get(at).and_then(|name| types.get(name.as_str())).copied();
+        let given: Vec<(&str, DType)> = node
+            .output
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| !name.is_empty())
+            .filter_map(|(at, name)| Some((name.as_str(), output(node, at, of)?)))
+            .collect();
+        types.extend(given);
+    }
+    Ok(types)
+}
+
+/// The type of output `at`, by those of the inputs.
+fn output(node: &NodeProto, at: usize, of: impl Fn(usize) -> Option<DType>) -> Option<DType> {
+    let number = |name: &str| node.option(name).map(|option| option.i as i32).map(DType::from_onnx);
+    match (node.op_type.as_str(), at) {
+        ("Constant", _) => constant(node),
+        ("ConstantOfShape", _) => Some(value(node.option("value")).unwrap_or(DType::F32)),
+        ("Cast", _) => number("to"),
+        ("RandomNormal" | "RandomUniform", _) => Some(number("dtype").unwrap_or(DType::F32)),
+        ("EyeLike" | "RandomNormalLike" | "RandomUniformLike", _) => number("dtype").or_else(|| of(0)),
+        ("CastLike" | "Where", _) => of(1),
+        ("OneHot", _) => of(2),
+        ("Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin", _) | ("TopK" | "MaxPool", 1) => Some(DType::I64),
+        (
+            "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "Not" | "And" | "Or" | "Xor" | "IsNaN"
+            | "IsInf",
+            _,
+        )
+        | ("Dropout", 1) => Some(BOOL),
+        _ => of(0),
+    }
+}
+
+fn constant(node: &NodeProto) -> Option<DType> {
+    let has = |names: [&str; 2]| names.iter().any(|name| node.option(name).is_some());
+    value(node.option("value"))
+        .or_else(|| has(["value_float", "value_floats"]).then_some(DType::F32))
+        .or_else(|| has(["value_int", "value_ints"]).then_some(DType::I64))
+}
+
+fn value(option: Option<AttributeProto>) -> Option<DType> {
+    Some(DType::from_onnx(option?.t?.data_type))
+}
