@@ -52,6 +52,14 @@ impl OpenPack {
     pub(crate) fn expect(&mut self, parameters: &Parameters, size: Size) {
         self.extent = Some(extent(&self.pack, parameters, size));
     }
+
+    /// Says how many steps and frames that enter together there may come to be, where that is known beforehand.
+    pub(crate) fn expect_up_to(&mut self, steps: usize, frames: usize) {
+        if let Some(extent) = &mut self.extent {
+            extent.frames = extent.frames.max(frames);
+            extent.most_rows = extent.most_rows.max(2 * steps * frames);
+        }
+    }
 }
 
 /// What calls of a session with these parameters are like.
@@ -66,6 +74,7 @@ pub(crate) fn extent(pack: &Pack, parameters: &Parameters, size: Size) -> Extent
         width: size.width,
         height: size.height,
         most_side: MOST_SIDE,
+        frames,
         rows: steps * frames + negative,
         // Steps and guidance can be changed while it runs.
         most_rows: 2 * steps.max(MOST_STEPS) * frames,

@@ -117,7 +117,7 @@ mod tests {
     /// The sizes of SD-Turbo's parts.
     const TURBO: Sizes = Sizes { weights: 3_600_000_000, unet_channels: 320, vae_channels: [128, 128], narrow: false };
     const EXTENT: Extent =
-        Extent { width: 512, height: 512, most_side: 0, rows: 1, most_rows: 8, tokens: 77, factor: 8 };
+        Extent { width: 512, height: 512, most_side: 0, frames: 1, rows: 1, most_rows: 8, tokens: 77, factor: 8 };
 
     #[test]
     fn the_need_grows_with_size_and_rows_and_shrinks_in_16_bits() {

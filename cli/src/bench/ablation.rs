@@ -27,7 +27,7 @@ use serde_json::json;
 use super::args::AblationArgs;
 use super::clips::frames;
 use super::findings::Findings;
-use super::setup::{Setup, steps_and_guidance};
+use super::setup::{Reach, Setup, steps_and_guidance};
 use crate::failure::{Failure, Outcome, RUNNING};
 use crate::session::Session;
 use crate::units::round;
@@ -59,7 +59,7 @@ const VARIANTS: [(Without, &str, &str); 6] = [
 ];
 
 pub(crate) fn command(args: &AblationArgs) -> Outcome<()> {
-    let mut setup = Setup::load(&args.setup, 1)?;
+    let mut setup = Setup::load_for(&args.setup, 1, Reach::steps([args.steps]))?;
     let clip = frames(&args.input, setup.size, usize::from(args.setup.frames))?;
     let clip = clip.iter().map(|frame| encode(frame, setup.size)).collect::<Outcome<Vec<_>>>()?;
     let steps = usize::from(args.steps);

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::args::CompareArgs;
 use super::clips::patterns;
 use super::findings::Findings;
-use super::setup::{Setup, all_cores, file_lanes};
+use super::setup::{Reach, Setup, all_cores, file_lanes};
 use crate::failure::{Failure, Outcome, RUNNING};
 use crate::units::round;
 
@@ -25,9 +25,10 @@ use crate::units::round;
 const PEERS: [&str; 3] = ["torch_f32", "torch_bf16", "openvino_bf16"];
 
 pub(crate) fn command(args: &CompareArgs) -> Outcome<()> {
-    let whole = Setup::load(&args.setup, 1)?;
+    let reach = Reach::steps(args.steps.iter().copied());
+    let whole = Setup::load_for(&args.setup, 1, reach)?;
     let lanes = file_lanes(&args.setup.model, &whole.session.open.pack, &whole.parameters);
-    let mut setup = if lanes > 1 { Setup::load(&args.setup, lanes)? } else { whole };
+    let mut setup = if lanes > 1 { Setup::load_for(&args.setup, lanes, reach)? } else { whole };
     let (mut figures, mut list, mut absent) = (Vec::new(), Vec::new(), Map::new());
     let mut ours_over: Vec<(&str, Vec<f64>)> = PEERS.iter().map(|peer| (*peer, Vec::new())).collect();
     for steps in args.steps.iter().copied().map(usize::from) {

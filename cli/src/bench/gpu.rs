@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::args::{GpuArgs, SetupArgs};
 use super::clips::patterns;
 use super::findings::{Findings, Section};
-use super::setup::{Setup, cfg_name};
+use super::setup::{Reach, Setup, cfg_name};
 use crate::args::ModelArgs;
 use crate::config;
 use crate::failure::Outcome;
@@ -44,7 +44,7 @@ pub(crate) fn command(args: &GpuArgs) -> Outcome<()> {
         let before = used(&meter);
         // As a file is repainted: with several frames on their way. --lanes 1 measures what live input has.
         let lanes = config::lanes_on(&model, provider);
-        let mut setup = Setup::load_sized(&model, args.setup.size, lanes)?;
+        let mut setup = Setup::load_sized(&model, args.setup.size, lanes, Reach::steps(args.steps.iter().copied()))?;
         let (mut figures, mut list) = (Vec::new(), Vec::new());
         for steps in args.steps.iter().copied().map(usize::from) {
             for cfg in &cfgs {

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::args::StepsArgs;
 use super::clips::patterns;
 use super::findings::Findings;
-use super::setup::{Setup, cfg_name};
+use super::setup::{Reach, Setup, cfg_name};
 use super::stream_batch::one_or_list;
 use crate::failure::{Failure, Outcome};
 use crate::units::{milliseconds, round};
@@ -25,14 +25,15 @@ use crate::units::{milliseconds, round};
 const TYPES: [CfgType; 3] = [CfgType::Full, CfgType::SelfNegative, CfgType::Initialize];
 
 pub(crate) fn command(args: &StepsArgs) -> Outcome<()> {
-    let mut setup = Setup::load(&args.setup, 1)?;
+    let steps = args.steps.map_or(1..=5, |steps| steps..=steps);
+    let mut setup = Setup::load_for(&args.setup, 1, Reach::steps(steps.clone()))?;
     if setup.session.loaded.networks.denoiser.timestep_cond_width().is_some() {
         let what = "this model takes the guidance scale as an input: it runs without guidance of ours";
         return Err(Failure::usage(what, "give --model a model without timestep_cond"));
     }
     let pictures = patterns(setup.size);
     let (mut figures, mut list) = (Vec::new(), Vec::new());
-    for steps in args.steps.map_or(1..=5, |steps| steps..=steps).map(usize::from) {
+    for steps in steps.map(usize::from) {
         let mut subjects = TYPES.map(|cfg| setup.subject(steps, cfg)).into_iter().collect::<Outcome<Vec<_>>>()?;
         let (clock, frames) = (setup.clock, usize::from(args.setup.frames));
         for subject in &mut subjects {

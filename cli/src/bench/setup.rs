@@ -20,6 +20,27 @@ use crate::session::{OpenPack, Session};
 /// Guidance scale where guidance is measured and the pack's own is 1, which turns it off: the reference's.
 const GUIDANCE: f32 = 1.2;
 
+/// What streams on the same networks come to have, for providers that compile for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    pub(crate) steps: usize,
+    /// That enter together.
+    pub(crate) frames: usize,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self { steps: 1, frames: 1 }
+    }
+}
+
+impl Reach {
+    /// The most of some numbers of steps.
+    pub(crate) fn steps(steps: impl IntoIterator<Item = u8>) -> Self {
+        Self { steps: steps.into_iter().max().map_or(1, usize::from), ..Self::default() }
+    }
+}
+
 /// Loaded networks and what is run on them.
 pub(crate) struct Setup {
     pub(crate) session: Session,
@@ -33,15 +54,21 @@ pub(crate) struct Setup {
 impl Setup {
     /// Loads networks that work on `lanes` frames at once.
     pub(crate) fn load(args: &SetupArgs, lanes: usize) -> Outcome<Self> {
-        Self::load_sized(&args.model, args.size, lanes)
+        Self::load_for(args, lanes, Reach::default())
     }
 
-    pub(crate) fn load_sized(model: &ModelArgs, size: Option<Size>, lanes: usize) -> Outcome<Self> {
+    /// The same for streams of many steps.
+    pub(crate) fn load_for(args: &SetupArgs, lanes: usize, reach: Reach) -> Outcome<Self> {
+        Self::load_sized(&args.model, args.size, lanes, reach)
+    }
+
+    pub(crate) fn load_sized(model: &ModelArgs, size: Option<Size>, lanes: usize, reach: Reach) -> Outcome<Self> {
         let mut open = OpenPack::open(model)?;
         let parameters = config::parameters(&open.pack, &ConfigFile::default(), &ParameterArgs::default())?;
         let size = size.unwrap_or_else(|| open.size(&parameters));
         open.facts.latent_shape(size)?;
         open.expect(&parameters, size);
+        open.expect_up_to(reach.steps, reach.frames);
         let session = Session::load(model, open, lanes)?;
         let context = context(&session, model, size)?;
         Ok(Self { session, size, parameters, context, clock: MonotonicClock::start() })

@@ -14,14 +14,15 @@ use serde_json::{Value, json};
 
 use super::args::StepsArgs;
 use super::findings::Findings;
-use super::setup::Setup;
+use super::setup::{Reach, Setup};
 use crate::failure::{Failure, Outcome};
 use crate::units::round;
 
 pub(crate) fn command(args: &StepsArgs) -> Outcome<()> {
-    let mut setup = Setup::load(&args.setup, 1)?;
+    let steps = args.steps.map_or(1..=5, |steps| steps..=steps);
+    let mut setup = Setup::load_for(&args.setup, 1, Reach::steps(steps.clone()))?;
     let (mut figures, mut list) = (Vec::new(), Vec::new());
-    for steps in args.steps.map_or(1..=5, |steps| steps..=steps).map(usize::from) {
+    for steps in steps.map(usize::from) {
         let (sequential, batched) = times(&mut setup, steps, args)?;
         let gain = ratios(&sequential, &batched);
         list.push(json!({

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::args::{SetupArgs, ThroughputArgs};
 use super::clips::patterns;
 use super::findings::{Findings, Section};
-use super::setup::{Setup, cfg_name, file_lanes, steps_and_guidance};
+use super::setup::{Reach, Setup, cfg_name, file_lanes, steps_and_guidance};
 use crate::failure::Outcome;
 use crate::units::round;
 
@@ -65,9 +65,11 @@ fn cases(steps: &[u8], cfgs: &[CfgType], frame_buffers: &[u8]) -> Vec<Case> {
 /// One section for all cores on a frame, one for a frame a core.
 fn measure(args: &SetupArgs, provider: ProviderChoice, size: Size, cases: &[Case]) -> Outcome<Option<Section>> {
     let model = crate::args::ModelArgs { provider: Some(provider), ..args.model.clone() };
-    let mut whole = Setup::load_sized(&model, Some(size), 1)?;
+    let most = |of: fn(&Case) -> usize| cases.iter().map(of).max().unwrap_or(1);
+    let reach = Reach { steps: most(|case| case.steps), frames: most(|case| case.frame_buffer) };
+    let mut whole = Setup::load_sized(&model, Some(size), 1, reach)?;
     let lanes = file_lanes(&model, &whole.session.open.pack, &whole.parameters);
-    let mut many = if lanes > 1 { Some(Setup::load_sized(&model, Some(size), lanes)?) } else { None };
+    let mut many = if lanes > 1 { Some(Setup::load_sized(&model, Some(size), lanes, reach)?) } else { None };
     let (mut figures, mut list) = (Vec::new(), Vec::new());
     for case in cases {
         run_case(&mut whole, args, case, &mut figures, &mut list)?;

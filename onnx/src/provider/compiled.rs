@@ -369,7 +369,8 @@ mod tests {
 
     fn settings_for(pack: &Pack) -> SessionSettings {
         let (tokens, factor) = (pack.prompt_length, pack.vae_factor);
-        let extent = Extent { width: 512, height: 320, most_side: 1024, rows: 1, most_rows: 8, tokens, factor };
+        let extent =
+            Extent { width: 512, height: 320, most_side: 1024, frames: 1, rows: 1, most_rows: 8, tokens, factor };
         SessionSettings { provider: PROVIDER, extent: Some(extent), ..SessionSettings::default() }
     }
 

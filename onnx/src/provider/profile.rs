@@ -20,6 +20,8 @@ pub struct Extent {
     pub height: usize,
     /// Longest side, in pixels, that pictures may come to have while the session runs; 0 for no longer than these.
     pub most_side: usize,
+    /// Pictures that enter together: more are in no call of the VAE.
+    pub frames: usize,
     /// Rows of the U-Net in a usual call: steps × frame buffer, and those of the negative prompt.
     pub rows: usize,
     /// Rows that a call may come to have while the session runs, as steps and guidance change.
@@ -92,6 +94,11 @@ impl Kind {
 /// dynamic, or if a side is whose meaning is not known. `sides` are the same in every call, by their names.
 pub(crate) fn profile(inputs: &[&TensorInfo], sides: &[(String, i64)], extent: &Extent) -> Option<[String; 3]> {
     let mut texts = [String::new(), String::new(), String::new()];
+    // The VAE takes pictures or latents alone. TensorRT has memory for the most rows that a network may get, and its layers are the widest.
+    let rows = match inputs {
+        [_] => [1, extent.frames.max(1), extent.frames.max(1)],
+        _ => [1, extent.rows.max(1), extent.most_rows.max(extent.rows).max(1)],
+    };
     for input in inputs {
         let dims = input.dims.as_ref()?;
         if !is_open(input, sides) {
@@ -103,6 +110,7 @@ pub(crate) fn profile(inputs: &[&TensorInfo], sides: &[(String, i64)], extent: &
             let lengths = match (dim, known(dim, sides)) {
                 (Dim::Fixed(side), _) => [*side; 3],
                 (_, Some(side)) => [usize::try_from(side).ok()?; 3],
+                _ if axis == 0 => rows,
                 _ => range(kind, axis, extent)?,
             };
             for (shape, side) in shapes.iter_mut().zip(lengths) {
@@ -130,15 +138,13 @@ fn known(dim: &Dim, sides: &[(String, i64)]) -> Option<i64> {
     sides.iter().find(|(known, _)| known == name).map(|(_, side)| *side)
 }
 
-/// Smallest, usual and largest length of a dynamic side.
+/// Smallest, usual and largest length of a dynamic side that is not rows.
 fn range(kind: Kind, axis: usize, extent: &Extent) -> Option<[usize; 3]> {
-    let rows = [1, extent.rows.max(1), extent.most_rows.max(extent.rows).max(1)];
     let side = |pixels: usize, unit: usize| {
         let [least, most] = extent.sides(pixels);
         [least / unit, pixels / unit, most / unit]
     };
     match (kind, axis) {
-        (_, 0) => Some(rows),
         (Kind::Picture, 2) => Some(side(extent.height, 1)),
         (Kind::Picture, 3) => Some(side(extent.width, 1)),
         (Kind::Latent, 2) => Some(side(extent.height, extent.factor.max(1))),
@@ -160,7 +166,7 @@ mod tests {
     }
 
     const EXTENT: Extent =
-        Extent { width: 768, height: 512, most_side: 0, rows: 2, most_rows: 4, tokens: 77, factor: 8 };
+        Extent { width: 768, height: 512, most_side: 0, frames: 1, rows: 2, most_rows: 4, tokens: 77, factor: 8 };
 
     #[test]
     fn a_side_that_nobody_knows_is_open() {
@@ -199,15 +205,17 @@ mod tests {
         let sides = [("batch".to_owned(), 1), ("height".to_owned(), 77)];
         assert_eq!(profile(&[&input], &sides, &EXTENT), None, "nothing is open");
         let prompt = TensorInfo { dims: Some(vec![named("rows"), named("height"), Dim::Fixed(8)]), ..input };
-        assert_eq!(profile(&[&prompt], &sides, &EXTENT).unwrap(), ["x:1x77x8", "x:2x77x8", "x:4x77x8"]);
+        assert_eq!(profile(&[&prompt], &sides, &EXTENT).unwrap(), ["x:1x77x8"; 3]);
     }
 
     #[test]
     fn a_picture_is_in_pixels_and_small_ones_are_not_made_larger() {
         let picture = input("sample", &[None, Some(3), None, None]);
-        let small = Extent { width: 128, height: 256, rows: 1, most_rows: 1, ..EXTENT };
+        let small = Extent { width: 128, height: 256, ..EXTENT };
         let shapes = profile(&[&picture], &[], &small).unwrap();
-        assert_eq!(shapes, ["sample:1x3x256x128"; 3]);
+        assert_eq!(shapes, ["sample:1x3x256x128"; 3], "steps are no pictures");
+        let shapes = profile(&[&picture], &[], &Extent { frames: 2, ..small }).unwrap();
+        assert_eq!(shapes, ["sample:1x3x256x128", "sample:2x3x256x128", "sample:2x3x256x128"]);
     }
 
     #[test]
@@ -232,9 +240,9 @@ mod tests {
         let picture = input("sample", &[None, Some(3), None, None]);
         let shapes = profile(&[&picture], &[], &extent).unwrap();
         // No side is shorter than the session's own.
-        assert_eq!(shapes, ["sample:1x3x256x256", "sample:2x3x512x768", "sample:4x3x640x768"]);
+        assert_eq!(shapes, ["sample:1x3x256x256", "sample:1x3x512x768", "sample:1x3x640x768"]);
         let latent = input("latent_sample", &[None, Some(4), None, None]);
-        assert_eq!(profile(&[&latent], &[], &extent).unwrap()[2], "latent_sample:4x4x80x96");
+        assert_eq!(profile(&[&latent], &[], &extent).unwrap()[2], "latent_sample:1x4x80x96");
     }
 
     #[test]

@@ -106,6 +106,19 @@ model.write_bytes(changed)
 EOF
 check "a time step of its own length" "$work/of-its-own" --engines 3 -- --steps 2 --cfg none
 
+# Rows beyond those of a usual session, and frames that enter together, are in the profiles of whoever measures them.
+for bench in "rcfg --steps 5" "throughput --steps 1 --frame-buffers 2"; do
+    printf 'tensorrt: bench %s: ' "$bench"
+    # shellcheck disable=SC2086 # the words are meant to be split
+    if LD_LIBRARY_PATH=$work/driver:$work/cuda LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_NULL_FACTOR=4 "$binary" bench $bench \
+        --model "$root/models/default" --provider tensorrt --ort-lib "$work/ort" --cuda-lib-dir "$work/cuda" --size 64x64 --rounds 1 \
+        --frames 4 >"$work/said" 2>&1; then
+        echo "it is taken"
+    else
+        echo "fails: $(grep '^error: ' "$work/said" || tail -n 1 "$work/said")" && failed=1
+    fi
+done
+
 provider=cuda
 # A card that nothing was set up for is not passed over in silence.
 printf 'a card that is not used: '
