@@ -4,12 +4,13 @@
 # model also python3 with torch, transformers, onnx, safetensors and numpy.
 #
 #   run.sh [--pieces FOLDER] [--work FOLDER] [--out FOLDER] [--stages A,B] [--providers A,B] [--size WxH] [--model PACK]
-#          [--vae kl|taesd] [--dtype f16|f32] [--attention fused|plain] [--gpu N] [--bench ARGUMENTS] [--limit S] [--receive]
+#          [--vae kl|taesd] [--dtype f16|f32] [--attention fused|plain] [--gpu N] [--bench ARGUMENTS] [--limit S] [--within S]
+#          [--receive]
 #
 #   --pieces FOLDER  pieces.txt and pieces, which may come some at a time (where this script lies)
 #   --work FOLDER    what is unpacked and made, kept from call to call (~/.cache/livediffusion-gpu)
 #   --out FOLDER     what is found (out-gpu here)
-#   --stages A,B     of doctor,kernels,parity,model,bench,roofline,sanitize, in that order (all)
+#   --stages A,B     of doctor,kernels,parity,model,bench,roofline,sanitize,graphs,apart, in that order (all)
 #   --providers A,B  what is measured (cuda)
 #   --size WxH       of the pictures (512x512)
 #   --model PACK     measured in place of the full-size one with random weights that is made here
@@ -17,14 +18,16 @@
 #   --gpu N          number of the card (0)
 #   --bench ARGUMENTS   further ones of `livediffusion bench gpu`, in one word: "--steps 1,4 --cfg none"
 #   --limit S        longest time of a stage (900)
+#   --within S       longest time of all together; what is not reached is said to be (no end)
 #   --receive        take the pieces and stop
 #
 # Exits with 0 if all went well, 1 if a stage failed, 2 for a wrong option, 3 if something is missing, 4 if pieces are.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 pieces=$here work=${HOME:-/tmp}/.cache/livediffusion-gpu out=$PWD/out-gpu
-stages=doctor,kernels,parity,model,bench,roofline,sanitize providers=cuda size=512x512 model=""
-vae=taesd dtype=f16 attention=fused gpu=0 bench="" limit=900 receive=""
+stages=doctor,kernels,parity,model,bench,roofline,sanitize,graphs,apart providers=cuda size=512x512 model=""
+vae=taesd dtype=f16 attention=fused gpu=0 bench="" limit=900 within="" receive=""
+begun=$(date +%s)
 
 fail() {
     echo "error: $1" >&2
@@ -34,23 +37,23 @@ fail() {
 while [ $# -gt 0 ]; do
     case $1 in
         --receive) receive=yes ;;
-        --pieces | --work | --out | --stages | --providers | --size | --model | --vae | --dtype | --attention | --gpu | --bench | --limit)
-            [ $# -ge 2 ] || fail "$1 needs a value" "sed -n 2,26p $0 lists the options"
+        --pieces | --work | --out | --stages | --providers | --size | --model | --vae | --dtype | --attention | --gpu | --bench | --limit | --within)
+            [ $# -ge 2 ] || fail "$1 needs a value" "sed -n 2,28p $0 lists the options"
             case $1 in
                 --pieces) pieces=$2 ;; --work) work=$2 ;; --out) out=$2 ;; --stages) stages=$2 ;; --providers) providers=$2 ;;
                 --size) size=$2 ;; --model) model=$2 ;; --vae) vae=$2 ;; --dtype) dtype=$2 ;; --attention) attention=$2 ;;
-                --gpu) gpu=$2 ;; --bench) bench=$2 ;; --limit) limit=$2 ;;
+                --gpu) gpu=$2 ;; --bench) bench=$2 ;; --limit) limit=$2 ;; --within) within=$2 ;;
             esac
             shift
             ;;
-        *) fail "unknown option $1" "sed -n 2,26p $0 lists the options" ;;
+        *) fail "unknown option $1" "sed -n 2,28p $0 lists the options" ;;
     esac
     shift
 done
 for stage in $(echo "$stages" | tr , ' '); do
     case $stage in
-        doctor | kernels | parity | model | bench | roofline | sanitize) ;;
-        *) fail "there is no stage $stage" "doctor, kernels, parity, model, bench, roofline or sanitize" ;;
+        doctor | kernels | parity | model | bench | roofline | sanitize | graphs | apart) ;;
+        *) fail "there is no stage $stage" "doctor, kernels, parity, model, bench, roofline, sanitize, graphs or apart" ;;
     esac
 done
 
@@ -141,17 +144,28 @@ say() {
 wanted() {
     case ,$stages, in *",$1,"*) return 0 ;; *) return 1 ;; esac
 }
+# Seconds that a stage may take: none below 1, which would be no limit.
+seconds() {
+    left=$limit
+    [ -z "$within" ] || left=$((within - $(date +%s) + begun))
+    [ "$left" -le "$limit" ] || left=$limit
+    [ "$left" -ge 1 ] && echo "$left"
+}
 # stage NAME COMMAND...: its output into the log, its end into the summary.
 stage() {
     name=$1
     shift
     started=$(date +%s)
-    timeout "$limit" "$@" >"$out/$name.log" 2>&1
+    if ! most=$(seconds); then
+        failed=1 && say "$name" failed "not reached within $within s (--within)"
+        return 124
+    fi
+    timeout "$most" "$@" >"$out/$name.log" 2>&1
     code=$?
     took=$(($(date +%s) - started))
     case $code in
         0) say "$name" ok "$took s" ;;
-        124) failed=1 && say "$name" failed "not done after $limit s (--limit)" ;;
+        124) failed=1 && say "$name" failed "not done after $most s (--limit, --within)" ;;
         *) failed=1 && say "$name" failed "exit $code after $took s: $(grep -m1 '^error: ' "$out/$name.log" || tail -n 1 "$out/$name.log")" ;;
     esac
     return $code
@@ -189,29 +203,44 @@ if wanted kernels; then
     fi
 fi
 
-# parity PROVIDER PRECISION: all golden cases, and a line in the summary.
+# replay PROVIDER PRECISION CASE: one golden case, whose log stays where it does not pass.
+replay() {
+    kept_in=${3##*/}
+    kept_in=$out/parity-$1-$2/${kept_in%.json}
+    limit=$((limit - $(date +%s) + started))
+    if ! most=$(seconds); then
+        echo "error: not reached (--limit, --within)" >"$kept_in.log"
+    elif timeout "$most" "$binary" replay "$3" --models "$tree/assets/goldens/models" --ort-lib "$tree/ort" --provider "$1" \
+        --precision "$2" --gpu "$gpu" --json >"$kept_in.json" 2>"$kept_in.log"; then
+        rm -f "$kept_in.log"
+    fi
+}
+# parity PROVIDER PRECISION: all golden cases, some at once, since most of their time is that of a start; and a line in the summary.
 parity() {
     what=$1-$2
     mkdir -p "$out/parity-$what"
     # TensorRT, for RTX too, takes TF32 for f32 by itself, and ONNX Runtime has no option against it.
     case $what in tensorrt*-f32) export NVIDIA_TF32_OVERRIDE=0 ;; *) unset NVIDIA_TF32_OVERRIDE ;; esac
-    started=$(date +%s) good=0 bad=""
+    started=$(date +%s) at_work=0 cases=0
     for case in "$tree"/assets/goldens/cases/*.json; do
-        name=${case##*/}
-        name=${name%.json}
-        if [ $(($(date +%s) - started)) -ge "$limit" ]; then
-            bad="$bad $name(not reached)"
-        elif timeout "$limit" "$binary" replay "$case" --models "$tree/assets/goldens/models" --ort-lib "$tree/ort" --provider "$1" \
-            --precision "$2" --gpu "$gpu" --json >"$out/parity-$what/$name.json" 2>"$out/parity-$what/$name.log"; then
-            good=$((good + 1))
-            rm -f "$out/parity-$what/$name.log"
-        else
-            bad="$bad $name"
+        replay "$1" "$2" "$case" &
+        at_work=$((at_work + 1)) cases=$((cases + 1))
+        # The first is alone: it compiles our kernels, which the others find then.
+        if [ "$cases" = 1 ] || [ "$at_work" = 4 ]; then
+            wait
+            at_work=0
         fi
     done
+    wait
     unset NVIDIA_TF32_OVERRIDE
+    bad="" good=$cases
+    for log in "$out/parity-$what"/*.log; do
+        [ -e "$log" ] || continue
+        log=${log##*/}
+        bad="$bad ${log%.log}" good=$((good - 1))
+    done
     # One file for all: results may have to travel back.
-    cat "$out/parity-$what"/*.json >"$out/parity-$what.json"
+    cat "$out/parity-$what"/*.json >"$out/parity-$what.json" 2>/dev/null || true
     cat "$out/parity-$what"/*.log >"$out/parity-$what.log" 2>/dev/null || true
     rm -rf "$out/parity-$what"
     if [ -z "$bad" ] && [ "$good" -gt 0 ]; then
@@ -260,36 +289,33 @@ print(*[name for name in names if importlib.util.find_spec(name) is None])' 2>&1
 fi
 [ -n "$model" ] || model=$kept/models/sd-turbo-random-$vae-$dtype-$attention
 
-if wanted bench || wanted roofline; then
+# measure NAME COMMAND ARGUMENTS...: a measurement of `livediffusion bench` on each provider. What it has no meaning for is passed over.
+measure() {
+    measured=$1 command=$2
+    shift 2
     if [ ! -d "$model" ]; then
         failed=1
-        say bench failed "there is no model $model: the stage model makes it, or name one by --model"
-    else
-        for provider in $(echo "$providers" | tr , ' '); do
-            for which in gpu graphs apart roofline; do
-                arguments="" command=gpu
-                case $which in
-                    gpu) wanted bench || continue && arguments=$bench ;;
-                    # The same with the networks' kernels captured, which ONNX Runtime's CUDA provider can.
-                    graphs) wanted bench && [ "$provider" = cuda ] || continue && arguments="$bench --cuda-graph" ;;
-                    # With encoder and decoder in streams of their own: whether that pays is what is asked.
-                    apart)
-                        wanted bench || continue
-                        arguments="$bench --vae-streams"
-                        # ONNX Runtime for CUDA 12 waits for every graph.
-                        [ "$provider-$cuda" != cuda-13 ] || arguments="$arguments --cuda-graph"
-                        [ "$provider" != cpu ] || continue
-                        ;;
-                    roofline) wanted roofline || continue && command=roofline ;;
-                esac
-                # shellcheck disable=SC2086 # the arguments are meant to be split
-                stage "bench-$which-$provider" "$binary" bench "$command" --model "$model" --ort-lib "$tree/ort" --provider "$provider" \
-                    --gpu "$gpu" --size "$size" --record "$out/record" $arguments || true
-                [ ! -s "$out/bench-$which-$provider.log" ] || cat "$out/bench-$which-$provider.log"
-            done
-        done
+        say "$measured" failed "there is no model $model: the stage model makes it, or name one by --model"
+        return
     fi
-fi
+    for provider in $(echo "$providers" | tr , ' '); do
+        more=""
+        case $measured-$provider in
+            # Only ONNX Runtime's CUDA provider can capture a network's kernels.
+            bench-graphs-cuda) more=--cuda-graph ;;
+            bench-graphs-* | bench-apart-cpu) continue ;;
+            # That for CUDA 12 waits for every graph.
+            bench-apart-cuda) [ "$cuda" != 13 ] || more=--cuda-graph ;;
+        esac
+        # shellcheck disable=SC2086 # the arguments are meant to be split
+        stage "$measured-$provider" "$binary" bench "$command" --model "$model" --ort-lib "$tree/ort" --provider "$provider" \
+            --gpu "$gpu" --size "$size" --record "$out/record" "$@" $more || true
+        [ ! -s "$out/$measured-$provider.log" ] || cat "$out/$measured-$provider.log"
+    done
+}
+# shellcheck disable=SC2086 # the arguments are meant to be split
+if wanted bench; then measure bench-gpu gpu $bench; fi
+if wanted roofline; then measure bench-roofline roofline; fi
 
 if wanted sanitize; then
     sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null || true)
@@ -301,5 +327,11 @@ if wanted sanitize; then
         done
     fi
 fi
+
+# The table again with the networks' kernels captured, and with encoder and decoder in streams of their own: whether it pays is asked.
+# shellcheck disable=SC2086 # the arguments are meant to be split
+if wanted graphs; then measure bench-graphs gpu $bench; fi
+# shellcheck disable=SC2086 # the arguments are meant to be split
+if wanted apart; then measure bench-apart gpu $bench --vae-streams; fi
 echo "found: $out"
 exit "$failed"
