@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 
 use ort::compiler::ModelCompiler;
 use ort::session::builder::SessionBuilder;
-use sha2::{Digest as _, Sha256};
 
 use crate::error::{OnnxError, explained, one_line};
 use crate::exclusive::making;
 use crate::graph::{Graph, TensorInfo};
-use crate::provider::engine_key::{Subject, hex, key, target, version_of};
+use crate::provider::engine_key::{Subject, hash_of, key, target, version_of};
 use crate::provider::engines::Engines;
 use crate::provider::options::EngineOptions;
 use crate::provider::plugin::Plugin;
@@ -173,7 +172,7 @@ fn open(
         plugin.load(runtime.environment(), &library).map_err(|e| e.to_string())?;
         // That of one CUDA has the size of another's.
         let bytes = std::fs::read(&library).map_err(|e| format!("{}: {e}", library.display()))?;
-        version = hex(&Sha256::digest(bytes));
+        version = hash_of(&bytes);
         // Built in it has no such option.
         card = target(settings)?;
     }

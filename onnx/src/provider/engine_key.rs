@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use livediffusion_kernels::cuda::Card;
-use sha2::{Digest as _, Sha256};
+use twox_hash::XxHash3_128;
 
 use crate::provider::{Chosen, SessionSettings};
 use crate::runtime::Runtime;
@@ -44,7 +44,7 @@ impl EngineKey {
             // With its length, so that no two keys run into one another.
             let _ = write!(text, "{}:{part};", part.len());
         }
-        hex(&Sha256::digest(text.as_bytes())[..16])
+        hash_of(text.as_bytes())
     }
 }
 
@@ -102,17 +102,17 @@ pub(crate) fn version_of(library: &str) -> Result<String, String> {
 /// contents, and the times of what is not read whole. Other models of the folder, and settings, are not part of it.
 fn model_hash(model: &Model<'_>) -> Result<String, String> {
     let (Model::File(path) | Model::Edited(path, _)) = *model;
-    let mut hash = Sha256::new();
-    hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+    let mut hash = XxHash3_128::new();
+    hash.write(path.file_name().unwrap_or_default().as_encoded_bytes());
     if let Model::Edited(_, bytes) = *model {
-        hash.update(bytes);
+        hash.write(bytes);
     }
     let folder = path.parent().unwrap_or(path);
     hash_folder(folder, path, &mut hash).map_err(|e| format!("{}: {e}", folder.display()))?;
-    Ok(hex(&hash.finalize()))
+    Ok(digits(&hash))
 }
 
-fn hash_folder(folder: &Path, model: &Path, hash: &mut Sha256) -> io::Result<()> {
+fn hash_folder(folder: &Path, model: &Path, hash: &mut XxHash3_128) -> io::Result<()> {
     let is_int8 = |name: &OsStr| name.to_string_lossy().starts_with("model_int8");
     let own = model.file_name().unwrap_or_default();
     let is_part = |name: &OsStr| {
@@ -130,11 +130,11 @@ fn hash_folder(folder: &Path, model: &Path, hash: &mut Sha256) -> io::Result<()>
         if !about.is_file() || !is_part(&name) {
             continue;
         }
-        hash.update(name.as_encoded_bytes());
-        hash.update(about.len().to_le_bytes());
+        hash.write(name.as_encoded_bytes());
+        hash.write(&about.len().to_le_bytes());
         let time = about.modified().map(|time| time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default());
         if let (true, Ok(time)) = (about.len() > WHOLE, time) {
-            hash.update(time.as_nanos().to_le_bytes());
+            hash.write(&time.as_nanos().to_le_bytes());
         }
         hash_contents(&mut File::open(file.path())?, about.len(), hash)?;
     }
@@ -151,7 +151,7 @@ const PLACES: u64 = 64;
 /// Bytes of a place.
 const PLACE: u64 = 64 << 10;
 
-fn hash_contents(file: &mut File, len: u64, hash: &mut Sha256) -> io::Result<()> {
+fn hash_contents(file: &mut File, len: u64, hash: &mut XxHash3_128) -> io::Result<()> {
     if len <= WHOLE {
         return hash_all(file, hash).map(drop);
     }
@@ -163,21 +163,26 @@ fn hash_contents(file: &mut File, len: u64, hash: &mut Sha256) -> io::Result<()>
 }
 
 /// Hashes what is left to be read, and counts it.
-pub(super) fn hash_all(from: &mut impl io::Read, hash: &mut Sha256) -> io::Result<u64> {
+pub(super) fn hash_all(from: &mut impl io::Read, hash: &mut XxHash3_128) -> io::Result<u64> {
     let (mut count, mut part) = (0, vec![0; 1 << 20]);
     loop {
         let read = from.read(&mut part)?;
         if read == 0 {
             return Ok(count);
         }
-        hash.update(&part[..read]);
+        hash.write(&part[..read]);
         count += read as u64;
     }
 }
 
-/// In sixteens.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+/// The hash of bytes, as a name.
+pub(super) fn hash_of(bytes: &[u8]) -> String {
+    format!("{:032x}", XxHash3_128::oneshot(bytes))
+}
+
+/// What a hash came to, as a name.
+pub(super) fn digits(hash: &XxHash3_128) -> String {
+    format!("{:032x}", hash.finish_128())
 }
 
 #[cfg(test)]
@@ -259,9 +264,9 @@ pub(super) mod tests {
     fn of_large_files_places_from_begin_to_end_are_read() {
         let len = WHOLE + 12_345;
         let hash = |file: &File| {
-            let mut hash = Sha256::new();
+            let mut hash = XxHash3_128::new();
             hash_contents(&mut file.try_clone().unwrap(), len, &mut hash).unwrap();
-            hash.finalize()
+            hash.finish_128()
         };
         let mut file = tempfile::tempfile().unwrap();
         file.set_len(len).unwrap();

@@ -2,7 +2,8 @@
 //!
 //! An engine takes long to build and fits one card, one TensorRT and one set of shapes. Each combination has a folder of its
 //! own, named by a hash of all of it. TensorRT writes into the folder by itself and not at once, so that a seal is written last:
-//! the names, sizes and hashes of the files. A folder whose seal is missing or does not fit is emptied and built anew.
+//! the names, sizes and hashes of the files, which are read whole at every start: an engine has gigabytes, and is hashed as fast as it is
+//! read. A folder whose seal is missing or does not fit is emptied and built anew.
 //!
 //! A file beside the folder is locked while somebody looks, builds or loads, so that two processes do not build the same at once, and none
 //! takes away what another has just built. Its time is that of the last use.
@@ -13,9 +14,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
+use twox_hash::XxHash3_128;
 
-use crate::provider::engine_key::{EngineKey, hash_all, hex};
+use crate::provider::engine_key::{EngineKey, digits, hash_all};
 
 /// Name of the seal.
 const SEAL: &str = "sealed.txt";
@@ -204,10 +205,10 @@ fn forget_old(root: &Path, now: &Turn) {
 fn contents(folder: &Path) -> io::Result<String> {
     let mut text = String::new();
     for path in files(folder)? {
-        let mut hash = Sha256::new();
+        let mut hash = XxHash3_128::new();
         let size = hash_all(&mut File::open(&path)?, &mut hash)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let _ = writeln!(text, "{} {size} {name}", hex(&hash.finalize()));
+        let _ = writeln!(text, "{} {size} {name}", digits(&hash));
     }
     Ok(text)
 }
