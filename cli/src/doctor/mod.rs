@@ -1,8 +1,7 @@
 //! `livediffusion doctor`: what this machine has, and the command that mends what it lacks.
 
 mod cuda;
-
-use std::path::Path;
+mod room;
 
 #[cfg(feature = "media")]
 use livediffusion_io::{element_available, gstreamer_version, required_elements};
@@ -12,13 +11,9 @@ use serde_json::{Value, json};
 use crate::args::DoctorArgs;
 use crate::calibration::{self, Calibration, Finding, Measured};
 use crate::config;
-use crate::disk;
 use crate::failure::{Failure, MISSING, Outcome};
 use crate::session::OpenPack;
 use crate::units::round;
-
-/// Disk space under which a recording would soon fail.
-const LEAST_FREE_MB: u64 = 500;
 
 /// How a check came out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,7 +43,7 @@ pub(crate) fn command(args: &DoctorArgs) -> Outcome<()> {
     checks.push(Check::new("GStreamer", Verdict::Absent, "not in this binary: it works on pictures in memory alone"));
     checks.push(model);
     cuda::checks(args.model.cuda_lib_dir.as_deref(), &mut checks);
-    disk(&mut checks);
+    room::checks(&mut checks);
 
     if args.json {
         let checks: Vec<Value> = checks.iter().map(Check::to_json).collect();
@@ -230,13 +225,4 @@ fn model(args: &DoctorArgs) -> (Option<OpenPack>, Check) {
             (None, Check::new("model pack", Verdict::Bad, failure.message()).fix(fix))
         }
     }
-}
-
-fn disk(checks: &mut Vec<Check>) {
-    checks.push(match disk::free_bytes(Path::new(".")).map(|(free, _)| free / 1_000_000) {
-        Some(free) if free < LEAST_FREE_MB => Check::new("disk space here", Verdict::Bad, format!("{free} MB free"))
-            .fix(Some("free some disk space".into())),
-        Some(free) => Check::new("disk space here", Verdict::Good, format!("{free} MB free")),
-        None => Check::new("disk space here", Verdict::Absent, "unknown"),
-    });
 }
