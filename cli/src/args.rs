@@ -82,8 +82,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) provider: Option<ProviderChoice>,
 
-    /// Arithmetic of the networks: auto (bf16, on NVIDIA cards f16, where that is faster and the pictures stay the same to the
-    /// eye), f32, bf16, f16 (on GPUs, also of a model in f32), or int8 where the model has it
+    /// Arithmetic of the networks: auto (bf16 on a CPU, f16 with cuda, where that is faster and the pictures stay the same to
+    /// the eye), f32, bf16, f16 (on GPUs, also of a model in f32), or int8 where the model has it
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) precision: Option<Precision>,
 
@@ -172,7 +172,8 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_enum, default_value_t = Level::EndToEnd)]
     pub(crate) level: Level,
 
-    /// What executes the networks; beside cpu errors up to 1e-3 of the peak pass, in f16 and bf16 up to 2e-2
+    /// What executes the networks; beside cpu errors up to 1e-3 of the peak pass, in f16 and bf16 up to 2e-2, times what
+    /// guidance makes of it
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) provider: ProviderChoice,
 

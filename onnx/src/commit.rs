@@ -11,7 +11,8 @@ use crate::error::{OnnxError, is_full, one_line, run_error};
 use crate::exclusive::TurnSession;
 use crate::graph::TensorInfo;
 use crate::provider::{
-    Builder, Chosen, Compiled, EngineOptions, GpuSettings, Prepared, Provider, SessionSettings, builder, weights_beside,
+    Builder, Chosen, Compiled, EngineOptions, GpuSettings, Precision, Prepared, Provider, SessionSettings, builder,
+    weights_beside,
 };
 use crate::runtime::Runtime;
 use crate::session::Model;
@@ -64,7 +65,10 @@ impl Maker<'_> {
     fn failed(&self, error: &ort::Error) -> OnnxError {
         let (Model::File(path) | Model::Edited(path, _)) = *self.model;
         let ModelError { what, hint } = run_error(self.label, &format!("loading {}", path.display()), error);
-        OnnxError { hint, ..OnnxError::failed(what) }
+        let Chosen { provider, precision, .. } = *self.chosen;
+        let is_changed = precision == Precision::F16 && provider.takes_types_of_the_graph();
+        let own = is_changed.then(|| "--precision f32 takes the network as it is".to_owned());
+        OnnxError { hint: hint.or(own), ..OnnxError::failed(what) }
     }
 
     fn builder(&self, settings: &SessionSettings, engines: &EngineOptions) -> ort::Result<SessionBuilder> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::OnnxError;
 use crate::graph::proto::NodeProto;
-use crate::graph::{DType, Graph, GraphError, fold_known_sides, fold_upsampling, has_known_sides, to_halves};
+use crate::graph::{DType, Graph, GraphError, Halves, fold_known_sides, fold_upsampling, has_known_sides, to_halves};
 use crate::pack::config_beside;
 use crate::provider::{Chosen, OpenVinoDevice, Precision, Provider, SessionSettings};
 use crate::session::Model;
@@ -31,12 +31,18 @@ pub(crate) fn edited(
         let what = format!("{}: {error}", path.display());
         OnnxError::invalid(what).hint("--precision f32, or a model that was exported in f16")
     };
+    // What a CPU reckons in f32 all the same is rounded there: else nothing of it would be seen.
+    let how = if chosen.provider == Provider::Cpu { Halves::Rounded } else { Halves::Computed };
+    let halved = |bytes: &[u8]| to_halves(bytes, how, wide_attention(path)?).map_err(|e| wrong(&e));
     let halved = match (&folded, *model) {
-        (Some(bytes), _) => to_halves(bytes, wide_attention(path)?),
-        (None, Model::Edited(_, bytes)) => to_halves(bytes, wide_attention(path)?),
-        (None, Model::File(path)) => to_halves(&std::fs::read(path).map_err(|e| wrong(&e))?, wide_attention(path)?),
+        (Some(bytes), _) => halved(bytes)?,
+        (None, Model::Edited(_, bytes)) => halved(bytes)?,
+        (None, Model::File(path)) => halved(&std::fs::read(path).map_err(|e| wrong(&e))?)?,
     };
-    Ok(halved.map_err(|e| wrong(&e))?.or(folded))
+    if halved.is_none() {
+        tracing::debug!("{} has f16 already", path.display());
+    }
+    Ok(halved.or(folded))
 }
 
 /// Whether the network's own `config.json` says that its attention overflows in f16.

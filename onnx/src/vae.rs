@@ -5,7 +5,7 @@ use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Decoder, Encoder, ModelError};
 
 use crate::error::OnnxError;
-use crate::pack::{Pack, Part, VaeKind, of_part, vae_ports};
+use crate::pack::{Pack, Part, VaeKind, vae_ports};
 use crate::provider::{Chosen, Precision, SessionSettings};
 use crate::runtime::Runtime;
 use crate::session::{Model, Network};
@@ -30,15 +30,23 @@ impl Half {
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
         let (input, output) = vae_ports(part)?;
-        let in_f32 = Chosen { precision: Precision::F32, ..chosen.clone() };
-        let chosen = if chosen.precision == Precision::F16 && overflows(pack, part)? {
-            tracing::info!("the {label} stays in f32: its config.json has force_upcast");
-            &in_f32
-        } else {
-            chosen
-        };
+        let mut settings = *settings;
+        let mut chosen = chosen.clone();
+        if chosen.precision == Precision::F16 && pack.vae_overflows {
+            tracing::warn!("the {label} stays in f32, since SDXL's own overflows in f16: TAESD in its place is faster");
+            chosen.precision = Precision::F32;
+            // Whoever takes f16 for the rest does not want digits of its convolutions at a fraction of the speed.
+            settings.gpu.tf32 = true;
+        }
         Ok(Self {
-            network: Network::load(runtime, label, &Model::File(&part.file), (&[input], &[output]), chosen, settings)?,
+            network: Network::load(
+                runtime,
+                label,
+                &Model::File(&part.file),
+                (&[input], &[output]),
+                &chosen,
+                &settings,
+            )?,
             factor: pack.vae_factor,
             channels: pack.latent_channels,
             scale: pack.scaling_factor,
@@ -58,13 +66,6 @@ impl Half {
     fn picture(&self, batch: usize, shape: LatentShape) -> [usize; 4] {
         [batch, 3, shape.height * self.factor, shape.width * self.factor]
     }
-}
-
-/// Whether values between the layers are too large for f16: SDXL's KL VAE as it was trained, whose config says so, or says nothing, which
-/// diffusers takes for the same.
-fn overflows(pack: &Pack, part: &Part) -> Result<bool, OnnxError> {
-    let config = of_part(part)?;
-    Ok(pack.sdxl && config["_class_name"] == "AutoencoderKL" && config["force_upcast"] != false)
 }
 
 /// The encoder.

@@ -68,11 +68,7 @@ pub(super) fn candidates(settings: &SessionSettings, compiled: &[Provider], offe
         (Provider::Cpu, Precision::F32),
     ];
     let on_card = [(Provider::Cuda, Precision::F16), (Provider::Cuda, Precision::F32)];
-    let is_asked = |wanted| match settings.provider {
-        ProviderChoice::Auto => true,
-        ProviderChoice::Fixed(fixed) => fixed == wanted,
-    };
-    let for_cards = is_asked(Provider::Cuda) && compiled.contains(&Provider::Cuda);
+    let for_cards = are_for_card(settings, compiled);
     let all = if for_cards { &on_card[..] } else { &on_cpu };
     // Who asks for 8 bits wants them whatever they look like, and only f32 could tell what that is.
     let elsewhere = settings.openvino != OpenVinoDevice::Cpu;
@@ -86,9 +82,21 @@ pub(super) fn candidates(settings: &SessionSettings, compiled: &[Provider], offe
             Precision::Int8 => offer.int8,
             Precision::F32 | Precision::Auto | Precision::F16 => true,
         };
-        is_asked(provider) && precise && there && compiled.contains(&provider)
+        is_asked(settings, provider) && precise && there && compiled.contains(&provider)
     };
     all.iter().copied().filter(open).map(|(provider, precision)| Candidate { provider, precision }).collect()
+}
+
+/// Whether the provider is NVIDIA's, as far as settings and library say.
+pub(super) fn are_for_card(settings: &SessionSettings, compiled: &[Provider]) -> bool {
+    is_asked(settings, Provider::Cuda) && compiled.contains(&Provider::Cuda)
+}
+
+fn is_asked(settings: &SessionSettings, wanted: Provider) -> bool {
+    match settings.provider {
+        ProviderChoice::Auto => true,
+        ProviderChoice::Fixed(fixed) => fixed == wanted,
+    }
 }
 
 /// Why a candidate is not to be used, whatever its speed.

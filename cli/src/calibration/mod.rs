@@ -43,17 +43,19 @@ pub(crate) struct Calibration {
 }
 
 impl Calibration {
-    /// What is to be chosen; `None` where nothing is. Takes microseconds: a few files' sizes are looked at.
+    /// What is to be chosen; `None` where nothing is. Takes microseconds, but on a card, whose context is made.
     pub(crate) fn of(runtime: &Runtime, pack: &Pack, settings: &SessionSettings) -> Option<Self> {
-        let card = card(&settings.gpu).filter(|_| pack.is_in_f32());
+        let compiled = runtime.compiled_providers();
+        // To ask the card takes a context on it, which nobody wants who uses none.
+        let for_card = choice::are_for_card(settings, &compiled) && pack.is_in_f32();
+        let card = if for_card { card(&settings.gpu) } else { None };
         let offer = Offer { bf16: has_bf16(), int8: pack.has_int8(), halves: card.is_some() };
-        let candidates = choice::candidates(settings, &runtime.compiled_providers(), offer);
+        let candidates = choice::candidates(settings, &compiled, offer);
         if candidates.len() < 2 {
             return None;
         }
-        let on_card = candidates.iter().any(|candidate| candidate.provider.is_on_cuda());
         let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
-        let machine = Machine::here(runtime, threads, card.filter(|_| on_card));
+        let machine = Machine::here(runtime, threads, card);
         let folder = user_cache().map(|folder| folder.join("calibration"));
         let entry = folder.map(|folder| Entry::new(&folder, &cache::key(&machine, pack, &candidates)));
         Some(Self { candidates, settings: *settings, entry })
@@ -96,6 +98,11 @@ impl Calibration {
     /// Measures, unless the pack is too large for that, and chooses; `rule` is what is used else.
     pub(crate) fn decide(&self, runtime: &Runtime, open: &OpenPack, mut rule: Chosen) -> Chosen {
         if Self::too_large(&open.pack) {
+            if rule.provider.is_on_cuda() {
+                tracing::warn!(
+                    "the model runs in f32, as it is: --precision f16 halves its memory, `livediffusion doctor --calibrate` measures it"
+                );
+            }
             rule.why += "; not measured, as its networks have over 1 GB: `livediffusion doctor --calibrate` does";
             return rule;
         }

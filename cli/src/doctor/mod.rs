@@ -119,12 +119,15 @@ fn onnx_runtime(args: &DoctorArgs, open: Option<&OpenPack>, checks: &mut Vec<Che
         });
     }
     let calibration = open.and_then(|open| Some((open, Calibration::of(&runtime, &open.pack, &settings)?)));
+    let rule = choose_provider(&runtime, &settings);
+    // What does not work is not measured by any start.
+    let calibration = calibration.filter(|(_, of)| rule.as_ref().is_ok_and(|chosen| of.is_of(chosen.provider)));
     let measured = calibration.as_ref().and_then(|(open, calibration)| {
         if args.calibrate { Some(calibration.measure(&runtime, open)) } else { calibration.cached() }
     });
     let choice = match measured.as_deref().and_then(calibration::choose) {
         Some(chosen) => Ok(chosen),
-        None => choose_provider(&runtime, &settings),
+        None => rule,
     };
     checks.push(match choice {
         Ok(chosen) => {
@@ -158,7 +161,7 @@ fn unmeasured(open: &OpenPack) -> Check {
     let (found, fix) = if Calibration::too_large(&open.pack) {
         ("not measured with this model: its networks have over 1 GB", asked.to_owned())
     } else {
-        ("not measured yet with this model, library and processor", format!("the next run or {asked}"))
+        ("not measured yet with this model, library and processor or card", format!("the next run or {asked}"))
     };
     Check::new("measured", Verdict::Absent, found).fix(Some(fix))
 }

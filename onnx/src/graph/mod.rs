@@ -7,7 +7,6 @@ mod halves;
 pub mod proto;
 mod rewrite;
 mod sides;
-mod types;
 mod upsample;
 mod weight;
 mod wire;
@@ -20,7 +19,8 @@ use std::path::Path;
 
 use prost::Message;
 
-pub use self::halves::to_halves;
+pub(crate) use self::halves::reckons_in_halves;
+pub use self::halves::{Halves, to_halves};
 use self::proto::{NodeProto, OperatorSetIdProto, ValueInfoProto};
 pub(crate) use self::rewrite::weights;
 pub use self::rewrite::{Change, Part, rewrite};
@@ -194,6 +194,8 @@ pub struct Graph {
     pub opset: i64,
     /// Whether weights lie in files beside the model.
     pub external_data: bool,
+    /// What it holds that is passed over here, and that somebody who changes it has to know: functions, weights of another kind.
+    unread: Option<&'static str>,
     /// What is known of the weights without reading them, by name.
     weights: HashMap<String, Weight>,
 }
@@ -220,7 +222,7 @@ impl Graph {
     fn read<R: Read + Seek>(mut source: Source<R>, len: u64) -> Result<Self, GraphError> {
         let mut graph = Self::default();
         let mut has_graph = false;
-        // Field numbers of onnx.ModelProto: 7 graph, 8 opset_import.
+        // Field numbers of onnx.ModelProto: 7 graph, 8 opset_import, 25 functions.
         while let Some((number, payload)) = source.field(len)? {
             match (number, payload) {
                 (7, Payload::Bytes(bytes)) => {
@@ -234,6 +236,10 @@ impl Graph {
                         graph.opset = opset.version;
                     }
                 }
+                (25, _) => {
+                    graph.unread = Some("a function of the model's own");
+                    source.skip(payload)?;
+                }
                 _ => source.skip(payload)?,
             }
         }
@@ -245,7 +251,7 @@ impl Graph {
     }
 
     fn read_graph<R: Read + Seek>(&mut self, source: &mut Source<R>, end: u64) -> Result<(), GraphError> {
-        // Field numbers of onnx.GraphProto: 1 node, 5 initializer, 11 input, 12 output.
+        // Field numbers of onnx.GraphProto: 1 node, 5 initializer, 11 input, 12 output, 15 sparse_initializer.
         while let Some((number, payload)) = source.field(end)? {
             match (number, payload) {
                 (1, _) => self.nodes.push(NodeProto::decode(&source.bytes(payload)?[..])?),
@@ -257,6 +263,10 @@ impl Graph {
                 }
                 (11, _) => self.inputs.push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
                 (12, _) => self.outputs.push(ValueInfoProto::decode(&source.bytes(payload)?[..])?.into()),
+                (15, _) => {
+                    self.unread = Some("a sparse weight");
+                    source.skip(payload)?;
+                }
                 _ => source.skip(payload)?,
             }
         }

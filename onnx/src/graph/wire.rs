@@ -14,8 +14,8 @@ pub enum GraphError {
     /// The bytes cannot be a protocol buffer of this type.
     #[error("not an ONNX model ({0})")]
     Malformed(String),
-    /// An operator that an edit would have to know.
-    #[error("the operator {0} is not known in f16")]
+    /// Something that an edit would have to know.
+    #[error("{0} is not known in f16")]
     Unknown(String),
     /// The file could not be read.
     #[error("cannot be read: {0}")]

@@ -55,6 +55,8 @@ pub struct Pack {
     pub shift_factor: f32,
     /// Which kind of VAE; `None` without an encoder.
     pub vae_kind: Option<VaeKind>,
+    /// Whether values between the VAE's layers are too large for f16: SDXL's own, but for one whose config has `force_upcast` off.
+    pub vae_overflows: bool,
     /// Tokens in a prompt, the padding included.
     pub prompt_length: usize,
     /// Values per token, as the text encoders give them.
@@ -131,6 +133,8 @@ impl Pack {
                 as f32,
             shift_factor: number(&decoder_config, "shift_factor").unwrap_or(0.0) as f32,
             vae_kind,
+            // Where the config is silent diffusers takes it so too.
+            vae_overflows: unet.pooled.is_some() && is_kl && decoder_config["force_upcast"] != false,
             prompt_length,
             prompt_width,
             sdxl: unet.pooled.is_some(),
@@ -181,9 +185,10 @@ impl Pack {
         self.parts.iter().any(|part| on_frame_path(part.name) && part.int8.is_some())
     }
 
-    /// Whether the U-Net is in f32: others are in 16 bits already.
+    /// Whether the U-Net is in f32, also within: others reckon in 16 bits already.
     pub fn is_in_f32(&self) -> bool {
-        self.unet.sample.dtype == DType::F32
+        let is_half = self.part(PartName::Unet).is_some_and(|part| part.is_half);
+        self.unet.sample.dtype == DType::F32 && !is_half
     }
 
     /// The same pack with the networks in 8 bits in place of those that they stand beside; text encoders stay.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::OnnxError;
 use crate::graph::proto::NodeProto;
-use crate::graph::{Graph, TensorInfo};
+use crate::graph::{Graph, TensorInfo, reckons_in_halves};
 
 /// Which network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct Part {
     pub opset: i64,
     /// Whether attention is an operator of ONNX Runtime's own, which not every provider has.
     pub fused_attention: bool,
+    /// Whether its products of matrices are in f16.
+    pub is_half: bool,
     /// Whether weights lie in files beside the model.
     pub external_data: bool,
 }
@@ -144,6 +146,7 @@ fn of_file(name: PartName, file: PathBuf, int8: Option<PathBuf>, files: &[PathBu
         **p != file && !name.ends_with(".json") && !name.ends_with(".onnx") && is_int8(p) == is_int8(&file)
     };
     let weights: u64 = if graph.external_data { files.iter().filter(beside).map(|p| size(p)).sum() } else { 0 };
+    let is_half = reckons_in_halves(&graph);
     Ok(Part {
         name,
         bytes: size(&file) + weights,
@@ -153,6 +156,7 @@ fn of_file(name: PartName, file: PathBuf, int8: Option<PathBuf>, files: &[PathBu
         outputs: graph.outputs,
         opset: graph.opset,
         fused_attention: graph.nodes.iter().any(is_fused_attention),
+        is_half,
         external_data: graph.external_data,
     })
 }

@@ -24,6 +24,10 @@ pub fn choose_provider(runtime: &Runtime, settings: &SessionSettings) -> Result<
         }
         ProviderChoice::Auto => choose_automatically(runtime, settings),
     };
+    if (settings.provider, settings.precision, provider) == (ProviderChoice::Auto, Precision::F16, Provider::Cpu) {
+        // Nobody who leaves the provider open asks for a CPU that does as if.
+        return Err(OnnxError::missing(format!("no provider that has f16 works here ({why})")).hint("--precision auto"));
+    }
     let (precision, reason) = precision(provider, settings, cpu::has_bf16())?;
     why += reason;
     Ok(Chosen { provider, precision, why })
@@ -60,13 +64,11 @@ fn precision(
         }
         (Provider::OpenVino, Precision::F16) if !on_cpu => Ok((Precision::F16, "")),
         (Provider::TensorRt | Provider::MiGraphX, Precision::F16) => Ok((Precision::F16, "")),
-        (Provider::Cpu, Precision::F16) => {
-            Ok((Precision::F16, "; f16: slower than f32 where the CPU has no such arithmetic"))
-        }
+        (Provider::Cpu, Precision::F16) => Ok((Precision::F16, "; f16: rounded as a GPU would round, slower than f32")),
         (provider, Precision::F16) if provider.takes_types_of_the_graph() => Ok((Precision::F16, "")),
         (_, Precision::F16) => refused(
             "does not convert networks to f16",
-            "--precision auto, --provider cuda, or a model that was exported in f16",
+            "--precision auto, or the provider of a GPU: `livediffusion doctor` shows those that work",
         ),
         (Provider::OpenVino, Precision::Auto) if on_cpu && bf16 => {
             Ok((Precision::Bf16, "; bf16: this CPU has it in hardware"))

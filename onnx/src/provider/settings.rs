@@ -44,8 +44,8 @@ impl FromStr for ProviderChoice {
 /// prompt's embedding goes into every frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// bf16 where the CPU has it in hardware and the provider can use it, else what the graph says; on an NVIDIA card f16 where that was
-    /// measured to be faster and to look the same.
+    /// bf16 where the CPU has it in hardware and the provider can use it, else what the graph says; with CUDA f16 where that was measured to be
+    /// faster and to look the same.
     #[default]
     Auto,
     /// As the graph says: f32 for an f32 graph.
@@ -54,8 +54,8 @@ pub enum Precision {
     /// a trained network.
     Bf16,
     /// f16 inside, also where the graph says f32: by the provider (TensorRT, MIGraphX, OpenVINO on a GPU or NPU), or by a changed graph
-    /// ([`to_halves`](crate::graph::to_halves): CUDA, TensorRT for RTX, DirectML, WebGPU, and slowly a CPU). What f16 has no room for stays
-    /// in f32: angles, sums of squares, the VAE of SDXL where its `force_upcast` says so.
+    /// ([`to_halves`](crate::graph::to_halves): CUDA, TensorRT for RTX, DirectML, WebGPU; a CPU shows what it looks like). What f16 has no
+    /// room for stays in f32: angles, sums of squares, the VAE of SDXL unless its config has `force_upcast` off.
     F16,
     /// As the graphs say that a pack has in 8 bits beside those in f32.
     Int8,

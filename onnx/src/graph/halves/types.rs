@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::proto::{AttributeProto, NodeProto};
-use super::{DType, Graph};
+use super::super::proto::{AttributeProto, NodeProto};
+use super::super::{DType, Graph};
 
 /// Booleans in `onnx.TensorProto.DataType`.
 const BOOL: DType = DType::Other(9);
@@ -21,6 +21,31 @@ const NOT_FOLLOWED: [&str; 9] = [
     "QLinearConv",
 ];
 
+/// Operators of ONNX Runtime's own that give what their first input is.
+const KNOWN: [&str; 21] = [
+    "Attention",
+    "MultiHeadAttention",
+    "PackedAttention",
+    "PackedMultiHeadAttention",
+    "FusedMatMul",
+    "FusedConv",
+    "FusedGemm",
+    "NhwcConv",
+    "NhwcFusedConv",
+    "Gelu",
+    "FastGelu",
+    "QuickGelu",
+    "BiasGelu",
+    "BiasSplitGelu",
+    "BiasAdd",
+    "GroupNorm",
+    "SkipGroupNorm",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+    "RotaryEmbedding",
+    "SimplifiedLayerNormalization",
+];
+
 /// The types, by the names of the tensors.
 ///
 /// # Errors
@@ -31,7 +56,9 @@ pub(super) fn types(graph: &Graph) -> Result<HashMap<&str, DType>, &str> {
     let mut types: HashMap<&str, DType> = inputs.chain(weights).collect();
     // Nodes come behind what they read.
     for node in &graph.nodes {
-        if NOT_FOLLOWED.contains(&node.op_type.as_str()) {
+        let is_standard = matches!(node.domain.as_str(), "" | "ai.onnx");
+        let list = if is_standard { &NOT_FOLLOWED[..] } else { &KNOWN };
+        if list.contains(&node.op_type.as_str()) == is_standard {
             return Err(&node.op_type);
         }
         let of = |at: usize| node.input.get(at).and_then(|name| types.get(name.as_str())).copied();
