@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use livediffusion_onnx::pack::{PartName, VaeKind};
-use livediffusion_onnx::{LoadedPack, Pack, Precision, Provider, SessionSettings, Timesteps, load_networks};
+use livediffusion_onnx::{LoadedPack, Pack, Precision, Provider, Runtime, SessionSettings, Timesteps, load_networks};
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Conditioning, DenoiseBatch, TextEncoder as _};
 use safetensors::SafeTensors;
@@ -127,38 +127,33 @@ fn openvino_computes_what_the_reference_computes() {
     }
 }
 
+/// Every golden pack is within `vae` and `unet` of the reference.
+fn check_near(runtime: &Runtime, (provider, precision): (Provider, Precision), [vae, unet]: [f32; 2]) {
+    for name in PACKS {
+        let golden = Golden::of(name);
+        let pack = Pack::open(pack_dir(name)).unwrap();
+        let settings = SessionSettings { precision, ..on(provider) };
+        let mut loaded = load_networks(runtime, &pack, &settings).unwrap();
+        assert_eq!((loaded.provider, loaded.precision), (provider, precision));
+        check_text(name, &golden, &mut loaded);
+        check_vae(name, &golden, &mut loaded, vae);
+        check_unet(name, &golden, &mut loaded, unet);
+    }
+}
+
 /// A time step of 999 is 1000 in bf16, and networks with random weights answer to that with another picture: that they
 /// come near (off by 0.5 and more otherwise) shows that time is kept in f32.
 #[test]
 fn openvino_in_bf16_is_near() {
     let Some(runtime) = openvino() else { return };
-    for name in PACKS {
-        let golden = Golden::of(name);
-        let pack = Pack::open(pack_dir(name)).unwrap();
-        let settings = SessionSettings { precision: Precision::Bf16, ..on(Provider::OpenVino) };
-        let mut loaded = load_networks(&runtime, &pack, &settings).unwrap();
-        assert_eq!(loaded.precision, Precision::Bf16);
-        check_text(name, &golden, &mut loaded);
-        check_vae(name, &golden, &mut loaded, 0.05);
-        check_unet(name, &golden, &mut loaded, 0.2);
-    }
+    check_near(&runtime, (Provider::OpenVino, Precision::Bf16), [0.05, 0.2]);
 }
 
-/// Rounded as a card rounds.
+/// Rounded as a card rounds. SDXL's U-Net is off by up to 0.025, the others by 0.007.
 #[test]
 fn in_f16_it_is_near() {
     let Some(runtime) = runtime() else { return };
-    for name in PACKS {
-        let golden = Golden::of(name);
-        let pack = Pack::open(pack_dir(name)).unwrap();
-        let settings = SessionSettings { precision: Precision::F16, ..on(Provider::Cpu) };
-        let mut loaded = load_networks(&runtime, &pack, &settings).unwrap();
-        assert_eq!((loaded.provider, loaded.precision), (Provider::Cpu, Precision::F16));
-        check_text(name, &golden, &mut loaded);
-        // Random weights: SDXL's is off by up to 0.025, the others by 0.007; a time step that is rounded as bf16 rounds it, by 0.5.
-        check_unet(name, &golden, &mut loaded, 0.03);
-        check_vae(name, &golden, &mut loaded, 0.01);
-    }
+    check_near(&runtime, (Provider::Cpu, Precision::F16), [0.01, 0.03]);
 }
 
 #[test]

@@ -176,7 +176,8 @@ fn is_wide(node: &NodeProto, opset: i64) -> bool {
     WIDE.contains(&op) || is_constant(node) || is_square() || gives_statistics() || squares_inside()
 }
 
-fn is_matrix(node: &NodeProto) -> bool {
+/// Whether a node is one of those that are most of the work.
+pub(super) fn is_matrix(node: &NodeProto) -> bool {
     MATRICES.contains(&node.op_type.as_str())
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::super::proto::{AttributeProto, NodeProto};
 use super::super::{DType, Graph};
+use super::plan::is_matrix;
 
 /// Booleans in `onnx.TensorProto.DataType`.
 const BOOL: DType = DType::Other(9);
@@ -21,17 +22,8 @@ const NOT_FOLLOWED: [&str; 9] = [
     "QLinearConv",
 ];
 
-/// Operators of ONNX Runtime's own that give what their first input is.
-const KNOWN: [&str; 21] = [
-    "Attention",
-    "MultiHeadAttention",
-    "PackedAttention",
-    "PackedMultiHeadAttention",
-    "FusedMatMul",
-    "FusedConv",
-    "FusedGemm",
-    "NhwcConv",
-    "NhwcFusedConv",
+/// Operators of ONNX Runtime's own, beside products of matrices, that give what their first input is.
+const KNOWN: [&str; 12] = [
     "Gelu",
     "FastGelu",
     "QuickGelu",
@@ -42,8 +34,8 @@ const KNOWN: [&str; 21] = [
     "SkipGroupNorm",
     "SkipLayerNormalization",
     "SkipSimplifiedLayerNormalization",
-    "RotaryEmbedding",
     "SimplifiedLayerNormalization",
+    "RotaryEmbedding",
 ];
 
 /// The types, by the names of the tensors.
@@ -56,9 +48,12 @@ pub(super) fn types(graph: &Graph) -> Result<HashMap<&str, DType>, &str> {
     let mut types: HashMap<&str, DType> = inputs.chain(weights).collect();
     // Nodes come behind what they read.
     for node in &graph.nodes {
-        let is_standard = matches!(node.domain.as_str(), "" | "ai.onnx");
-        let list = if is_standard { &NOT_FOLLOWED[..] } else { &KNOWN };
-        if list.contains(&node.op_type.as_str()) == is_standard {
+        let op = node.op_type.as_str();
+        let is_followed = match node.domain.as_str() {
+            "" | "ai.onnx" => !NOT_FOLLOWED.contains(&op),
+            _ => is_matrix(node) || KNOWN.contains(&op),
+        };
+        if !is_followed {
             return Err(&node.op_type);
         }
         let of = |at: usize| node.input.get(at).and_then(|name| types.get(name.as_str())).copied();
