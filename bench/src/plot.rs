@@ -29,7 +29,7 @@ pub fn draw(rows: &[Row], folder: &Path) -> Result<Vec<PathBuf>, Box<dyn std::er
     for row in rows {
         let Some(value) = row.p50 else { continue };
         let title = format!("{} {} {} {}", row.command, row.model, row.size, row.unit);
-        let on = format!("{}, {} cores", row.cpu, row.cores);
+        let on = row.device();
         let label = [&row.case, &row.figure, &row.provider, &row.precision].map(String::as_str).join(" ");
         let range = row.min.zip(row.max).or(row.p95.map(|p95| (value, p95)));
         let bar = Bar { label: label.trim().to_owned(), value, range };

@@ -13,11 +13,16 @@ pub const END: &str = "<!-- bench:end -->";
 
 /// Subcommands in the order of the section, what they say, and the figures of theirs that are shown: all where none is
 /// named. The record has the others.
-const TITLES: [(&str, &str, &[&str]); 12] = [
+const TITLES: [(&str, &str, &[&str]); 13] = [
     (
         "throughput",
         "Frames a second, from pictures in memory to pictures in memory (N steps, F frames entering together, frames on so many lanes at once)",
         &["speed"],
+    ),
+    (
+        "gpu",
+        "A card, from pictures in the host's memory to pictures there: N steps and guidance",
+        &["speed", "picture to picture", "outside the networks", "energy of a picture", "memory of the card"],
     ),
     ("startup", "From the start of a process to its first picture", &["first frame"]),
     (
@@ -47,16 +52,20 @@ const TITLES: [(&str, &str, &[&str]); 12] = [
 /// Providers that no figure is written for unless one was recorded.
 const GPUS: [&str; 2] = ["cuda", "tensorrt"];
 
+/// Card and driver, processor and cores, model and size.
+type Machine<'a> = ((&'a str, &'a str), &'a str, usize, &'a str, &'a str);
+
 /// The text between the marks: for every machine and model, the last recorded figure of each case.
 pub fn section(rows: &[Row]) -> String {
-    let mut machines: BTreeMap<(&str, usize, &str, &str), Vec<&Row>> = BTreeMap::new();
+    let mut machines: BTreeMap<Machine<'_>, Vec<&Row>> = BTreeMap::new();
     for row in rows {
-        machines.entry((&row.cpu, row.cores, &row.model, &row.size)).or_default().push(row);
+        machines.entry(((&row.card, &row.driver), &row.cpu, row.cores, &row.model, &row.size)).or_default().push(row);
     }
     let mut text = String::new();
-    for ((cpu, cores, model, size), rows) in &machines {
+    for (((card, driver), cpu, cores, model, size), rows) in &machines {
+        let card = if card.is_empty() { String::new() } else { format!("{card}, CUDA {driver}; ") };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "**{cpu}, {cores} cores; model `{model}` at {size}**\n");
+        let _ = writeln!(text, "**{card}{cpu}, {cores} cores; model `{model}` at {size}**\n");
         for (command, title, shown) in TITLES {
             let is_shown = |row: &&Row| shown.is_empty() || shown.contains(&row.figure.as_str());
             let rows: Vec<&Row> = rows.iter().copied().filter(|row| row.command == command).filter(is_shown).collect();
@@ -106,7 +115,8 @@ fn table(text: &mut String, command: &str, title: &str, rows: &[&Row]) {
             _ => String::new(),
         };
         let paper = row.paper.map_or_else(String::new, |paper| format!(" (paper, RTX 4090: {paper:.2})"));
-        let note = if row.p50.is_none() { format!(": {}", row.note) } else { String::new() };
+        let why = row.note.strip_prefix("not measured: ").unwrap_or(&row.note);
+        let note = if row.p50.is_none() { format!(": {why}") } else { String::new() };
         let cell = |text: &str| text.replace('|', "\\|");
         let _ = writeln!(
             text,
@@ -185,6 +195,18 @@ mod tests {
             text.contains("not measured: no torch") && text.contains("Not measured: GPUs (cuda, tensorrt)"),
             "{text}"
         );
+        // What ran on a card is apart from what ran beside it.
+        let on_card = Context {
+            card: "Card".into(),
+            driver: "13.0".into(),
+            provider: "cuda".into(),
+            ..context("2026-01-03T00:00:00Z", "new")
+        };
+        let speed = Figure::value("N=1 none", "speed", "fps", 100.0);
+        let text = section(&[rows[1].clone(), Row::new("gpu", &on_card, &speed)]);
+        let (cpu, card) = text.split_once("**Card, CUDA 13.0; CPU, 2 cores").unwrap();
+        assert!(cpu.contains("| N=1 | full over self |") && card.contains("| N=1 none | speed | 100 fps |"), "{text}");
+        assert!(text.contains("Not measured: GPUs (tensorrt)"), "{text}");
         let readme = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
         let new = replace(&readme, "new\n").unwrap();
         assert_eq!(new, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
+use csv::StringRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::summary::{Spread, Times};
@@ -16,6 +17,10 @@ pub struct Context {
     pub cpu: String,
     /// Its physical cores.
     pub cores: usize,
+    /// The card that the networks ran on; empty where that was none whose name is known.
+    pub card: String,
+    /// The CUDA version that its driver is for.
+    pub driver: String,
     /// Version of livediffusion.
     pub version: String,
     /// Git commit, with `-dirty` where files differed from it; `unknown` outside a checkout.
@@ -165,6 +170,12 @@ pub struct Row {
     pub onnxruntime: String,
     /// See [`Context::flavour`].
     pub flavour: String,
+    /// See [`Context::card`]. Records of before have neither this nor the next column.
+    #[serde(default)]
+    pub card: String,
+    /// See [`Context::driver`].
+    #[serde(default)]
+    pub driver: String,
 }
 
 impl Row {
@@ -195,17 +206,30 @@ impl Row {
             commit: context.commit,
             onnxruntime: context.onnxruntime,
             flavour: context.flavour,
+            card: context.card,
+            driver: context.driver,
         }
     }
+}
+
+impl Row {
+    /// What the figure is of: the card, else the processor.
+    pub fn device(&self) -> String {
+        device(&self.card, &self.cpu, self.cores)
+    }
+}
+
+fn device(card: &str, cpu: &str, cores: usize) -> String {
+    if card.is_empty() { format!("{cpu}, {cores} cores") } else { card.to_owned() }
 }
 
 /// Where the rows of one machine and day are kept: `folder/<device>/<date>.csv`.
 pub fn file_of(folder: &Path, context: &Context) -> PathBuf {
     let day = context.date.split('T').next().unwrap_or("unknown");
-    folder.join(slug(&format!("{} {} cores", context.cpu, context.cores))).join(format!("{day}.csv"))
+    folder.join(slug(&device(&context.card, &context.cpu, context.cores))).join(format!("{day}.csv"))
 }
 
-/// Appends rows to a file, which gets its header when it is new.
+/// Appends rows to a file, which gets its header when it is new. One with the columns of before gets those of today.
 ///
 /// # Errors
 /// A folder or file that cannot be written.
@@ -213,14 +237,36 @@ pub fn append(path: &Path, rows: &[Row]) -> Result<(), csv::Error> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    let file = OpenOptions::new().read(true).create(true).append(true).open(path)?;
     let is_new = file.metadata()?.len() == 0;
-    let mut writer = csv::WriterBuilder::new().has_headers(is_new).from_writer(file);
+    if !is_new && csv::Reader::from_reader(&file).headers()? != &columns()? {
+        let mut all = read(path)?;
+        all.extend_from_slice(rows);
+        let unfinished = path.with_extension("csv.part");
+        write(File::create(&unfinished)?, true, &all)?;
+        return Ok(std::fs::rename(unfinished, path)?);
+    }
+    write(file, is_new, rows)
+}
+
+fn write(file: File, with_header: bool, rows: &[Row]) -> Result<(), csv::Error> {
+    let mut writer = csv::WriterBuilder::new().has_headers(with_header).from_writer(file);
     for row in rows {
         writer.serialize(row)?;
     }
-    writer.flush()?;
-    Ok(())
+    Ok(writer.flush()?)
+}
+
+/// The header of today.
+fn columns() -> Result<StringRecord, csv::Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.serialize(Row::new("", &Context::default(), &Figure::default()))?;
+    let bytes = writer.into_inner().map_err(csv::IntoInnerError::into_error)?;
+    csv::Reader::from_reader(&bytes[..]).headers().cloned()
+}
+
+fn read(path: &Path) -> Result<Vec<Row>, csv::Error> {
+    csv::Reader::from_reader(File::open(path)?).deserialize().collect()
 }
 
 /// The rows of every file below `folder`, oldest first.
@@ -236,10 +282,7 @@ pub fn read_all(folder: &Path) -> Result<Vec<Row>, csv::Error> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|ending| ending == "csv") {
-                let mut reader = csv::Reader::from_reader(File::open(&path)?);
-                for row in reader.deserialize() {
-                    rows.push(row?);
-                }
+                rows.extend(read(&path)?);
             }
         }
     }
@@ -295,5 +338,29 @@ mod tests {
         assert_eq!(read_all(folder.path()).unwrap(), rows);
         let text = std::fs::read_to_string(path).unwrap();
         assert_eq!(text.matches("date,command").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_record_of_before_gets_the_new_columns_and_keeps_its_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = Context { date: utc(0), cpu: "CPU".into(), ..Context::default() };
+        let row = |figure| Row::new("gpu", &context, &Figure::value("N=1", figure, "fps", 1.0));
+        let path = file_of(folder.path(), &context);
+        append(&path, &[row("first")]).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let before: Vec<&str> = text.lines().map(|line| line.rsplitn(3, ',').last().unwrap()).collect();
+        assert!(text.lines().next().unwrap().ends_with(",card,driver"));
+        std::fs::write(&path, before.join("\n") + "\n").unwrap();
+        assert_eq!(read_all(folder.path()).unwrap(), [row("first")]);
+        append(&path, &[row("second")]).unwrap();
+        append(&path, &[row("third")]).unwrap();
+        assert_eq!(read_all(folder.path()).unwrap(), ["first", "second", "third"].map(row));
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_ran_on_a_card_is_kept_under_its_name() {
+        let context = Context { card: "NVIDIA X 9".into(), cpu: "CPU".into(), ..Context::default() };
+        assert!(file_of(Path::new("record"), &context).starts_with("record/nvidia-x-9"));
     }
 }

@@ -6,7 +6,8 @@ use std::time::UNIX_EPOCH;
 
 use livediffusion_bench::machine;
 use livediffusion_bench::record::{Context, utc};
-use livediffusion_onnx::physical_cores;
+use livediffusion_kernels::cuda::Card;
+use livediffusion_onnx::{Provider, physical_cores};
 use livediffusion_pipeline::frame::Size;
 
 use crate::args::ModelArgs;
@@ -31,10 +32,13 @@ pub(crate) fn context_of(
 ) -> Outcome<Context> {
     let runtime = config::runtime(model)?;
     let name = pack.canonicalize().ok().and_then(|folder| Some(folder.file_name()?.display().to_string()));
+    let (card, driver) = card(provider, model.gpu.unwrap_or(0)).unwrap_or_default();
     Ok(Context {
         date: now(),
         cpu: machine::cpu_model().unwrap_or_else(|| "unknown".into()),
         cores: physical_cores(),
+        card,
+        driver,
         version: env!("CARGO_PKG_VERSION").into(),
         commit: commit(),
         onnxruntime: runtime.version().into(),
@@ -44,6 +48,14 @@ pub(crate) fn context_of(
         model: name.unwrap_or_else(|| pack.display().to_string()),
         size: size.to_string(),
     })
+}
+
+/// The NVIDIA card that a provider runs on, and the CUDA version that its driver is for.
+fn card(provider: &str, number: u32) -> Option<(String, String)> {
+    let is_on_cuda = Provider::ALL.iter().any(|known| known.is_on_cuda() && known.to_string() == provider);
+    let card = is_on_cuda.then(|| Card::open(number as usize).ok())??;
+    let version = card.driver().version();
+    Some((card.name().ok()?, format!("{}.{}", version / 1000, version % 1000 / 10)))
 }
 
 #[allow(clippy::disallowed_methods, reason = "the edge through which measurements get their date")]

@@ -45,8 +45,21 @@ impl Findings {
 
 impl Section {
     fn json(&self) -> Value {
-        let Context { cpu, cores, version, commit, onnxruntime, flavour, provider, precision, model, size, date } =
-            &self.context;
+        let Context {
+            cpu,
+            cores,
+            card,
+            driver,
+            version,
+            commit,
+            onnxruntime,
+            flavour,
+            provider,
+            precision,
+            model,
+            size,
+            date,
+        } = &self.context;
         let mut all = Map::new();
         if let Value::Object(body) = &self.body {
             all.extend(body.clone());
@@ -57,7 +70,7 @@ impl Section {
             "model": model,
             "provider": provider,
             "precision": precision,
-            "machine": {"cpu": cpu, "cores": cores},
+            "machine": {"cpu": cpu, "cores": cores, "card": card, "driver": driver},
             "versions": {"livediffusion": version, "onnxruntime": onnxruntime, "flavour": flavour},
             "commit": commit,
             "date": date,
@@ -69,9 +82,11 @@ impl Section {
     }
 
     fn print_table(&self) {
-        let Context { cpu, cores, version, commit, onnxruntime, flavour, provider, precision, model, size, .. } =
+        let Context { cpu, cores, card, driver, version, commit, onnxruntime, flavour, provider, precision, .. } =
             &self.context;
-        say!("{model} at {size} on {provider} {precision}; {cpu}, {cores} cores");
+        let Context { model, size, .. } = &self.context;
+        let card = if card.is_empty() { String::new() } else { format!("{card}, CUDA {driver}; ") };
+        say!("{model} at {size} on {provider} {precision}; {card}{cpu}, {cores} cores");
         say!("livediffusion {version} ({commit}), ONNX Runtime {onnxruntime} ({flavour})");
         let width = |text: fn(&Figure) -> &String| {
             self.figures.iter().map(|figure| text(figure).chars().count()).max().unwrap_or(0)
