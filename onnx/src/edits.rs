@@ -27,7 +27,7 @@ pub(crate) fn edited(
         return Ok(folded);
     }
     let (Model::File(path) | Model::Edited(path, _)) = *model;
-    let wrong = |error: &dyn std::fmt::Display| {
+    let wrong = |error: &GraphError| {
         let what = format!("{}: {error}", path.display());
         OnnxError::invalid(what).hint("--precision f32, or a model that was exported in f16")
     };
@@ -37,7 +37,12 @@ pub(crate) fn edited(
     let halved = match (&folded, *model) {
         (Some(bytes), _) => halved(bytes)?,
         (None, Model::Edited(_, bytes)) => halved(bytes)?,
-        (None, Model::File(path)) => halved(&std::fs::read(path).map_err(|e| wrong(&e))?)?,
+        (None, Model::File(path)) => {
+            let gone = |error: std::io::Error| {
+                OnnxError::failed(format!("{}: {error}", path.display())).hint("copy or export it anew")
+            };
+            halved(&std::fs::read(path).map_err(gone)?)?
+        }
     };
     if halved.is_none() {
         tracing::debug!("{} has f16 already", path.display());

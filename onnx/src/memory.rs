@@ -11,7 +11,7 @@ use crate::pack::{Pack, PartName, of_part};
 use crate::provider::{Extent, Precision, Provider, SessionSettings};
 
 /// What to do when a card's memory is full.
-pub(crate) const LESS_MEMORY: &str = "try a smaller --size, fewer steps, --precision f16, a model \
+pub(crate) const LESS_MEMORY: &str = "try a smaller --size, fewer steps, --precision f16 if the model is in f32, one \
                                       with TAESD in place of a KL VAE, or close what else uses the card";
 
 /// What a session needs at least, in bytes.

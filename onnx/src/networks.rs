@@ -24,7 +24,7 @@ use crate::session::Network;
 use crate::text::OnnxText;
 use crate::timestep::Timesteps;
 use crate::unet::OnnxUnet;
-use crate::vae::{OnnxDecoder, OnnxEncoder};
+use crate::vae::{OnnxDecoder, OnnxEncoder, stays_in_f32};
 
 /// Up to this many bytes of weights in all, every lane gets sessions of its own: two sessions of one thread each gave 1.05 times
 /// the frames of one session with two streams (OpenVINO 2025.4, default pack). Beyond it, memory is worth more.
@@ -167,6 +167,12 @@ pub fn load_networks_on(
     let on_device = chosen.provider.is_on_device(settings.openvino);
     let queues = queues(runtime, chosen.provider, settings);
     say_what_has_no_effect(runtime, queues.as_ref(), chosen.provider, &settings.gpu);
+    // Nobody asked for f16 where it is only measured.
+    if settings.precision == Precision::F16 && stays_in_f32(pack, &chosen, settings) {
+        tracing::warn!(
+            "the VAE stays in f32, since SDXL's own overflows in f16: a pack with TAESD in its place is faster"
+        );
+    }
     let lanes = match (&queues, on_device) {
         (Some(_), _) => settings.lanes.clamp(1, ON_CARD),
         (None, true) => 1,
@@ -215,7 +221,7 @@ fn able(pack: &Pack, chosen: Chosen, settings: &SessionSettings) -> Result<Chose
     let Some(part) = pack.parts.iter().find(|part| part.fused_attention).filter(|_| lacks) else {
         return Ok(chosen);
     };
-    if settings.provider == ProviderChoice::Auto && settings.precision != Precision::Bf16 {
+    if settings.provider == ProviderChoice::Auto && !matches!(settings.precision, Precision::Bf16 | Precision::F16) {
         let precision = if chosen.precision == Precision::Int8 { Precision::Int8 } else { Precision::F32 };
         let why = "auto: OpenVINO has not the fused attention of this pack".to_owned();
         return Ok(Chosen { provider: Provider::Cpu, precision, why });

@@ -6,7 +6,7 @@ use livediffusion_pipeline::model::{Decoder, Encoder, ModelError};
 
 use crate::error::OnnxError;
 use crate::pack::{Pack, Part, VaeKind, vae_ports};
-use crate::provider::{Chosen, Precision, SessionSettings};
+use crate::provider::{Chosen, OpenVinoDevice, Precision, Provider, SessionSettings};
 use crate::runtime::Runtime;
 use crate::session::{Model, Network};
 
@@ -32,8 +32,7 @@ impl Half {
         let (input, output) = vae_ports(part)?;
         let mut settings = *settings;
         let mut chosen = chosen.clone();
-        if chosen.precision == Precision::F16 && pack.vae_overflows {
-            tracing::warn!("the {label} stays in f32, since SDXL's own overflows in f16: TAESD in its place is faster");
+        if stays_in_f32(pack, &chosen, &settings) {
             chosen.precision = Precision::F32;
             // Whoever takes f16 for the rest does not want digits of its convolutions at a fraction of the speed.
             settings.gpu.tf32 = true;
@@ -66,6 +65,12 @@ impl Half {
     fn picture(&self, batch: usize, shape: LatentShape) -> [usize; 4] {
         [batch, 3, shape.height * self.factor, shape.width * self.factor]
     }
+}
+
+/// Whether the VAE is in f32 though f16 is chosen, since its values overflow there.
+pub(crate) fn stays_in_f32(pack: &Pack, chosen: &Chosen, settings: &SessionSettings) -> bool {
+    let has_no_f32 = chosen.provider == Provider::OpenVino && settings.openvino == OpenVinoDevice::Npu;
+    chosen.precision == Precision::F16 && pack.vae_overflows && !has_no_f32
 }
 
 /// The encoder.

@@ -42,13 +42,16 @@ while [ $# -gt 0 ]; do
             case $1 in
                 --pieces) pieces=$2 ;; --work) work=$2 ;; --out) out=$2 ;; --stages) stages=$2 ;; --providers) providers=$2 ;;
                 --size) size=$2 ;; --model) model=$2 ;; --vae) vae=$2 ;; --dtype) dtype=$2 ;; --attention) attention=$2 ;;
-                --gpu) gpu=$2 ;; --bench) bench=$2 ;; --limit) limit=$2 ;; --within) within=$2 ;;
+                --gpu) gpu=$2 ;; --bench) bench=$2 ;; --limit) limit=$2 ;; --within) within=${2:-none} ;;
             esac
             shift
             ;;
         *) fail "unknown option $1" "sed -n 2,28p $0 lists the options" ;;
     esac
     shift
+done
+for number in "$limit" ${within:+"$within"}; do
+    case $number in *[!0-9]* | 0?* | '') fail "$number is no number of seconds" "--limit 900, --within 600" ;; esac
 done
 for stage in $(echo "$stages" | tr , ' '); do
     case $stage in
@@ -133,6 +136,23 @@ done
 link "libnvrtc.so.$cuda" "$kept/cache/cuda/machine"
 link "libnvrtc-builtins.so.$cuda*" "$kept/cache/cuda/machine"
 
+# Whoever works beside this script does not outlive it: what runs in the background is not told of an interruption by the terminal.
+children=""
+end() {
+    # shellcheck disable=SC2086 # several
+    [ -z "$children" ] || kill $children 2>/dev/null
+    trap - INT TERM
+    exit 130
+}
+trap end INT TERM
+# bounded SECONDS COMMAND...: ended after that time, and with this script. A shell hears of nothing while it waits for what is not in the
+# background.
+bounded() {
+    timeout -k 10 "$@" &
+    children="$children $!"
+    wait "$!"
+}
+
 # 3. The stages. Each has a log and a line in the summary, and none keeps the next from being tried.
 export LIVEDIFFUSION_CACHE="$kept/cache" RUST_BACKTRACE=1
 binary=$tree/bin/livediffusion
@@ -156,16 +176,18 @@ stage() {
     name=$1
     shift
     started=$(date +%s)
+    # What an earlier call left is not this one's.
+    : >"$out/$name.log"
     if ! most=$(seconds); then
         failed=1 && say "$name" failed "not reached within $within s (--within)"
         return 124
     fi
-    timeout "$most" "$@" >"$out/$name.log" 2>&1
+    bounded "$most" "$@" >"$out/$name.log" 2>&1
     code=$?
     took=$(($(date +%s) - started))
     case $code in
         0) say "$name" ok "$took s" ;;
-        124) failed=1 && say "$name" failed "not done after $most s (--limit, --within)" ;;
+        124 | 137) failed=1 && say "$name" failed "not done after $most s (--limit, --within)" ;;
         *) failed=1 && say "$name" failed "exit $code after $took s: $(grep -m1 '^error: ' "$out/$name.log" || tail -n 1 "$out/$name.log")" ;;
     esac
     return $code
@@ -185,12 +207,13 @@ if wanted doctor; then
     fi
     nvidia-smi >"$out/nvidia-smi.txt" 2>&1 || true
     # Its exit code is of everything that it checks, also of what nobody needs here.
-    timeout "$limit" "$binary" doctor --ort-lib "$tree/ort" --model "$tree/models/default" >"$out/doctor.log" 2>&1
+    most=$(seconds) || most=1
+    bounded "$most" "$binary" doctor --ort-lib "$tree/ort" --model "$tree/models/default" >"$out/doctor.log" 2>&1
     if grep -q '^ok  *ONNX Runtime' "$out/doctor.log"; then
         say doctor ok "see doctor.log"
     else
         failed=1
-        say doctor failed "$(grep -m1 'ONNX Runtime' "$out/doctor.log")"
+        say doctor failed "$(grep -m1 'ONNX Runtime' "$out/doctor.log" || echo 'see doctor.log')"
     fi
 fi
 
@@ -210,28 +233,36 @@ replay() {
     limit=$((limit - $(date +%s) + started))
     if ! most=$(seconds); then
         echo "error: not reached (--limit, --within)" >"$kept_in.log"
-    elif timeout "$most" "$binary" replay "$3" --models "$tree/assets/goldens/models" --ort-lib "$tree/ort" --provider "$1" \
-        --precision "$2" --gpu "$gpu" --json >"$kept_in.json" 2>"$kept_in.log"; then
-        rm -f "$kept_in.log"
+    else
+        # Of this one, which is told by the script.
+        children=""
+        trap end TERM
+        if bounded "$most" "$binary" replay "$3" --models "$tree/assets/goldens/models" --ort-lib "$tree/ort" --provider "$1" \
+            --precision "$2" --gpu "$gpu" --json >"$kept_in.json" 2>"$kept_in.log"; then
+            rm -f "$kept_in.log"
+        fi
     fi
 }
 # parity PROVIDER PRECISION: all golden cases, some at once, since most of their time is that of a start; and a line in the summary.
 parity() {
     what=$1-$2
+    rm -rf "$out/parity-$what"*
     mkdir -p "$out/parity-$what"
     # TensorRT, for RTX too, takes TF32 for f32 by itself, and ONNX Runtime has no option against it.
     case $what in tensorrt*-f32) export NVIDIA_TF32_OVERRIDE=0 ;; *) unset NVIDIA_TF32_OVERRIDE ;; esac
     started=$(date +%s) at_work=0 cases=0
     for case in "$tree"/assets/goldens/cases/*.json; do
         replay "$1" "$2" "$case" &
+        children="$children $!"
         at_work=$((at_work + 1)) cases=$((cases + 1))
         # The first is alone: it compiles our kernels, which the others find then.
         if [ "$cases" = 1 ] || [ "$at_work" = 4 ]; then
             wait
-            at_work=0
+            at_work=0 children=""
         fi
     done
     wait
+    children=""
     unset NVIDIA_TF32_OVERRIDE
     bad="" good=$cases
     for log in "$out/parity-$what"/*.log; do

@@ -53,7 +53,7 @@ pub(super) struct Offer {
     pub(super) bf16: bool,
     /// Whether the pack has networks in 8 bits.
     pub(super) int8: bool,
-    /// Whether an NVIDIA card is here, and the pack's networks are in f32.
+    /// Whether the pack's networks are in f32.
     pub(super) halves: bool,
 }
 
@@ -68,7 +68,7 @@ pub(super) fn candidates(settings: &SessionSettings, compiled: &[Provider], offe
         (Provider::Cpu, Precision::F32),
     ];
     let on_card = [(Provider::Cuda, Precision::F16), (Provider::Cuda, Precision::F32)];
-    let for_cards = are_for_card(settings, compiled);
+    let for_cards = is_asked(settings, Provider::Cuda) && compiled.contains(&Provider::Cuda);
     let all = if for_cards { &on_card[..] } else { &on_cpu };
     // Who asks for 8 bits wants them whatever they look like, and only f32 could tell what that is.
     let elsewhere = settings.openvino != OpenVinoDevice::Cpu;
@@ -85,11 +85,6 @@ pub(super) fn candidates(settings: &SessionSettings, compiled: &[Provider], offe
         is_asked(settings, provider) && precise && there && compiled.contains(&provider)
     };
     all.iter().copied().filter(open).map(|(provider, precision)| Candidate { provider, precision }).collect()
-}
-
-/// Whether the provider is NVIDIA's, as far as settings and library say.
-pub(super) fn are_for_card(settings: &SessionSettings, compiled: &[Provider]) -> bool {
-    is_asked(settings, Provider::Cuda) && compiled.contains(&Provider::Cuda)
 }
 
 fn is_asked(settings: &SessionSettings, wanted: Provider) -> bool {

@@ -45,15 +45,16 @@ pub(crate) struct Calibration {
 impl Calibration {
     /// What is to be chosen; `None` where nothing is. Takes microseconds, but on a card, whose context is made.
     pub(crate) fn of(runtime: &Runtime, pack: &Pack, settings: &SessionSettings) -> Option<Self> {
-        let compiled = runtime.compiled_providers();
-        // To ask the card takes a context on it, which nobody wants who uses none.
-        let for_card = choice::are_for_card(settings, &compiled) && pack.is_in_f32();
-        let card = if for_card { card(&settings.gpu) } else { None };
-        let offer = Offer { bf16: has_bf16(), int8: pack.has_int8(), halves: card.is_some() };
-        let candidates = choice::candidates(settings, &compiled, offer);
+        let offer = Offer { bf16: has_bf16(), int8: pack.has_int8(), halves: pack.is_in_f32() };
+        let candidates = choice::candidates(settings, &runtime.compiled_providers(), offer);
         if candidates.len() < 2 {
             return None;
         }
+        // To ask a card takes a context on it, which nobody wants who uses none.
+        let card = match candidates[0].provider {
+            provider if provider.is_on_cuda() => Some(card(&settings.gpu)?),
+            _ => None,
+        };
         let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
         let machine = Machine::here(runtime, threads, card);
         let folder = user_cache().map(|folder| folder.join("calibration"));

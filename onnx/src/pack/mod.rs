@@ -55,7 +55,7 @@ pub struct Pack {
     pub shift_factor: f32,
     /// Which kind of VAE; `None` without an encoder.
     pub vae_kind: Option<VaeKind>,
-    /// Whether values between the VAE's layers are too large for f16: SDXL's own, but for one whose config has `force_upcast` off.
+    /// Whether values between the VAE's layers are too large for f16: SDXL's own in f32, but for one whose config has `force_upcast` off.
     pub vae_overflows: bool,
     /// Tokens in a prompt, the padding included.
     pub prompt_length: usize,
@@ -133,8 +133,11 @@ impl Pack {
                 as f32,
             shift_factor: number(&decoder_config, "shift_factor").unwrap_or(0.0) as f32,
             vae_kind,
-            // Where the config is silent diffusers takes it so too.
-            vae_overflows: unet.pooled.is_some() && is_kl && decoder_config["force_upcast"] != false,
+            // Where the config is silent diffusers takes it so too. What was exported in f16 is as somebody wanted it.
+            vae_overflows: unet.pooled.is_some()
+                && is_kl
+                && decoder_config["force_upcast"] != false
+                && !decoder.is_half,
             prompt_length,
             prompt_width,
             sdxl: unet.pooled.is_some(),

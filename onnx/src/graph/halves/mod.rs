@@ -108,7 +108,7 @@ impl Writer<'_> {
             Halves::Rounded => {
                 for output in &mut node.output {
                     if plan.is_half(output) {
-                        let (exact, half) = (format!("{output}/exact"), format!("{output}/f16"));
+                        let (exact, half) = (self.made(output, "exact"), self.made(output, "f16"));
                         behind.extend([cast(&exact, &half, DType::F16), cast(&half, output, DType::F32)]);
                         *output = exact;
                     }
@@ -138,17 +138,22 @@ impl Writer<'_> {
     /// What a node that reckons in f16 calls what it gives: an output of the graph keeps its name for what it is cast to.
     fn stored(&self, name: &str) -> String {
         let is_output = self.how == Halves::Computed && self.plan.outputs.contains(name);
-        if is_output { format!("{name}/half") } else { name.to_owned() }
+        if is_output { self.made(name, "half") } else { name.to_owned() }
+    }
+
+    /// A name of a new tensor.
+    fn made(&self, name: &str, what: &str) -> String {
+        format!("{name}/{what}{}", self.plan.mark)
     }
 
     /// The name of a tensor cast, once for all that read it.
     fn cast_once(&mut self, name: &str, suffix: &str, to: DType, written: &mut Vec<Part>) -> String {
-        let given = format!("{name}/{suffix}");
+        let given = self.made(name, suffix);
         if self.cast.insert(given.clone()) {
             match self.how {
                 Halves::Computed => written.push(cast(name, &given, to)),
                 Halves::Rounded => {
-                    let half = format!("{name}/f16");
+                    let half = self.made(name, "f16");
                     written.extend([cast(name, &half, DType::F16), cast(&half, &given, DType::F32)]);
                 }
             }

@@ -70,6 +70,8 @@ pub(super) struct Plan<'a> {
     makers: HashMap<&'a str, usize>,
     /// The graph's.
     pub(super) outputs: HashSet<&'a str>,
+    /// What names of new tensors end with: no tensor of the graph does.
+    pub(super) mark: String,
 }
 
 impl<'a> Plan<'a> {
@@ -78,7 +80,7 @@ impl<'a> Plan<'a> {
         if let Some(unread) = graph.unread {
             return Err(GraphError::Unknown(unread.to_owned()));
         }
-        let types = types(graph).map_err(|op| GraphError::Unknown(format!("the operator {op}")))?;
+        let types = types(graph).map_err(GraphError::Unknown)?;
         if has_half_matrices(graph, &types) {
             return Ok(None);
         }
@@ -86,7 +88,9 @@ impl<'a> Plan<'a> {
         let makers = graph.nodes.iter().enumerate().flat_map(named).collect();
         let outputs = graph.outputs.iter().map(|output| output.name.as_str()).collect();
         let still = vec![false; graph.nodes.len()];
-        let mut plan = Self { types, wide: still.clone(), widened: still, makers, outputs };
+        let is_taken = |mark: &String| types.keys().any(|name| name.ends_with(mark.as_str()));
+        let mark = (0..=types.len()).map(|count| format!("@{count}")).find(|mark| !is_taken(mark)).unwrap_or_default();
+        let mut plan = Self { types, wide: still.clone(), widened: still, makers, outputs, mark };
         for (at, node) in graph.nodes.iter().enumerate() {
             let op = node.op_type.as_str();
             let is_softmax = wide_attention && op == "Softmax";
@@ -137,7 +141,8 @@ impl<'a> Plan<'a> {
 
     /// What only values in f32 go into, beside constants and integers, stays in f32 too, up to the next product of matrices: to add a
     /// small number to a sum of squares in f16 would be as wrong as the sum. So does what is divided by such a value, which may be small,
-    /// and what a mean is taken from: it is one normalisation, which ONNX Runtime knows again if it is in one type.
+    /// or multiplied by its inverse, which may be large, and what a mean is taken from: it is one normalisation, which ONNX Runtime knows
+    /// again if it is in one type.
     fn spread(&mut self, graph: &'a Graph) {
         let mut constant: HashSet<&str> = graph.weights.keys().map(String::as_str).collect();
         for (at, node) in graph.nodes.iter().enumerate() {
@@ -149,17 +154,19 @@ impl<'a> Plan<'a> {
             // Of none: what is made of integers and constants alone is as exact as its reader wants it, such as an entry of a table.
             let mut floats = given().filter(|name| self.is_float(name) && !constant.contains(name));
             let are_wide = floats.all(is_wide);
-            let divisor = || given().nth(1).filter(|name| self.is_float(name) && !constant.contains(name));
-            let is_divided = || node.op_type == "Div" && divisor().is_some_and(is_wide);
-            let is_mean = |mean: &str, of: &str| {
-                let maker = self.makers.get(mean).map(|at| &graph.nodes[*at]);
-                maker.is_some_and(|maker| maker.op_type == "ReduceMean" && maker.input[0] == of)
+            let maker = |name: &str| self.makers.get(name).map(|at| &graph.nodes[*at]);
+            let is_inverse =
+                |name: &str| maker(name).is_some_and(|maker| maker.op_type == "Reciprocal") && !constant.contains(name);
+            let is_mean_of = |mean: &str, of: &String| {
+                maker(mean).is_some_and(|maker| maker.op_type == "ReduceMean" && maker.input.first() == Some(of))
             };
-            let is_centred = || {
-                node.op_type == "Sub"
-                    && (is_mean(&node.input[1], &node.input[0]) || is_mean(&node.input[0], &node.input[1]))
+            let is_normalised = || match (node.op_type.as_str(), &node.input[..]) {
+                ("Div", [_, by]) => self.is_float(by) && !constant.contains(by.as_str()) && is_wide(by),
+                ("Mul", [a, b]) => is_inverse(a) || is_inverse(b),
+                ("Sub", [a, b]) => is_mean_of(b, a) || is_mean_of(a, b),
+                _ => false,
             };
-            self.wide[at] |= !is_matrix(node) && (are_wide || is_divided() || is_centred());
+            self.wide[at] |= !is_matrix(node) && (are_wide || is_normalised());
         }
     }
 }
@@ -167,10 +174,10 @@ impl<'a> Plan<'a> {
 /// Whether a node is in f32 by what it is.
 fn is_wide(node: &NodeProto, opset: i64) -> bool {
     let op = node.op_type.as_str();
-    let is_square = || op == "Mul" && node.input[0] == node.input[1];
+    let is_square = || op == "Mul" && matches!(&node.input[..], [a, b] if a == b);
     // Mean and deviation beside the result, which are in f32 whatever that is.
     let gives_statistics =
-        || op.ends_with("LayerNormalization") && node.output.iter().skip(1).any(|name| !name.is_empty());
+        || op.ends_with("LayerNormalization") && node.output.iter().skip(1).take(2).any(|name| !name.is_empty());
     // Before operator set 21 it is defined by squares in its own type.
     let squares_inside = || op == "GroupNormalization" && opset < 21;
     WIDE.contains(&op) || is_constant(node) || is_square() || gives_statistics() || squares_inside()

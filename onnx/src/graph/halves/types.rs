@@ -1,6 +1,6 @@
 //! What type every tensor of a graph has.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::super::proto::{AttributeProto, NodeProto};
 use super::super::{DType, Graph};
@@ -41,12 +41,13 @@ const KNOWN: [&str; 12] = [
 /// The types, by the names of the tensors.
 ///
 /// # Errors
-/// The name of an operator that is not followed.
-pub(super) fn types(graph: &Graph) -> Result<HashMap<&str, DType>, &str> {
+/// What is not followed: an operator, an order of nodes.
+pub(super) fn types(graph: &Graph) -> Result<HashMap<&str, DType>, String> {
     let inputs = graph.inputs.iter().map(|input| (input.name.as_str(), input.dtype));
     let weights = graph.weights.iter().map(|(name, weight)| (name.as_str(), weight.dtype));
     let mut types: HashMap<&str, DType> = inputs.chain(weights).collect();
-    // Nodes come behind what they read.
+    let mut to_come: HashSet<&str> = graph.nodes.iter().flat_map(|node| &node.output).map(String::as_str).collect();
+    to_come.remove("");
     for node in &graph.nodes {
         let op = node.op_type.as_str();
         let is_followed = match node.domain.as_str() {
@@ -54,7 +55,14 @@ pub(super) fn types(graph: &Graph) -> Result<HashMap<&str, DType>, &str> {
             _ => is_matrix(node) || KNOWN.contains(&op),
         };
         if !is_followed {
-            return Err(&node.op_type);
+            return Err(format!("the operator {op}"));
+        }
+        // The format wants nodes behind what they read, and ONNX Runtime does not.
+        if let Some(early) = node.input.iter().find(|name| to_come.contains(name.as_str())) {
+            return Err(format!("a node that reads {early} before it is given"));
+        }
+        for name in &node.output {
+            to_come.remove(name.as_str());
         }
         let of = |at: usize| node.input.get(at).and_then(|name| types.get(name.as_str())).copied();
         let given: Vec<(&str, DType)> = node
