@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::record::Row;
+use crate::record::{Row, machine};
 
 /// The line before the section.
 pub const BEGIN: &str = "<!-- bench:begin -->";
@@ -62,10 +62,10 @@ pub fn section(rows: &[Row]) -> String {
         machines.entry(((&row.card, &row.driver), &row.cpu, row.cores, &row.model, &row.size)).or_default().push(row);
     }
     let mut text = String::new();
-    for (((card, driver), cpu, cores, model, size), rows) in &machines {
-        let card = if card.is_empty() { String::new() } else { format!("{card}, CUDA {driver}; ") };
+    for ((card, cpu, cores, model, size), rows) in &machines {
+        let machine = machine(*card, cpu, *cores);
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "**{card}{cpu}, {cores} cores; model `{model}` at {size}**\n");
+        let _ = writeln!(text, "**{machine}; model `{model}` at {size}**\n");
         for (command, title, shown) in TITLES {
             let is_shown = |row: &&Row| shown.is_empty() || shown.contains(&row.figure.as_str());
             let rows: Vec<&Row> = rows.iter().copied().filter(|row| row.command == command).filter(is_shown).collect();

@@ -219,6 +219,18 @@ impl Row {
     }
 }
 
+impl Context {
+    /// The card with its driver, and the processor beside it.
+    pub fn machine(&self) -> String {
+        machine((&self.card, &self.driver), &self.cpu, self.cores)
+    }
+}
+
+pub(crate) fn machine((card, driver): (&str, &str), cpu: &str, cores: usize) -> String {
+    let card = if card.is_empty() { String::new() } else { format!("{card}, CUDA {driver}; ") };
+    format!("{card}{cpu}, {cores} cores")
+}
+
 fn device(card: &str, cpu: &str, cores: usize) -> String {
     if card.is_empty() { format!("{cpu}, {cores} cores") } else { card.to_owned() }
 }

@@ -44,10 +44,7 @@ pub(crate) fn commit(
     settings: &SessionSettings,
 ) -> Result<Committed, OnnxError> {
     let folded = edited(model, chosen, settings)?;
-    let model = &match (&folded, *model) {
-        (Some(bytes), Model::File(path) | Model::Edited(path, _)) => Model::Edited(path, bytes),
-        (None, model) => model,
-    };
+    let model = &folded.as_ref().map_or(*model, |bytes| Model::Edited(model.path(), bytes));
     let on_cuda = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
     let nature = if on_cuda { Nature::of(model)? } else { Nature::default() };
     let maker = Maker { runtime, label, model, inputs, sides, chosen, nature };
@@ -63,8 +60,8 @@ pub(crate) fn commit(
 
 impl Maker<'_> {
     fn failed(&self, error: &ort::Error) -> OnnxError {
-        let (Model::File(path) | Model::Edited(path, _)) = *self.model;
-        let ModelError { what, hint } = run_error(self.label, &format!("loading {}", path.display()), error);
+        let doing = format!("loading {}", self.model.path().display());
+        let ModelError { what, hint } = run_error(self.label, &doing, error);
         let Chosen { provider, precision, .. } = *self.chosen;
         let is_changed = precision == Precision::F16 && provider.takes_types_of_the_graph();
         let own = is_changed.then(|| "--precision f32 takes the network as it is".to_owned());

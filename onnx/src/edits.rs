@@ -1,5 +1,6 @@
 //! What is changed in a model for the provider that runs it, in a copy in memory.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use crate::error::OnnxError;
@@ -26,24 +27,15 @@ pub(crate) fn edited(
     if chosen.precision != Precision::F16 || !chosen.provider.takes_types_of_the_graph() {
         return Ok(folded);
     }
-    let (Model::File(path) | Model::Edited(path, _)) = *model;
-    let wrong = |error: &GraphError| {
+    let path = model.path();
+    let wrong = |error: GraphError| {
         let what = format!("{}: {error}", path.display());
         OnnxError::invalid(what).hint("--precision f32, or a model that was exported in f16")
     };
     // What a CPU reckons in f32 all the same is rounded there: else nothing of it would be seen.
     let how = if chosen.provider == Provider::Cpu { Halves::Rounded } else { Halves::Computed };
-    let halved = |bytes: &[u8]| to_halves(bytes, how, wide_attention(path)?).map_err(|e| wrong(&e));
-    let halved = match (&folded, *model) {
-        (Some(bytes), _) => halved(bytes)?,
-        (None, Model::Edited(_, bytes)) => halved(bytes)?,
-        (None, Model::File(path)) => {
-            let gone = |error: std::io::Error| {
-                OnnxError::failed(format!("{}: {error}", path.display())).hint("copy or export it anew")
-            };
-            halved(&std::fs::read(path).map_err(gone)?)?
-        }
-    };
+    let bytes = folded.as_deref().map_or_else(|| model.bytes(), |bytes| Ok(Cow::Borrowed(bytes)))?;
+    let halved = to_halves(&bytes, how, wide_attention(path)?).map_err(wrong)?;
     if halved.is_none() {
         tracing::debug!("{} has f16 already", path.display());
     }

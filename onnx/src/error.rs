@@ -82,7 +82,8 @@ pub(crate) fn explained(network: &str, doing: &str, text: &str) -> ModelError {
     let what = format!("{network}: {doing}: {}", text.trim());
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     if lower.contains("requires f16 but the device does not") {
-        return ModelError::new(what).with_hint("this device has no arithmetic in f16: --precision f32");
+        return ModelError::new(what)
+            .with_hint("this device has no arithmetic in f16: --precision f32, or a model in f32");
     }
     if !is_full(text) {
         return ModelError::new(what);

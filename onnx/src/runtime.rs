@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 
-use livediffusion_kernels::cuda::Driver;
+use livediffusion_kernels::cuda::{Driver, dotted};
 
 use crate::error::OnnxError;
 use crate::preload::{OF_CUDA, preload_or_warn};
@@ -262,8 +262,7 @@ fn find(
             return Ok(Some(file));
         }
         if plugin.is_some() {
-            let (major, minor) = (driver / 1000, driver % 1000 / 10);
-            let what = format!("{}: none of {flavour}* is for a driver of CUDA {major}.{minor}", cache.display());
+            let what = format!("{}: none of {flavour}* is for a driver of CUDA {}", cache.display(), dotted(driver));
             return Err(OnnxError::missing(what).hint("`make setup-tensorrt-rtx CUDA=12`, or a newer driver"));
         }
     }

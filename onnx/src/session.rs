@@ -3,6 +3,7 @@
 //! A frame must not allocate: tensors are made when a shape is first seen and kept; afterwards a call writes into them,
 //! runs, and reads from them. Outside everything is f32; a network's own f16, bf16, i32 or i64 is converted at the edge.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::path::Path;
 use std::ptr;
@@ -36,6 +37,24 @@ pub(crate) enum Model<'a> {
     File(&'a Path),
     /// An edited copy of the file at that path.
     Edited(&'a Path, &'a [u8]),
+}
+
+impl<'a> Model<'a> {
+    /// The file that it is or was.
+    pub(crate) fn path(&self) -> &'a Path {
+        let (Self::File(path) | Self::Edited(path, _)) = *self;
+        path
+    }
+
+    /// Its bytes, read where they are not in memory yet.
+    pub(crate) fn bytes(&self) -> Result<Cow<'a, [u8]>, OnnxError> {
+        match *self {
+            Self::Edited(_, bytes) => Ok(Cow::Borrowed(bytes)),
+            Self::File(path) => std::fs::read(path).map(Cow::Owned).map_err(|error| {
+                OnnxError::failed(format!("{}: {error}", path.display())).hint("copy or export it anew")
+            }),
+        }
+    }
 }
 
 /// A session, the inputs and outputs of it that are used, and their tensors. The session (weights, compiled code) may be
@@ -102,14 +121,13 @@ impl Network {
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
-        let (Model::File(path) | Model::Edited(path, _)) = *model;
         let Committed { session, options } = commit(runtime, label, (model, inputs, sides), chosen, settings)?;
         let on_cuda = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
         let ports =
             |infos: &[&TensorInfo]| infos.iter().map(|&info| Port::new(info)).collect::<Result<Arc<[Port]>, _>>();
         let (inputs, outputs) = (ports(inputs)?, ports(outputs)?);
         if inputs.len().max(outputs.len()) > MAX_PORTS {
-            return Err(OnnxError::invalid(format!("{}: more than {MAX_PORTS} inputs", path.display())));
+            return Err(OnnxError::invalid(format!("{}: more than {MAX_PORTS} inputs", model.path().display())));
         }
         let session = Arc::new(session);
         let keeps_staging = on_cuda && runtime.is_before(1, 27);

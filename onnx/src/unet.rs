@@ -1,6 +1,5 @@
 //! The U-Net: one call for all rows of the stream batch, or one per row where its time step cannot be a vector.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use livediffusion_pipeline::frame::LatentShape;
@@ -130,13 +129,7 @@ impl OnnxUnet {
         if timesteps == Timesteps::Repaired {
             ports.timestep.dims = ports.sample.dims.as_ref().map(|d| d[..1].to_vec());
         }
-        let (path, bytes) = match *model {
-            Model::File(path) => {
-                let read = std::fs::read(path);
-                (path, Cow::Owned(read.map_err(|e| OnnxError::failed(format!("{}: {e}", path.display())))?))
-            }
-            Model::Edited(path, bytes) => (path, Cow::Borrowed(bytes)),
-        };
+        let (path, bytes) = (model.path(), model.bytes()?);
         let Some(split) = Clock::cut(runtime, (&bytes, path), &ports, settings)? else {
             return Ok(None);
         };

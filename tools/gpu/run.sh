@@ -149,8 +149,12 @@ trap end INT TERM
 # background.
 bounded() {
     timeout -k 10 "$@" &
-    children="$children $!"
-    wait "$!"
+    children=$!
+    wait "$children"
+    ended=$?
+    # Its number may be another's from now on.
+    children=""
+    return "$ended"
 }
 
 # 3. The stages. Each has a log and a line in the summary, and none keeps the next from being tried.
@@ -234,8 +238,7 @@ replay() {
     if ! most=$(seconds); then
         echo "error: not reached (--limit, --within)" >"$kept_in.log"
     else
-        # Of this one, which is told by the script.
-        children=""
+        # It is told by the script, and ends its own.
         trap end TERM
         if bounded "$most" "$binary" replay "$3" --models "$tree/assets/goldens/models" --ort-lib "$tree/ort" --provider "$1" \
             --precision "$2" --gpu "$gpu" --json >"$kept_in.json" 2>"$kept_in.log"; then

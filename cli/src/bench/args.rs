@@ -1,5 +1,6 @@
 //! The command line of `livediffusion bench`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -117,6 +118,13 @@ pub(crate) struct StepsArgs {
 
     #[command(flatten)]
     pub(crate) setup: SetupArgs,
+}
+
+impl StepsArgs {
+    /// The numbers of steps, each in turn.
+    pub(crate) fn each(&self) -> RangeInclusive<u8> {
+        self.steps.map_or(1..=5, |steps| steps..=steps)
+    }
 }
 
 #[derive(Clone, Debug, Args)]

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use livediffusion_bench::machine;
 use livediffusion_bench::record::{Context, utc};
-use livediffusion_kernels::cuda::Card;
+use livediffusion_kernels::cuda::{Card, dotted};
 use livediffusion_onnx::{Provider, physical_cores};
 use livediffusion_pipeline::frame::Size;
 
@@ -54,8 +54,7 @@ pub(crate) fn context_of(
 fn card(provider: &str, number: u32) -> Option<(String, String)> {
     let is_on_cuda = Provider::ALL.iter().any(|known| known.is_on_cuda() && known.to_string() == provider);
     let card = is_on_cuda.then(|| Card::open(number as usize).ok())??;
-    let version = card.driver().version();
-    Some((card.name().ok()?, format!("{}.{}", version / 1000, version % 1000 / 10)))
+    Some((card.name().ok()?, dotted(card.driver().version())))
 }
 
 #[allow(clippy::disallowed_methods, reason = "the edge through which measurements get their date")]

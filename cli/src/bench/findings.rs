@@ -82,11 +82,8 @@ impl Section {
     }
 
     fn print_table(&self) {
-        let Context { cpu, cores, card, driver, version, commit, onnxruntime, flavour, provider, precision, .. } =
-            &self.context;
-        let Context { model, size, .. } = &self.context;
-        let card = if card.is_empty() { String::new() } else { format!("{card}, CUDA {driver}; ") };
-        say!("{model} at {size} on {provider} {precision}; {card}{cpu}, {cores} cores");
+        let Context { version, commit, onnxruntime, flavour, provider, precision, model, size, .. } = &self.context;
+        say!("{model} at {size} on {provider} {precision}; {}", self.context.machine());
         say!("livediffusion {version} ({commit}), ONNX Runtime {onnxruntime} ({flavour})");
         let width = |text: fn(&Figure) -> &String| {
             self.figures.iter().map(|figure| text(figure).chars().count()).max().unwrap_or(0)

@@ -25,15 +25,14 @@ use crate::units::{milliseconds, round};
 const TYPES: [CfgType; 3] = [CfgType::Full, CfgType::SelfNegative, CfgType::Initialize];
 
 pub(crate) fn command(args: &StepsArgs) -> Outcome<()> {
-    let steps = args.steps.map_or(1..=5, |steps| steps..=steps);
-    let mut setup = Setup::load_for(&args.setup, 1, Reach::steps(steps.clone()))?;
+    let mut setup = Setup::load_for(&args.setup, 1, Reach::steps(args.each()))?;
     if setup.session.loaded.networks.denoiser.timestep_cond_width().is_some() {
         let what = "this model takes the guidance scale as an input: it runs without guidance of ours";
         return Err(Failure::usage(what, "give --model a model without timestep_cond"));
     }
     let pictures = patterns(setup.size);
     let (mut figures, mut list) = (Vec::new(), Vec::new());
-    for steps in steps.map(usize::from) {
+    for steps in args.each().map(usize::from) {
         let mut subjects = TYPES.map(|cfg| setup.subject(steps, cfg)).into_iter().collect::<Outcome<Vec<_>>>()?;
         let (clock, frames) = (setup.clock, usize::from(args.setup.frames));
         for subject in &mut subjects {

@@ -19,10 +19,9 @@ use crate::failure::{Failure, Outcome};
 use crate::units::round;
 
 pub(crate) fn command(args: &StepsArgs) -> Outcome<()> {
-    let steps = args.steps.map_or(1..=5, |steps| steps..=steps);
-    let mut setup = Setup::load_for(&args.setup, 1, Reach::steps(steps.clone()))?;
+    let mut setup = Setup::load_for(&args.setup, 1, Reach::steps(args.each()))?;
     let (mut figures, mut list) = (Vec::new(), Vec::new());
-    for steps in steps.map(usize::from) {
+    for steps in args.each().map(usize::from) {
         let (sequential, batched) = times(&mut setup, steps, args)?;
         let gain = ratios(&sequential, &batched);
         list.push(json!({

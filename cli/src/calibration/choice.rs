@@ -54,7 +54,7 @@ pub(super) struct Offer {
     /// Whether the pack has networks in 8 bits.
     pub(super) int8: bool,
     /// Whether the pack's networks are in f32.
-    pub(super) halves: bool,
+    pub(super) in_f32: bool,
 }
 
 /// What the settings and the library leave open, the one to prefer first. `compiled` are the library's providers. Fewer than two are no
@@ -72,7 +72,7 @@ pub(super) fn candidates(settings: &SessionSettings, compiled: &[Provider], offe
     let all = if for_cards { &on_card[..] } else { &on_cpu };
     // Who asks for 8 bits wants them whatever they look like, and only f32 could tell what that is.
     let elsewhere = settings.openvino != OpenVinoDevice::Cpu;
-    if (for_cards && !offer.halves) || elsewhere || settings.precision == Precision::Int8 {
+    if (for_cards && !offer.in_f32) || elsewhere || settings.precision == Precision::Int8 {
         return Vec::new();
     }
     let open = |&(provider, precision): &(Provider, Precision)| {
@@ -244,7 +244,7 @@ mod tests {
         let both = [Provider::Cpu, Provider::OpenVino];
         let with = |provider, precision| SessionSettings { provider, precision, ..SessionSettings::default() };
         let auto = with(ProviderChoice::Auto, Precision::Auto);
-        let offer = |bf16, int8| Offer { bf16, int8, halves: false };
+        let offer = |bf16, int8| Offer { bf16, int8, in_f32: false };
         assert_eq!(candidates(&auto, &both, offer(true, false)), [BF16, F32, CPU]);
         assert_eq!(candidates(&auto, &both, offer(false, false)), [F32, CPU]);
         let int8 = |provider| Candidate { provider, precision: Precision::Int8 };
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(candidates(&with(openvino, Precision::Auto), &both, offer(true, false)), [BF16, F32]);
         assert_eq!(candidates(&with(openvino, Precision::F32), &both, offer(true, true)), [F32]);
         // On a card f16 is tried where the pack is in f32, and nothing else.
-        let card = Offer { bf16: true, int8: true, halves: true };
+        let card = Offer { bf16: true, int8: true, in_f32: true };
         let on_cuda = |precision| Candidate { provider: Provider::Cuda, precision };
         let cuda = ProviderChoice::Fixed(Provider::Cuda);
         let halves = [on_cuda(Precision::F16), on_cuda(Precision::F32)];

@@ -45,7 +45,7 @@ pub(crate) struct Calibration {
 impl Calibration {
     /// What is to be chosen; `None` where nothing is. Takes microseconds, but on a card, whose context is made.
     pub(crate) fn of(runtime: &Runtime, pack: &Pack, settings: &SessionSettings) -> Option<Self> {
-        let offer = Offer { bf16: has_bf16(), int8: pack.has_int8(), halves: pack.is_in_f32() };
+        let offer = Offer { bf16: has_bf16(), int8: pack.has_int8(), in_f32: pack.is_in_f32() };
         let candidates = choice::candidates(settings, &runtime.compiled_providers(), offer);
         if candidates.len() < 2 {
             return None;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use livediffusion_kernels::cuda::{Card, Driver, Image, ImageCache, Nvrtc, NvrtcSearch, Target};
+use livediffusion_kernels::cuda::{Card, Driver, Image, ImageCache, Nvrtc, NvrtcSearch, Target, dotted};
 use livediffusion_kernels::gpu::GpuError;
 use livediffusion_onnx::user_cache;
 
@@ -49,14 +49,12 @@ fn kernel_module(has_library: bool) -> Check {
 fn card(number: usize) -> Result<Check, GpuError> {
     let card = Card::open(number)?;
     let ((major, minor), (free, all)) = (card.capability()?, card.memory()?);
-    let version = card.driver().version();
     let found = format!(
-        "{}, compute capability {major}.{minor}, {} of {} MB free, CUDA {}.{}",
+        "{}, compute capability {major}.{minor}, {} of {} MB free, CUDA {}",
         card.name()?,
         free / 1_000_000,
         all / 1_000_000,
-        version / 1000,
-        version % 1000 / 10
+        dotted(card.driver().version())
     );
     Ok(Check::new(format!("CUDA card {number}"), Verdict::Good, found))
 }

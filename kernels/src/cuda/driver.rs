@@ -58,8 +58,8 @@ impl Driver {
     }
 }
 
-/// `12080` as `12.8`.
-pub(crate) fn dotted(version: i32) -> String {
+/// A CUDA version as [`Driver::version`] has it, for people: `12080` as `12.8`.
+pub fn dotted(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 

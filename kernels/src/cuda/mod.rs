@@ -18,7 +18,7 @@ pub use cache::ImageCache;
 pub use capture::{Capturing, NotCapturing};
 pub use compile::{Image, Target, compile};
 pub use device::{Card, Cuda};
-pub use driver::Driver;
+pub use driver::{Driver, dotted};
 pub use find::NvrtcSearch;
 pub(crate) use memory::{DeviceMemory, PinnedMemory};
 pub use nvrtc::Nvrtc;

@@ -239,3 +239,12 @@ fn on_frame_path(name: PartName) -> bool {
 fn list(tensors: &[TensorInfo]) -> String {
     tensors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
+
+/// Folders of the packs that lie in the project.
+#[cfg(test)]
+pub(crate) fn committed() -> [PathBuf; 5] {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let goldens = ["tiny-sd15", "tiny-sd15-kl", "tiny-sdturbo", "tiny-sdxlturbo"];
+    let [a, b, c, d] = goldens.map(|name| root.join("assets/goldens/models").join(name));
+    [root.join("models/default"), a, b, c, d]
+}

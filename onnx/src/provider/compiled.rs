@@ -246,7 +246,7 @@ mod tests {
 
     use super::*;
     use crate::graph::proto::{ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
-    use crate::pack::{Pack, PartName};
+    use crate::pack::{Pack, PartName, committed};
     use crate::provider::{Extent, Precision, ProviderChoice};
     use crate::runtime::Libraries;
     use crate::session::Network;
@@ -376,11 +376,8 @@ mod tests {
     #[test]
     fn every_network_is_compiled_as_a_whole_and_once_on_rtx() {
         let Some((runtime, chosen)) = rtx() else { return };
-        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let goldens = ["tiny-sd15", "tiny-sd15-kl", "tiny-sdturbo", "tiny-sdxlturbo"];
-        let goldens = goldens.map(|name| format!("assets/goldens/models/{name}"));
-        for name in ["models/default".to_owned()].iter().chain(&goldens) {
-            let pack = Pack::open(models.join(name)).unwrap();
+        for folder in committed() {
+            let (pack, name) = (Pack::open(&folder).unwrap(), folder.display());
             let settings = settings_for(&pack);
             let (networks, compiled) = compile_all(&runtime, &pack, &chosen);
             // Found, and not compiled again.
@@ -394,7 +391,7 @@ mod tests {
                 assert!(found.was_found && compiled.contains_key(&found.model.unwrap()));
             }
             // Two tell of all operators: what f16 changes is the same in each.
-            if !["default", "tiny-sdxlturbo"].iter().any(|tried| name.ends_with(tried)) {
+            if !["default", "tiny-sdxlturbo"].iter().any(|tried| folder.ends_with(tried)) {
                 println!("{name}: {networks} networks");
                 continue;
             }

@@ -101,7 +101,7 @@ pub(crate) fn version_of(library: &str) -> Result<String, String> {
 /// Hash of a model's name, of its bytes where they were changed in memory, and of it and the weights beside it: their names, sizes and
 /// contents, and the times of what is not read whole. Other models of the folder, and settings, are not part of it.
 fn model_hash(model: &Model<'_>) -> Result<String, String> {
-    let (Model::File(path) | Model::Edited(path, _)) = *model;
+    let path = model.path();
     let mut hash = XxHash3_128::new();
     hash.write(path.file_name().unwrap_or_default().as_encoded_bytes());
     if let Model::Edited(_, bytes) = *model {

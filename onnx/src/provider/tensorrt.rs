@@ -34,7 +34,7 @@ impl Prepared {
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Self {
-        let (Model::File(path) | Model::Edited(path, _)) = *model;
+        let path = model.path();
         let profile = chosen.provider.profile(settings).and_then(|extent| profile(inputs, sides, &extent));
         let large = bytes_in(path.parent().unwrap_or(path)) >= LARGE;
         let mut options = EngineOptions { profile, large, ..EngineOptions::default() };

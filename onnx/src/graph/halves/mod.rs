@@ -24,7 +24,7 @@ pub enum Halves {
     Rounded,
 }
 
-/// Operators that move values and make none.
+/// Operators that make no new values: they move those that they are given, or have 0 in their place.
 const MOVES: [&str; 15] = [
     "Reshape",
     "Transpose",

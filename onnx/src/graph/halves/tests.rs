@@ -6,6 +6,7 @@ use super::types::types;
 use super::*;
 use crate::graph::proto::{ModelProto, TensorProto, ValueInfoProto};
 use crate::graph::wire::put_bytes;
+use crate::pack::committed;
 use crate::provider::{Builder, Chosen, Precision, Provider, SessionSettings, builder};
 use crate::runtime::Runtime;
 use crate::session::{Model, Network};
@@ -246,10 +247,7 @@ fn names_that_are_there_already_are_not_given_twice() {
 #[test]
 fn every_network_of_the_packs_loads_in_f16() {
     let Some(runtime) = runtime() else { return };
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let packs = ["models/default", "tiny-sd15", "tiny-sd15-kl", "tiny-sdturbo", "tiny-sdxlturbo"];
-    for pack in packs {
-        let folder = if pack.contains('/') { root.join(pack) } else { root.join("assets/goldens/models").join(pack) };
+    for folder in committed() {
         for part in ["unet", "vae_encoder", "vae_decoder"] {
             let path = folder.join(part).join("model.onnx");
             let model = std::fs::read(&path).unwrap();
