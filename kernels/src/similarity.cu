@@ -40,10 +40,12 @@ extern "C" __global__ void similarity_f32(const float* __restrict__ x, const flo
         // What this block wrote is seen by whoever sees its ticket.
         __threadfence();
         is_last = atomicAdd(ticket, 1u) == gridDim.x - 1 ? 1 : 0;
+        // What other blocks wrote before theirs is there for this thread, and behind the barrier for its neighbours: a fence of
+        // theirs would not do, since it was not they who saw the tickets (PTX ISA, memory consistency model: acquire pattern).
+        __threadfence();
     }
     __syncthreads();
     if (is_last && threadIdx.x < 4) {
-        __threadfence();
         double sum = 0.0;
         for (u32 block = 0; block < gridDim.x; ++block) {
             // Past the caches of this multiprocessor.

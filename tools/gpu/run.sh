@@ -200,6 +200,8 @@ stage() {
 on_card() {
     case ,$providers, in *,cuda,* | *,tensorrt,* | *,tensorrt-rtx,*) return 0 ;; *) return 1 ;; esac
 }
+# The tests that run on a card: what is around the kernels, and each of them against its CPU twin.
+kernel_tests="card:: latents:: pictures:: similarity::"
 
 if wanted doctor; then
     if on_card; then
@@ -226,7 +228,8 @@ if wanted kernels; then
         say kernels skipped "no card is asked for, or the tests were not carried"
     else
         # The tests say that they are skipped where there is no card; here that is a failure.
-        LIVEDIFFUSION_NEEDS_CARD=1 stage kernels "$tree/bin/kernels-test" device:: --nocapture --test-threads 1 || true
+        # shellcheck disable=SC2086 # several
+        LIVEDIFFUSION_NEEDS_CARD=1 stage kernels "$tree/bin/kernels-test" $kernel_tests --nocapture --test-threads 1 || true
     fi
 fi
 
@@ -357,7 +360,10 @@ if wanted sanitize; then
         say sanitize skipped "no card is asked for, the tests were not carried, or there is no compute-sanitizer"
     else
         for tool in memcheck racecheck initcheck synccheck; do
-            stage "sanitize-$tool" "$sanitizer" --tool "$tool" --error-exitcode 9 "$tree/bin/kernels-test" device:: --test-threads 1 || true
+            # A few cases of each property: every launch takes long under it.
+            # shellcheck disable=SC2086 # several
+            LIVEDIFFUSION_NEEDS_CARD=1 PROPTEST_CASES=8 stage "sanitize-$tool" "$sanitizer" --tool "$tool" --error-exitcode 9 \
+                "$tree/bin/kernels-test" $kernel_tests --test-threads 1 || true
         done
     fi
 fi

@@ -6,7 +6,7 @@ use livediffusion_kernels::gpu::Kernel;
 use crate::host::software::cache;
 
 /// Turing to Blackwell.
-const CAPABILITIES: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
+pub(crate) const CAPABILITIES: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
 
 fn nvrtc() -> Option<Nvrtc> {
     let cache = cache();

@@ -1,12 +1,12 @@
 //! Pictures to tensors and back.
 
-use livediffusion_kernels::gpu::{DType, GpuErrorKind, Tensor, calls};
+use livediffusion_kernels::gpu::{DType, GpuErrorKind, calls};
 use livediffusion_kernels::{
     Crop, Filter, Normalise, Picture, PixelFormat, YuvMatrix, all_finite, chw_to_rgb8, f16, picture_to_chw,
 };
 use proptest::prelude::*;
 
-use crate::host::Host;
+use crate::device::Device;
 
 /// A picture, the part of it that is taken, and what becomes of it.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ fn same(have: f32, want: f32) -> bool {
 proptest! {
     #[test]
     fn a_picture_becomes_the_same_tensor(case in cases(), multiprocessors in 1u32..4, as_half: bool) {
-        let Some(host) = Host::new(multiprocessors) else { return Ok(()) };
+        let Some(device) = Device::new(multiprocessors) else { return Ok(()) };
         let (width, height) = case.target;
         let (len, luma) = (3 * width * height, case.strides.0 * case.size.1);
         let is_yuv = matches!(case.format, PixelFormat::Nv12(_));
@@ -100,7 +100,7 @@ proptest! {
         };
         picture_to_chw(&picture, case.crop, case.filter, Normalise::SIGNED, case.target, &mut want);
 
-        let bytes = Tensor::from_values(&case.bytes, &[case.bytes.len()]);
+        let bytes = device.tensor(&case.bytes);
         let view = |at: usize| bytes.view().part(at, case.bytes.len() - at).unwrap();
         let picture = calls::DevicePicture {
             format: case.format,
@@ -113,18 +113,18 @@ proptest! {
         let whole = len + start + 9;
         let (inside, outside);
         if as_half {
-            let mut chw = Tensor::from_values(&vec![f16::from_f32(UNTOUCHED); whole], &[whole]);
+            let mut chw = device.tensor(&vec![f16::from_f32(UNTOUCHED); whole]);
             let part = chw.view_mut().part(start, len).unwrap();
-            calls::picture_to_chw(&host, &picture, case.crop, case.filter, Normalise::SIGNED, case.target, part).unwrap();
-            let all = chw.as_slice::<f16>().unwrap();
+            calls::picture_to_chw(&device, &picture, case.crop, case.filter, Normalise::SIGNED, case.target, part).unwrap();
+            let all = device.values::<f16>(&chw);
             want = want.iter().map(|v| f16::from_f32(*v).to_f32()).collect();
             inside = all[start..start + len].iter().map(|v| v.to_f32()).collect::<Vec<_>>();
             outside = all[..start].iter().chain(&all[start + len..]).all(|v| *v == f16::from_f32(UNTOUCHED));
         } else {
-            let mut chw = Tensor::from_values(&vec![UNTOUCHED; whole], &[whole]);
+            let mut chw = device.tensor(&vec![UNTOUCHED; whole]);
             let part = chw.view_mut().part(start, len).unwrap();
-            calls::picture_to_chw(&host, &picture, case.crop, case.filter, Normalise::SIGNED, case.target, part).unwrap();
-            let all = chw.as_slice::<f32>().unwrap();
+            calls::picture_to_chw(&device, &picture, case.crop, case.filter, Normalise::SIGNED, case.target, part).unwrap();
+            let all = device.values::<f32>(&chw);
             inside = all[start..start + len].to_vec();
             outside = all[..start].iter().chain(&all[start + len..]).all(|v| *v == UNTOUCHED);
         }
@@ -143,7 +143,7 @@ proptest! {
         as_half: bool,
         multiprocessors in 1u32..4,
     ) {
-        let Some(host) = Host::new(multiprocessors) else { return Ok(()) };
+        let Some(device) = Device::new(multiprocessors) else { return Ok(()) };
         let pixels = values.len().div_ceil(3);
         let mut chw: Vec<f32> = values.into_iter().cycle().take(3 * pixels).collect();
         if finite {
@@ -159,31 +159,31 @@ proptest! {
         let padded: Vec<f32> = std::iter::repeat_n(f32::NAN, start).chain(chw.iter().copied()).collect();
         let tensor = if as_half {
             let narrow: Vec<f16> = padded.iter().map(|v| f16::from_f32(*v)).collect();
-            Tensor::from_values(&narrow, &[narrow.len()])
+            device.tensor(&narrow)
         } else {
-            Tensor::from_values(&padded, &[padded.len()])
+            device.tensor(&padded)
         };
-        let mut rgb = Tensor::from_values(&vec![0xab_u8; 3 * pixels + at + 5], &[3 * pixels + at + 5]);
-        let mut broken = Tensor::host(DType::U32, &[1]);
+        let mut rgb = device.tensor(&vec![0xab_u8; 3 * pixels + at + 5]);
+        let mut broken = device.zeros(DType::U32, &[1]);
         let (from, to) = (tensor.view().part(start, 3 * pixels).unwrap(), rgb.view_mut().part(at, 3 * pixels).unwrap());
-        calls::chw_to_rgb8(&host, from, to, Some(broken.view_mut())).unwrap();
-        let all = rgb.as_slice::<u8>().unwrap();
+        calls::chw_to_rgb8(&device, from, to, Some(broken.view_mut())).unwrap();
+        let all = device.values::<u8>(&rgb);
         prop_assert_eq!(&all[at..at + 3 * pixels], &want[..]);
         prop_assert!(all[..at].iter().chain(&all[at + 3 * pixels..]).all(|v| *v == 0xab));
-        prop_assert_eq!(broken.as_slice::<u32>().unwrap()[0] == 0, all_finite(&chw));
+        prop_assert_eq!(device.values::<u32>(&broken)[0] == 0, all_finite(&chw));
     }
 }
 
 #[test]
 fn wrong_tensors_are_refused_before_anything_is_launched() {
-    let Some(host) = Host::new(1) else { return };
-    let bytes = Tensor::host(DType::U8, &[8 * 6 * 3 - 1]);
-    let mut chw = Tensor::host(DType::F32, &[3, 6, 8]);
+    let Some(device) = Device::new(1) else { return };
+    let bytes = device.zeros(DType::U8, &[8 * 6 * 3 - 1]);
+    let mut chw = device.zeros(DType::F32, &[3, 6, 8]);
     let picture =
         calls::DevicePicture { format: PixelFormat::Rgb8, size: (8, 6), plane: bytes.view(), stride: 24, chroma: None };
     let mut call = |picture: &calls::DevicePicture<'_>, crop, target| {
         let chw = chw.view_mut();
-        calls::picture_to_chw(&host, picture, crop, Filter::Area, Normalise::SIGNED, target, chw).unwrap_err()
+        calls::picture_to_chw(&device, picture, crop, Filter::Area, Normalise::SIGNED, target, chw).unwrap_err()
     };
     let all = Crop::all((8, 6));
     let too_short = call(&picture, all, (8, 6));

@@ -1,10 +1,10 @@
 //! The sums of the similarity filter: a reduction, whose order is another than on the CPU.
 
 use livediffusion_kernels::dot_products_sampled;
-use livediffusion_kernels::gpu::{DType, Launch as _, Tensor, calls};
+use livediffusion_kernels::gpu::{DType, Launch as _, calls};
 use proptest::prelude::*;
 
-use crate::host::Host;
+use crate::device::Device;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -15,7 +15,7 @@ proptest! {
         seed in any::<u32>(),
         multiprocessors in 1u32..5,
     ) {
-        let Some(host) = Host::new(multiprocessors) else { return Ok(()) };
+        let Some(device) = Device::new(multiprocessors) else { return Ok(()) };
         let len = 3 * width * height;
         let noise = |salt: u32| -> Vec<f32> {
             let value = |i: usize| (i as u32 ^ salt).wrapping_mul(0x9e37_79b9).rotate_left(13).wrapping_mul(seed | 1);
@@ -24,16 +24,16 @@ proptest! {
         let (x, y) = (noise(1), noise(77));
         let want = dot_products_sampled(&x, &y, (width, height), 3, step);
 
-        let (x, y) = (Tensor::from_values(&x, &[len]), Tensor::from_values(&y, &[len]));
-        let mut sums = Tensor::host(DType::F64, &[4]);
-        let zeros = |dtype, shape: &[usize]| Ok(Tensor::host(dtype, shape));
-        let mut scratch = calls::SimilarityScratch::new(host.limits(), zeros).unwrap();
+        let (x, y) = (device.tensor(&x), device.tensor(&y));
+        let mut sums = device.zeros(DType::F64, &[4]);
+        let zeros = |dtype, shape: &[usize]| Ok(device.zeros(dtype, shape));
+        let mut scratch = calls::SimilarityScratch::new(device.limits(), zeros).unwrap();
         let mut first = None;
         // Twice, since the ticket has to be back at 0; the same to the last bit.
         for _ in 0..2 {
             let pictures = (x.view(), y.view());
-            calls::similarity(&host, pictures, (width, height), 3, step, &mut scratch, sums.view_mut()).unwrap();
-            let have = <[f64; 4]>::try_from(sums.as_slice::<f64>().unwrap()).unwrap();
+            calls::similarity(&device, pictures, (width, height), 3, step, &mut scratch, sums.view_mut()).unwrap();
+            let have = <[f64; 4]>::try_from(device.values::<f64>(&sums)).unwrap();
             prop_assert_eq!(*first.get_or_insert(have), have);
             let scale = 1.0 + len as f64;
             for (have, want) in have.into_iter().zip([want.xy, want.xx, want.yy, want.difference]) {

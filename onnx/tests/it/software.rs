@@ -11,7 +11,7 @@ use livediffusion_pipeline::device::{DeviceDecoder, DeviceDenoiser, DeviceEncode
 use livediffusion_pipeline::frame::LatentShape;
 use livediffusion_pipeline::model::{Decoder, DenoiseBatch, Denoiser, Encoder, ModelError, Networks, Row};
 
-use crate::device::host::software::{NEEDS_CARD, first_card, left, on_host, schedules, under_schedules};
+use crate::device::host::software::{NEEDS_CARD, first_card, left, on_host, schedules, under_ptx, under_schedules};
 use crate::device::{Device, Event, SIZE, model_on};
 use crate::support::{pack_dir, runtime};
 
@@ -169,6 +169,15 @@ fn the_frame_path_waits_for_enough_where_encoder_and_decoder_have_streams_of_the
     let part = ["--exact", "software::every_stream_apart_on_one_schedule", "--ignored"];
     let is_extreme = |schedule: &u32| (0..5).all(|stream| schedule / schedules(stream) % 3 != 1);
     under_schedules(&part, (0..schedules(5)).filter(is_extreme).chain([schedules(5) / 2]));
+}
+
+#[test]
+fn the_frame_path_paints_the_same_with_what_nvrtc_makes_of_the_kernels() {
+    if runtime().is_none() {
+        return;
+    }
+    // Machine code of cards that NVRTC treats alike comes of one text.
+    under_ptx(&["--exact", "software::every_stream_on_one_schedule", "--ignored"], &[89]);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 #include <elf.h>
 #include <sys/mman.h>
 
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <deque>
@@ -79,10 +80,18 @@ struct Block {
 struct Function {
     const char* name;
     std::vector<size_t> sizes;
+    bool by_machine;
 };
 
 struct Module {
     std::map<std::string, Function> functions;
+    bool by_machine;
+};
+
+// What runs kernels that come as PTX (ptx/mod.rs).
+struct Machine {
+    size_t (*parameters)(const char* name, size_t* sizes, size_t room);
+    int (*run)(const char* name, unsigned blocks, unsigned rows, unsigned threads, void** arguments, const uint64_t (*memory)[2], size_t pieces);
 };
 
 struct Card {
@@ -93,6 +102,7 @@ struct Card {
     int next_eagerness = 0;
     uint64_t clock = 0, random = 0x9e3779b97f4a7c15ull;
     int context = 0;
+    const Machine* machine = nullptr;
 } card;
 
 Stream null_stream;
@@ -223,7 +233,7 @@ bool take_apart(const char* image, Module& module) {
     for (int i = 0; i < head.e_shnum; ++i) {
         const std::string name = names + sections[i].sh_name;
         if (name.compare(0, prefix.size(), prefix) != 0) continue;
-        Function function{strdup(name.c_str() + prefix.size()), {}};
+        Function function{strdup(name.c_str() + prefix.size()), {}, false};
         const unsigned char* at = reinterpret_cast<const unsigned char*>(image + sections[i].sh_offset);
         const unsigned char* end = at + sections[i].sh_size;
         while (at + 4 <= end) {

@@ -4,7 +4,8 @@
 // before somebody waits for it (0), some of it at random (1) or all that no event holds up (2). What the driver would not allow ends
 // the process with a line that says what.
 //
-// A cubin is taken apart as far as its kernels' names and the sizes of their parameters, which have to be those of host.cpp.
+// A cubin is taken apart as far as its kernels' names and the sizes of their parameters, which have to be those of host.cpp. PTX is
+// run as it is, instruction by instruction, by the machine in ptx/ where a test has set it.
 //
 // LIVEDIFFUSION_CARD_TRACE names a file for a line of each copy, launch, allocation and wait; what tools/gpu/null puts in place of
 // CUDA's other libraries writes into the same one.
@@ -212,8 +213,11 @@ int cuEventElapsedTime(float* ms, void* from, void* to) {
 
 int cuModuleLoadData(void** module, const void* image) {
     ENTER();
-    Module* made = new Module;
-    if (!take_apart(static_cast<const char*>(image), *made)) return delete made, INVALID_IMAGE;
+    Module* made = new Module{{}, false};
+    const char* start = static_cast<const char*>(image);
+    // PTX, which begins with a comment.
+    made->by_machine = card.machine && start[0] == '/';
+    if (!made->by_machine && !take_apart(start, *made)) return delete made, INVALID_IMAGE;
     *module = made;
     return SUCCESS;
 }
@@ -223,6 +227,11 @@ int cuModuleUnload(void*) { return SUCCESS; }
 int cuModuleGetFunction(void** function, void* module, const char* name) {
     ENTER();
     auto& all = static_cast<Module*>(module)->functions;
+    if (static_cast<Module*>(module)->by_machine && !all.count(name)) {
+        size_t sizes[16];
+        const size_t count = card.machine->parameters(name, sizes, 16);
+        if (count > 0) all[name] = Function{strdup(name), {sizes, sizes + count}, true};
+    }
     auto found = all.find(name);
     if (found == all.end()) return NOT_FOUND;
     if (found->second.sizes != livediffusion_parameters(name)) wrong(name, "its parameters are not of the sizes that the host has");
@@ -244,10 +253,20 @@ int cuLaunchKernel(void* handle, unsigned x, unsigned y, unsigned z, unsigned th
         values->emplace_back(value, value + function.sizes[i]);
     }
     const char* name = function.name;
+    const bool by_machine = function.by_machine;
     trace(name, 0, stream);
     put(of(stream), [=] {
         std::vector<void*> pointers;
         for (auto& value : *values) pointers.push_back(value.data());
+        if (by_machine) {
+            std::vector<std::array<uint64_t, 2>> memory;
+            for (auto& piece : card.blocks) {
+                if (!piece.second.pinned) memory.push_back({piece.first, piece.second.bytes});
+            }
+            const auto* pieces = reinterpret_cast<const uint64_t(*)[2]>(memory.data());
+            if (card.machine->run(name, x, y, threads, pointers.data(), pieces, memory.size())) wrong(name, "as NVRTC made it");
+            return;
+        }
         if (livediffusion_launch(name, x, y, threads, pointers.data())) wrong(name, "host.cpp has it not");
     });
     return SUCCESS;
@@ -272,6 +291,9 @@ int cuWaitExternalSemaphoresAsync() { return NOT_SUPPORTED; }
 int cuDestroyExternalSemaphore() { return NOT_SUPPORTED; }
 int cuTensorMapEncodeTiled() { return NOT_SUPPORTED; }
 int cuTensorMapEncodeIm2col() { return NOT_SUPPORTED; }
+
+// Has kernels that come as PTX run by somebody else.
+void livediffusion_card_machine(const Machine* machine) { card.machine = machine; }
 
 // What is left: allocations, streams, events; how much was done, and how often the schedule began anew.
 void livediffusion_card_left(size_t* left) {

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "a library made here is loaded and called")]
 
+mod ptx;
 mod queue;
 pub(crate) mod software;
 

@@ -1,13 +1,14 @@
 //! A card in software: driver.cpp in place of the driver's library. What loads that library has to be started with it, so that a test
 //! starts itself again, once for each schedule of the card's streams.
 
-use std::ffi::{c_int, c_void};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, c_int, c_void};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use libloading::Library;
-use livediffusion_kernels::cuda::{Card, Cuda, Image, ImageCache, NvrtcSearch, Stream, Target};
+use livediffusion_kernels::cuda::{Card, Cuda, Image, ImageCache, Nvrtc, NvrtcSearch, Stream, Target};
 use livediffusion_kernels::gpu::{GpuError, View};
 
 /// Three ways for each of so many streams, in the order of their making.
@@ -28,35 +29,97 @@ pub(crate) const NEEDS_CARD: &str = "LIVEDIFFUSION_NEEDS_CARD";
 /// Where compiled kernels are kept between the starts of a test.
 const IMAGES: &str = "LIVEDIFFUSION_TEST_IMAGES";
 
+/// Says for which compute capability NVRTC is to make PTX, which the card then runs instruction by instruction.
+const PTX: &str = "LIVEDIFFUSION_TEST_PTX";
+
+/// The card in software as a library, with NVRTC and where to keep what it compiles.
+struct Setup {
+    driver: PathBuf,
+    nvrtc: Nvrtc,
+}
+
+impl Setup {
+    /// `None`, and a line that says why, without a C++ compiler or NVRTC.
+    fn find() -> Option<Self> {
+        let driver = super::build("driver.cpp", DRIVER).unwrap_or_else(|error| panic!("{error}"))?;
+        let found = nvrtc_search(cache().as_ref(), Some(VERSION)).load();
+        let nvrtc = found.inspect_err(|error| eprintln!("skipped: {error}")).ok()?;
+        Some(Self { driver, nvrtc })
+    }
+
+    fn folder(&self) -> &Path {
+        self.driver.parent().unwrap()
+    }
+
+    fn images(&self) -> PathBuf {
+        self.folder().join("images")
+    }
+
+    /// Compiled once for all starts of a test.
+    fn image(&self, target: Target) -> Image {
+        Image::cached(Some(&ImageCache::new(self.images())), &self.nvrtc, target, VERSION).unwrap()
+    }
+
+    /// Runs tests of this binary on the card.
+    ///
+    /// # Panics
+    /// If one fails, with what it said.
+    #[track_caller]
+    fn start(&self, arguments: &[&str], schedule: u32, set: &[(&str, &OsStr)]) {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(arguments).args(["--nocapture", "--test-threads", "1"]);
+        command.env("LD_LIBRARY_PATH", self.folder()).env(NEEDS_CARD, "1").env(IMAGES, self.images());
+        command.env("LIVEDIFFUSION_CARD_SCHEDULE", schedule.to_string()).envs(set.iter().copied());
+        let output = command.output().unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "schedule {schedule}, {set:?}: {}\n{said}", output.status);
+        assert!(said.contains("test result: ok") && !said.contains("running 0 tests"), "nothing was run: {said}");
+        assert!(!said.contains("skipped:"), "schedule {schedule}, {set:?}: {said}");
+    }
+}
+
 /// Runs tests of this binary on the card, under each of the schedules. Skips, and says why, without a C++ compiler or NVRTC.
 ///
 /// # Panics
 /// If one fails, with what it said.
 #[track_caller]
 pub(crate) fn under_schedules(arguments: &[&str], schedules: impl Iterator<Item = u32>) {
-    let driver = super::build("driver.cpp", DRIVER).unwrap_or_else(|error| panic!("{error}"));
-    let Some(driver) = driver else { return };
-    let nvrtc = match nvrtc_search(cache().as_ref(), Some(VERSION)).load() {
-        Ok(nvrtc) => nvrtc,
-        Err(error) => return eprintln!("skipped: {error}"),
-    };
-    let folder = driver.parent().unwrap();
-    let images = folder.join("images");
-    // Once for all schedules.
-    Image::cached(Some(&ImageCache::new(&images)), &nvrtc, Target::Cubin(CAPABILITY), VERSION).unwrap();
-    let mut ran = 0;
-    for schedule in schedules {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(arguments).args(["--nocapture", "--test-threads", "1"]);
-        command.env("LD_LIBRARY_PATH", folder).env(NEEDS_CARD, "1").env(IMAGES, &images);
-        let output = command.env("LIVEDIFFUSION_CARD_SCHEDULE", schedule.to_string()).output().unwrap();
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "schedule {schedule}: {}\n{said}", output.status);
-        assert!(said.contains("test result: ok") && !said.contains("running 0 tests"), "nothing was run: {said}");
-        assert!(!said.contains("skipped:"), "schedule {schedule}: {said}");
-        ran += 1;
-    }
+    let Some(setup) = Setup::find() else { return };
+    setup.image(Target::Cubin(CAPABILITY));
+    let ran = schedules.map(|schedule| setup.start(arguments, schedule, &[])).count();
     println!("{ran} schedules");
+}
+
+/// Runs tests of this binary on the card with what NVRTC makes for each of these compute capabilities, run instruction by instruction,
+/// each text once; gives the names of the kernels that were run with every one of them. `None`, and a line that says why, without a
+/// C++ compiler or NVRTC.
+///
+/// # Panics
+/// If one fails, with what it said.
+#[track_caller]
+pub(crate) fn under_ptx(arguments: &[&str], capabilities: &[u32]) -> Option<BTreeSet<String>> {
+    let setup = Setup::find()?;
+    let mut texts: Vec<String> = Vec::new();
+    let mut ran: Option<BTreeSet<String>> = None;
+    for capability in capabilities.iter().filter(|known| setup.nvrtc.architectures().contains(known)) {
+        let image = setup.image(Target::Ptx(*capability));
+        let ptx = std::str::from_utf8(image.bytes()).unwrap();
+        let text = ptx.lines().filter(|line| !line.starts_with(".target")).collect::<Vec<_>>().join("\n");
+        if texts.contains(&text) {
+            continue;
+        }
+        texts.push(text);
+        let notes = tempfile::NamedTempFile::new().unwrap();
+        let capability = capability.to_string();
+        // All streams at random.
+        let set = [(PTX, OsStr::new(&capability)), (super::ptx::RAN, notes.path().as_os_str())];
+        setup.start(arguments, schedules(3) / 2, &set);
+        let kernels = std::fs::read_to_string(notes.path()).unwrap().lines().map(str::to_owned).collect();
+        ran = Some(ran.map_or_else(|| BTreeSet::clone(&kernels), |all| &all & &kernels));
+        println!("as NVRTC makes it for sm_{capability}: {} kernels", kernels.len());
+    }
+    assert!(ran.is_some(), "NVRTC {:?} knows none of {capabilities:?}", setup.nvrtc.version());
+    ran
 }
 
 /// Where tools/setup/nvrtc.sh puts it.
@@ -78,9 +141,14 @@ pub(crate) fn first_card() -> Option<Arc<Cuda>> {
         let card = Card::open(0)?;
         let version = card.driver().version();
         let nvrtc = nvrtc_search(cache().as_ref(), Some(version)).load()?;
-        let target = Target::for_card(card.capability()?, &nvrtc)?;
         let images = std::env::var_os(IMAGES).map(ImageCache::new);
-        card.with_kernels(Image::cached(images.as_ref(), &nvrtc, target, version)?)
+        let Some(capability) = std::env::var(PTX).ok() else {
+            let target = Target::for_card(card.capability()?, &nvrtc)?;
+            return card.with_kernels(Image::cached(images.as_ref(), &nvrtc, target, version)?);
+        };
+        let image = Image::cached(images.as_ref(), &nvrtc, Target::Ptx(capability.parse().unwrap()), version)?;
+        super::ptx::install(DRIVER, std::str::from_utf8(image.bytes()).unwrap());
+        card.with_kernels(image)
     };
     let found = open();
     if let (Err(error), Some(_)) = (&found, std::env::var_os(NEEDS_CARD)) {
