@@ -21,6 +21,9 @@ type AskBytes = unsafe extern "C" fn(Program, *mut c_char) -> c_int;
 #[derive(Debug)]
 pub struct Nvrtc {
     library: Library,
+    /// What it loads by name when it compiles, and not all of its versions find beside themselves (13.0 of pip's does not).
+    #[allow(dead_code, reason = "kept loaded")]
+    builtins: Option<Library>,
     path: PathBuf,
     version: (u32, u32),
     architectures: Vec<u32>,
@@ -45,7 +48,8 @@ impl Nvrtc {
         };
         // SAFETY: loading runs the library's initialisers; it is the one that the user or the system names as NVRTC.
         let library = unsafe { Library::new(path) }.map_err(|e| failed(reason(&e)))?;
-        let mut nvrtc = Self { library, path: path.to_owned(), version: (0, 0), architectures: Vec::new() };
+        let mut nvrtc =
+            Self { library, builtins: None, path: path.to_owned(), version: (0, 0), architectures: Vec::new() };
         let (mut major, mut minor, mut count) = (0, 0, 0);
         nvrtc
             .call::<unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int>(c"nvrtcVersion", |version| {
@@ -67,6 +71,11 @@ impl Nvrtc {
             })
             .map_err(|e| failed(e.what))?;
         nvrtc.version = (major as u32, minor as u32);
+        let builtins = path.with_file_name(format!("libnvrtc-builtins.so.{major}.{minor}"));
+        if builtins.is_file() {
+            // SAFETY: as that of NVRTC, whose part it is.
+            nvrtc.builtins = Some(unsafe { Library::new(builtins) }.map_err(|e| failed(reason(&e)))?);
+        }
         nvrtc.architectures = architectures.into_iter().map(|a| a as u32).collect();
         Ok(nvrtc)
     }

@@ -1,5 +1,11 @@
 //! The kernels through the compiler that a machine with a GPU uses. It needs neither a driver nor a card.
 
+#![allow(unsafe_code, reason = "the loader is asked whether a library is there")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
 use livediffusion_kernels::cuda::{Image, ImageCache, Nvrtc, NvrtcSearch, Target, compile};
 use livediffusion_kernels::gpu::Kernel;
 
@@ -83,4 +89,38 @@ fn compiled_kernels_are_kept_for_each_target_and_driver() {
     Image::cached(Some(&cache), &nvrtc, Target::Cubin(capability), 12_080).unwrap();
     Image::cached(Some(&cache), &nvrtc, Target::Ptx(capability), 12_080).unwrap();
     assert_eq!(files(), 3);
+}
+
+/// A library with these functions of no arguments that matter, each of which gives 0.
+fn library(folder: &Path, name: &str, functions: &str) {
+    let source = folder.join("library.c");
+    std::fs::write(&source, functions).unwrap();
+    let mut command = Command::new("cc");
+    command.args(["-shared", "-fPIC", "-w", &format!("-Wl,-soname,{name}"), "-o"]).arg(folder.join(name)).arg(source);
+    assert!(command.status().unwrap().success());
+}
+
+/// NVRTC 13.0 as pip has it does not find it by itself.
+#[test]
+fn what_nvrtc_loads_when_it_compiles_is_found_beside_it() {
+    if Command::new("cc").arg("--version").output().is_err() {
+        return eprintln!("skipped: no C compiler (apt-get install gcc)");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = String::from("int nvrtcVersion(int *a, int *b) { return *a = 77, *b = 3, 0; }");
+    for function in ["nvrtcGetNumSupportedArchs", "nvrtcGetSupportedArchs"] {
+        write!(source, "int {function}(int *a) {{ return 0; }}").unwrap();
+    }
+    library(folder.path(), "libnvrtc.so.77", &source);
+    library(folder.path(), "libnvrtc-builtins.so.77.3", "int builtins;");
+    let is_loaded = || {
+        use libloading::os::unix::{Library, RTLD_LAZY};
+        const RTLD_NOLOAD: i32 = 4;
+        // SAFETY: nothing is loaded that is not there already.
+        unsafe { Library::open(Some("libnvrtc-builtins.so.77.3"), RTLD_LAZY | RTLD_NOLOAD) }.is_ok()
+    };
+    assert!(!is_loaded());
+    let nvrtc = Nvrtc::load(&folder.path().join("libnvrtc.so.77")).unwrap();
+    assert_eq!(nvrtc.version(), (77, 3));
+    assert!(is_loaded(), "it would be looked for by its name");
 }

@@ -108,6 +108,7 @@ pub(crate) fn under_ptx(arguments: &[&str], capabilities: &[u32]) -> Option<BTre
         if texts.contains(&text) {
             continue;
         }
+        super::ptx::check(&text).unwrap_or_else(|what| panic!("NVRTC {:?}: {what}", setup.nvrtc.version()));
         texts.push(text);
         let notes = tempfile::NamedTempFile::new().unwrap();
         let capability = capability.to_string();

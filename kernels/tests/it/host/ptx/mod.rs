@@ -50,6 +50,11 @@ pub(super) fn install(driver: &str, text: &str) {
     }
 }
 
+/// What this machine does not know of a text.
+pub(super) fn check(text: &str) -> Result<(), String> {
+    program::parse(text).map(drop)
+}
+
 fn function(name: *const c_char) -> Option<(&'static str, &'static Function)> {
     // SAFETY: driver.cpp passes names that end with a zero.
     let name = unsafe { CStr::from_ptr(name) }.to_str().ok()?;

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 
 use super::operations::{Compute, Type, operation};
 
-/// Addresses of these spaces begin here, so that one is never taken for another's.
-pub(super) const PARAMETERS: u64 = 1 << 60;
-pub(super) const SHARED: u64 = 2 << 60;
+/// Addresses of these spaces begin here, so that one is never taken for another's; newer compilers keep them in 32 bits.
+pub(super) const PARAMETERS: u64 = 1 << 30;
+pub(super) const SHARED: u64 = 2 << 30;
+
+/// Where goes what nobody wants.
+const SINK: usize = 0;
 
 /// Memory of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +112,7 @@ pub(super) fn parse(text: &str) -> Result<HashMap<String, Function>, String> {
             continue;
         };
         let mut builder = Builder::default();
+        builder.function.registers = SINK + 1;
         for line in lines.by_ref().take_while(|line| *line != ")") {
             builder.parameter(line).ok_or_else(|| format!("{name}: {line}"))?;
         }
@@ -183,13 +187,13 @@ impl Builder {
         let operands = split(operands);
         let does = match (name, operands.as_slice()) {
             ("ret", []) => Does::Return,
-            ("bar.sync", ["0"]) => Does::Barrier,
-            ("membar.gl", []) => Does::Fence,
+            ("bar.sync" | "barrier.sync", ["0"]) => Does::Barrier,
+            ("membar.gl" | "fence.acq_rel.gpu" | "fence.sc.gpu", []) => Does::Fence,
             ("bra" | "bra.uni", [label]) => {
                 self.jumps.push((self.function.code.len(), (*label).to_owned()));
                 Does::Branch(usize::MAX)
             }
-            ("atom.global.add.u32", [to, at, value]) => {
+            ("atom.global.add.u32" | "atom.relaxed.gpu.global.add.u32", [to, at, value]) => {
                 let (base, offset) = self.address(at)?;
                 Does::Add { to: self.register(to)?, base, offset, value: self.operand(value, Type::U32)? }
             }
@@ -261,6 +265,9 @@ impl Builder {
     }
 
     fn register(&self, name: &str) -> Option<usize> {
+        if name == "_" {
+            return Some(SINK);
+        }
         let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
         let (prefix, number) = (&name[..name.len() - digits.len()], digits.parse::<usize>().ok()?);
         let (_, first, count) = self.registers.iter().find(|(known, ..)| known == prefix)?;
