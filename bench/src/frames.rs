@@ -1,11 +1,12 @@
 //! Frames through a painter, from 8-bit pictures in memory to 8-bit pictures in memory.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use livediffusion_pipeline::EngineError;
 use livediffusion_pipeline::frame::{FrameMeta, PictureView, Size};
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::Clock;
+use livediffusion_pipeline::{Emitted, EngineError};
 
 /// What a run of some frames took.
 #[derive(Clone, Debug, Default)]
@@ -16,12 +17,39 @@ pub struct Run {
     pub wall: Duration,
     /// Time from picture to picture; pictures that leave together share theirs.
     pub intervals: Vec<Duration>,
+    /// Time from a frame's entry to its picture: from 8-bit pixels to 8-bit pixels, with whatever it waits for on its way.
+    pub delays: Vec<Duration>,
 }
 
 impl Run {
     /// Pictures a second.
     pub fn fps(&self) -> f64 {
         self.pictures as f64 / self.wall.as_secs_f64()
+    }
+
+    /// Copies the pictures that left, and notes when that was.
+    fn take(
+        &mut self,
+        emitted: &Emitted<'_>,
+        copy: &mut [u8],
+        (entered, last): (&mut VecDeque<(u64, Duration)>, &mut Duration),
+        clock: &dyn Clock,
+    ) {
+        emitted.iter().for_each(|picture| copy.copy_from_slice(picture.rgb));
+        let (now, count) = (clock.now(), emitted.len());
+        self.pictures += count;
+        for picture in emitted.iter() {
+            // In order; a frame that left without a picture is passed over.
+            while let Some((id, at)) = entered.pop_front_if(|(id, _)| *id <= picture.meta.id) {
+                if id == picture.meta.id {
+                    self.delays.push(now.saturating_sub(at));
+                }
+            }
+            self.intervals.push(now.saturating_sub(*last) / count as u32);
+        }
+        if count > 0 {
+            *last = now;
+        }
     }
 
     /// Mean time of a picture, in ms.
@@ -46,12 +74,14 @@ pub struct Subject {
     next: u64,
     /// Where pictures are copied to: what a caller at least does with them.
     picture: Vec<u8>,
+    /// Frames that have not left, and when they entered.
+    entered: VecDeque<(u64, Duration)>,
 }
 
 impl Subject {
     /// Wraps a painter of pictures of `size`.
     pub fn new(painter: Painter, size: Size) -> Self {
-        Self { painter, size, next: 0, picture: vec![0; 3 * size.pixels()] }
+        Self { painter, size, next: 0, picture: vec![0; 3 * size.pixels()], entered: VecDeque::new() }
     }
 
     /// The painter.
@@ -65,21 +95,13 @@ impl Subject {
     /// # Errors
     /// Those of the engine.
     pub fn run(&mut self, source: Source<'_>, frames: usize, clock: &dyn Clock) -> Result<Run, EngineError> {
-        let mut run = Run { intervals: Vec::with_capacity(frames), ..Run::default() };
+        let mut run =
+            Run { intervals: Vec::with_capacity(frames), delays: Vec::with_capacity(frames), ..Run::default() };
         let started = clock.now();
         let mut last = started;
-        let mut left = |count: usize| {
-            let now = clock.now();
-            run.pictures += count;
-            for _ in 0..count {
-                run.intervals.push(now.saturating_sub(last) / count as u32);
-            }
-            if count > 0 {
-                last = now;
-            }
-        };
         for _ in 0..frames {
             let meta = FrameMeta { id: self.next, ..FrameMeta::default() };
+            self.entered.push_back((meta.id, clock.now()));
             let emitted = match source {
                 Source::Pictures(pictures) => {
                     let rgb = &pictures[self.next as usize % pictures.len()];
@@ -88,15 +110,13 @@ impl Subject {
                 Source::Noise => self.painter.generate(meta)?,
             };
             self.next += 1;
-            emitted.iter().for_each(|picture| self.picture.copy_from_slice(picture.rgb));
-            left(emitted.len());
+            run.take(&emitted, &mut self.picture, (&mut self.entered, &mut last), clock);
         }
         if matches!(self.painter, Painter::Lanes(_) | Painter::Device(_)) {
             // A device's stream batch stays full: its frames on their way are waited for.
             let is_device = matches!(self.painter, Painter::Device(_));
             let emitted = if is_device { self.painter.ready()? } else { self.painter.flush()? };
-            emitted.iter().for_each(|picture| self.picture.copy_from_slice(picture.rgb));
-            left(emitted.len());
+            run.take(&emitted, &mut self.picture, (&mut self.entered, &mut last), clock);
         }
         run.wall = clock.now().saturating_sub(started);
         Ok(run)

@@ -22,7 +22,15 @@ const TITLES: [(&str, &str, &[&str]); 13] = [
     (
         "gpu",
         "A card, from pictures in the host's memory to pictures there: N steps and guidance",
-        &["speed", "picture to picture", "outside the networks", "energy of a picture", "memory of the card"],
+        &[
+            "speed",
+            "picture to picture",
+            "end to end",
+            "outside the networks",
+            "networks over matmul",
+            "energy of a picture",
+            "memory of the card",
+        ],
     ),
     ("startup", "From the start of a process to its first picture", &["first frame"]),
     (

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use livediffusion_onnx::{OpenVinoDevice, Precision, ProviderChoice};
+use livediffusion_onnx::{CudnnSearch, OpenVinoDevice, Precision, ProviderChoice};
 use tracing_subscriber::EnvFilter;
 
 use crate::bench::args::BenchArgs;
@@ -126,6 +126,16 @@ pub(crate) struct ModelArgs {
     /// several frames are on their way (files, or --lanes 2)
     #[arg(long, help_heading = "Model")]
     pub(crate) vae_streams: bool,
+
+    /// How cuDNN picks convolutions with cuda: exhaustive (tries all at the first frames of a shape) or heuristic (starts
+    /// sooner, may run slower) [default: exhaustive]
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub(crate) cudnn_search: Option<CudnnSearch>,
+
+    /// Keep channels last with cuda also where a network reckons with shapes: what tensor cores want, but the card then waits
+    /// for that reckoning
+    #[arg(long, help_heading = "Model")]
+    pub(crate) channels_last: bool,
 
     /// Let frames pass through the host between the networks also on NVIDIA cards
     #[arg(long, help_heading = "Model")]

@@ -32,6 +32,8 @@ struct Options {
     cuda_lib_dir: Option<PathBuf>,
     cuda_graph: Option<bool>,
     vae_streams: Option<bool>,
+    cudnn_search: Option<String>,
+    channels_last: Option<bool>,
     frames_on_host: Option<bool>,
     fit: Option<String>,
     control: Option<String>,
@@ -48,7 +50,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-const OPTIONS: [&str; 22] = [
+const OPTIONS: [&str; 24] = [
     "input",
     "output",
     "record",
@@ -65,6 +67,8 @@ const OPTIONS: [&str; 22] = [
     "cuda-lib-dir",
     "cuda-graph",
     "vae-streams",
+    "cudnn-search",
+    "channels-last",
     "frames-on-host",
     "fit",
     "control",
@@ -158,7 +162,9 @@ impl ConfigFile {
     pub(crate) fn complete_model(&self, args: &mut ModelArgs, parameters: &mut ParameterArgs) -> Outcome<()> {
         let Options { model, preset, provider, precision, threads, lanes, ort_lib, openvino_device, gpu, .. } =
             &self.options;
-        let Options { tf32, cuda_lib_dir, cuda_graph, vae_streams, frames_on_host, .. } = &self.options;
+        let Options {
+            tf32, cuda_lib_dir, cuda_graph, vae_streams, cudnn_search, channels_last, frames_on_host, ..
+        } = &self.options;
         fill(&mut args.model, model.as_ref());
         fill(&mut parameters.preset, preset.as_ref());
         fill(&mut args.threads, threads.as_ref());
@@ -169,7 +175,9 @@ impl ConfigFile {
         args.tf32 |= tf32.unwrap_or(false);
         args.cuda_graph |= cuda_graph.unwrap_or(false);
         args.vae_streams |= vae_streams.unwrap_or(false);
+        args.channels_last |= channels_last.unwrap_or(false);
         args.frames_on_host |= frames_on_host.unwrap_or(false);
+        fill(&mut args.cudnn_search, self.parse("cudnn-search", cudnn_search.as_deref())?.as_ref());
         let device = self.parse("openvino-device", openvino_device.as_deref())?;
         fill(&mut args.openvino_device, device.as_ref());
         fill(&mut args.provider, self.parse("provider", provider.as_deref())?.as_ref());
@@ -286,6 +294,8 @@ pub(crate) fn session_settings(model: &ModelArgs, lanes: usize) -> livediffusion
             graphs: model.cuda_graph,
             vae_streams: model.vae_streams,
             frames_on_host: model.frames_on_host,
+            cudnn_search: model.cudnn_search.unwrap_or_default(),
+            channels_last: model.channels_last,
             ..livediffusion_onnx::GpuSettings::default()
         },
         ..livediffusion_onnx::SessionSettings::default()

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use livediffusion_onnx::{
-    Chosen, Extent, LoadedPack, Pack, ProviderChoice, Runtime, SessionSettings, SharedNetworks, choose_provider,
-    idle_card, load_networks_on, probe_provider,
+    Chosen, Extent, LoadedPack, Pack, Precision, ProviderChoice, Runtime, SessionSettings, SharedNetworks,
+    choose_provider, idle_card, load_networks_on, probe_provider,
 };
 use livediffusion_pipeline::adaptive::Adaptive;
 use livediffusion_pipeline::device::{self, DeviceEngine};
@@ -224,6 +224,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// What the networks reckon in: also where that is what their graphs say.
+    pub(crate) fn reckons_in(&self) -> Precision {
+        self.open.pack.reckons_in(self.loaded.precision)
+    }
+
     pub(crate) fn load(model: &ModelArgs, open: OpenPack, lanes: usize) -> Outcome<Self> {
         Self::load_on(Backend::find(model, &open)?, model, open, lanes)
     }
@@ -242,7 +247,7 @@ impl Session {
             library = %runtime.path().display(),
             version = runtime.version(),
             provider = %loaded.provider,
-            precision = %loaded.precision,
+            precision = %open.pack.reckons_in(loaded.precision),
             "{}", loaded.why
         );
         if settings.provider == ProviderChoice::Auto

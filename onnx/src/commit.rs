@@ -116,6 +116,7 @@ impl Maker<'_> {
             Err(error) if is_of_the_engine(error.message()) && prepared.again(&one_line(error.message())) => {
                 make(&prepared)
             }
+            Err(error) if prepared.without_timings(&one_line(error.message())) => make(&prepared),
             made => made,
         };
         let made = made.map_err(|e| self.failed(&e))?;

@@ -63,7 +63,12 @@ const FULL: [&str; 6] =
     ["out of memory", "out_of_memory", "failed to allocate", "bad_alloc", "bad alloc", "available memory"];
 
 /// Those that a card's libraries alone have.
-const FULL_ON_CARD: [&str; 4] = ["alloc_failed", "cudaerrormemoryallocation", "outofmemory", "cuda failure 2:"];
+const FULL_ON_CARD: [&str; 5] =
+    ["alloc_failed", "allocation_failed", "cudaerrormemoryallocation", "outofmemory", "cuda failure 2:"];
+
+/// What ONNX Runtime says where TensorRT gave nothing; why, TensorRT's log alone has.
+const NO_ENGINE: [&str; 3] =
+    ["failed to create engine", "could not build execution context", "failed to create context"];
 
 /// Whether an error's text says that there is no memory left.
 pub(crate) fn is_full(text: &str) -> bool {
@@ -86,7 +91,9 @@ pub(crate) fn explained(network: &str, doing: &str, text: &str) -> ModelError {
             .with_hint("this device has no arithmetic in f16: --precision f32, or a model in f32");
     }
     if !is_full(text) {
-        return ModelError::new(what);
+        let hint = format!("often the card's memory: {LESS_MEMORY}; if it is not that, --provider cuda");
+        let no_engine = says(&["tensorrt"]) && says(&NO_ENGINE);
+        return if no_engine { ModelError::new(what).with_hint(hint) } else { ModelError::new(what) };
     }
     if says(&FULL_ON_CARD) || says(&["cuda", "cudnn", "cublas", "tensorrt", "gpu"]) {
         return ModelError::new(what).with_hint(format!("the card's memory is full: {LESS_MEMORY}"));
@@ -106,6 +113,7 @@ mod tests {
             "bfc_arena.cc:376 Available memory of 1048576 is smaller than requested bytes of 33554432 (Cuda)",
             "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
             "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED",
+            "CUDNN failure 4002: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
             "TensorRT EP failed to create engine: OutOfMemory (no further information)",
         ];
         for text in card {
@@ -114,6 +122,10 @@ mod tests {
                 hint.contains("card's memory") && hint.contains("--size") && hint.contains("TAESD"),
                 "{text}: {hint}"
             );
+        }
+        for said in ["failed to create engine from network.", "could not build execution context for fused node: x"] {
+            let hint = hint(&format!("TensorRT EP {said}")).unwrap_or_default();
+            assert!(hint.contains("--size") && hint.contains("--provider cuda"), "{said}: {hint}");
         }
         let machine = hint("bfc_arena.cc:342 Failed to allocate memory for requested buffer of size 33554432");
         assert!(machine.unwrap().starts_with("the memory is full"));

@@ -19,10 +19,10 @@ use crate::runtime::Runtime;
 use crate::values::element;
 
 /// Operators whose arithmetic is counted; all others are element-wise or move data, and are small beside these.
-const COUNTED: [&str; 4] = ["Conv", "ConvTranspose", "MatMul", "Gemm"];
+const COUNTED: [&str; 5] = ["Conv", "ConvTranspose", "MatMul", "Gemm", "MultiHeadAttention"];
 
 /// Operators that would need counting but are not known here.
-const UNKNOWN: [&str; 6] = ["Einsum", "Attention", "MultiHeadAttention", "QLinearConv", "ConvInteger", "MatMulInteger"];
+const UNKNOWN: [&str; 5] = ["Einsum", "Attention", "QLinearConv", "ConvInteger", "MatMulInteger"];
 
 /// The arithmetic of one network.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,6 +92,8 @@ fn count(nodes: &[NodeProto], shapes: &HashMap<String, Vec<usize>>) -> Option<Fl
             // Weights [in, out/group, k…]: so many for each value read.
             "ConvTranspose" => product(a) * product(b.get(1..)?),
             "MatMul" => product(y) * *a.last()? as f64,
+            // Queries [batch, tokens, width] against keys [batch, others, width], and their weights against as many values.
+            "MultiHeadAttention" => (product(a) + product(y)) * *b.get(1)? as f64,
             // Y is [M, N], and A is [M, K] or, transposed, [K, M].
             _ => product(y) * product(a) / *y.first()? as f64,
         };
@@ -188,6 +190,9 @@ mod tests {
             ("g", vec![13, 2]),
             ("w", vec![13, 17]),
             ("h", vec![2, 17]),
+            ("q", vec![2, 9, 8]),
+            ("t", vec![2, 5, 8]),
+            ("o", vec![2, 9, 8]),
         ]
         .into_iter()
         .map(|(name, sides)| (name.to_owned(), sides))
@@ -198,6 +203,7 @@ mod tests {
             NodeProto::new("Relu", &["d"], &["r"]),
             NodeProto::new("MatMul", &["m", "n"], &["p"]),
             NodeProto::new("Gemm", &["g", "w"], &["h"]),
+            NodeProto::new("MultiHeadAttention", &["q", "t", "t"], &["o"]),
             NodeProto::new("Einsum", &["m", "n"], &["e"]),
         ];
         assert_eq!(wanted(&nodes).len(), shapes.len());
@@ -208,6 +214,8 @@ mod tests {
         assert_eq!(flops.by_operator["ConvTranspose"], 2.0 * (6.0 * 16.0 * 20.0));
         assert_eq!(flops.by_operator["MatMul"], 2.0 * (66.0 * 7.0));
         assert_eq!(flops.by_operator["Gemm"], 2.0 * (34.0 * 13.0));
+        // 2·9 queries, 5 keys and values, 8 wide.
+        assert_eq!(flops.by_operator["MultiHeadAttention"], 2.0 * (2.0 * 9.0 * 5.0 * 8.0 * 2.0));
         assert_eq!(flops.total, flops.by_operator.values().sum::<f64>());
         assert_eq!(flops.not_counted.iter().collect::<Vec<_>>(), ["Einsum"]);
         assert_eq!(count(&nodes, &HashMap::new()), None);

@@ -37,8 +37,8 @@ pub use self::memory::MemoryNeed;
 pub use self::networks::{LoadedPack, SharedNetworks, load_networks, load_networks_on};
 pub use self::pack::{Pack, PartName, Preset};
 pub use self::provider::{
-    Chosen, Extent, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings, UserStream,
-    choose_provider, idle_card, probe_provider,
+    Chosen, CudnnSearch, Extent, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings,
+    UserStream, choose_provider, idle_card, probe_provider,
 };
 pub use self::runtime::{Libraries, Runtime, user_cache};
 pub use self::timestep::Timesteps;

@@ -17,15 +17,15 @@ pub(crate) const LESS_MEMORY: &str = "try a smaller --size, fewer steps, --preci
 /// What a session needs at least, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryNeed {
-    /// Weights of VAE and U-Net.
+    /// Weights of all networks, text encoders among them.
     pub weights: u64,
     /// Values between their layers, at the widest.
     pub activations: u64,
 }
 
 impl MemoryNeed {
-    /// Of a pack's session.
-    pub fn of(pack: &Pack, extent: &Extent, precision: Precision) -> Self {
+    /// Of a pack's session on a provider. TensorRT takes what the largest call of its profile needs, whatever calls come.
+    pub fn of(pack: &Pack, extent: &Extent, (provider, precision): (Provider, Precision)) -> Self {
         let channels = |name| {
             let config = pack.part(name).and_then(|part| of_part(part).ok()).unwrap_or_default();
             config["block_out_channels"][0].as_u64().unwrap_or(0)
@@ -33,11 +33,13 @@ impl MemoryNeed {
         let narrow = !pack.is_in_f32();
         let sizes = Sizes {
             weights: pack.frame_bytes(),
+            text_weights: pack.bytes().saturating_sub(pack.frame_bytes()),
             unet_channels: channels(PartName::Unet),
             vae_channels: [channels(PartName::VaeEncoder), channels(PartName::VaeDecoder)],
             narrow,
         };
-        sizes.need(extent, precision)
+        let rows = if provider == Provider::TensorRt { extent.most_rows.max(extent.rows) } else { extent.rows };
+        sizes.need(&Extent { rows, ..*extent }, precision)
     }
 
     /// All of it.
@@ -65,7 +67,10 @@ impl MemoryNeed {
 /// What of a pack decides it.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
+    /// Of VAE and U-Net.
     weights: u64,
+    /// Of what makes prompts, in the types that it has.
+    text_weights: u64,
     /// Channels of the U-Net at the latent's size.
     unet_channels: u64,
     /// Channels of the VAE's halves at the picture's size.
@@ -84,7 +89,7 @@ impl Sizes {
         let unet = self.unet_channels * latent * extent.rows as u64;
         let vae: u64 = self.vae_channels.iter().map(|channels| channels * pixels).sum();
         MemoryNeed {
-            weights: if halves { self.weights / 2 } else { self.weights },
+            weights: self.text_weights + if halves { self.weights / 2 } else { self.weights },
             activations: 2 * bytes * (unet + vae),
         }
     }
@@ -101,7 +106,7 @@ pub(crate) fn check(
         return Ok(());
     };
     match Card::open(settings.gpu.device as usize).and_then(|card| card.memory()) {
-        Ok((free, _)) => MemoryNeed::of(pack, extent, precision).check(free),
+        Ok((free, _)) => MemoryNeed::of(pack, extent, (provider, precision)).check(free),
         Err(error) => {
             tracing::debug!(%error, "the card's free memory is not known");
             Ok(())
@@ -115,7 +120,8 @@ mod tests {
     use crate::error::ErrorKind;
 
     /// The sizes of SD-Turbo's parts.
-    const TURBO: Sizes = Sizes { weights: 3_600_000_000, unet_channels: 320, vae_channels: [128, 128], narrow: false };
+    const TURBO: Sizes =
+        Sizes { weights: 3_600_000_000, text_weights: 0, unet_channels: 320, vae_channels: [128, 128], narrow: false };
     const EXTENT: Extent =
         Extent { width: 512, height: 512, most_side: 0, frames: 1, rows: 1, most_rows: 8, tokens: 77, factor: 8 };
 
@@ -131,6 +137,9 @@ mod tests {
         assert_eq!(large.activations, 4 * need.activations);
         let half = TURBO.need(&EXTENT, Precision::F16);
         assert_eq!((half.weights, half.activations), (need.weights / 2, need.activations / 2));
+        // What makes prompts is on the card too, and stays as it is.
+        let with_text = Sizes { text_weights: 1_400_000_000, ..TURBO };
+        assert_eq!(with_text.need(&EXTENT, Precision::F16).weights, half.weights + 1_400_000_000);
         // What is exported in f16 already is not halved again.
         let narrow = Sizes { narrow: true, ..TURBO };
         assert_eq!(narrow.need(&EXTENT, Precision::F16), narrow.need(&EXTENT, Precision::F32));

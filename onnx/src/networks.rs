@@ -17,7 +17,7 @@ use crate::error::OnnxError;
 use crate::memory;
 use crate::pack::{Pack, PartName};
 use crate::provider::{
-    Chosen, Extent, GpuSettings, Precision, Provider, ProviderChoice, SessionSettings, choose_provider,
+    Chosen, CudnnSearch, Extent, GpuSettings, Precision, Provider, ProviderChoice, SessionSettings, choose_provider,
 };
 use crate::runtime::Runtime;
 use crate::session::Network;
@@ -96,7 +96,7 @@ impl SharedNetworks {
 const ON_CARD: usize = 3;
 
 /// The queues of the card that a provider uses; `None` where it uses none that has them, or where the reason why not was said.
-fn queues(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> Option<Queues<Stream>> {
+pub(crate) fn queues(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> Option<Queues<Stream>> {
     let GpuSettings { device, frames_on_host, vae_streams, .. } = settings.gpu;
     if !provider.is_on_cuda() || frames_on_host {
         return None;
@@ -114,6 +114,14 @@ fn queues(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> 
 fn say_what_has_no_effect(runtime: &Runtime, queues: Option<&Queues<Stream>>, provider: Provider, gpu: &GpuSettings) {
     if gpu.vae_streams && queues.is_none() {
         tracing::warn!("--vae-streams has no effect: frames do not stay on a card");
+    }
+    let is_on_cuda = matches!(provider, Provider::Cuda | Provider::TensorRt);
+    for (flag, is_given) in
+        [("--channels-last", gpu.channels_last), ("--cudnn-search", gpu.cudnn_search != CudnnSearch::default())]
+    {
+        if is_given && !is_on_cuda {
+            tracing::warn!("{flag} has no effect on {provider}");
+        }
     }
     if gpu.graphs && provider != Provider::Cuda {
         tracing::warn!("--cuda-graph has no effect on {provider}");

@@ -7,6 +7,8 @@ use hdrhistogram::Histogram;
 /// The stages of the frame path, in the order in which a frame passes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// The frame to the device; none where the networks are on the host.
+    Upload,
     /// 8-bit picture to tensor.
     Preprocess,
     /// Similarity filter.
@@ -21,12 +23,15 @@ pub enum Stage {
     Decode,
     /// Tensor to 8-bit picture.
     Postprocess,
+    /// The picture from the device.
+    Download,
     /// All of a call of the engine.
     Step,
 }
 
 /// Every stage with the name that reports use.
-pub const STAGES: [(Stage, &str); 8] = [
+pub const STAGES: [(Stage, &str); 10] = [
+    (Stage::Upload, "upload"),
     (Stage::Preprocess, "preprocess"),
     (Stage::Similarity, "similarity"),
     (Stage::Encode, "encode"),
@@ -34,6 +39,7 @@ pub const STAGES: [(Stage, &str); 8] = [
     (Stage::Advance, "advance"),
     (Stage::Decode, "decode"),
     (Stage::Postprocess, "postprocess"),
+    (Stage::Download, "download"),
     (Stage::Step, "step"),
 ];
 
@@ -79,6 +85,29 @@ impl Stats {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(LONGEST_NS);
         self.totals[stage as usize] = self.totals[stage as usize].saturating_add(time);
         self.stages[stage as usize].saturating_record(nanos.min(LONGEST_NS));
+    }
+
+    /// What came since `before`, an earlier state of the same stream: counts, and the times of stages.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        for (count, before) in [
+            (&mut since.frames_in, before.frames_in),
+            (&mut since.frames_out, before.frames_out),
+            (&mut since.frames_skipped, before.frames_skipped),
+            (&mut since.frames_failed, before.frames_failed),
+            (&mut since.unet_rows, before.unet_rows),
+        ] {
+            *count = count.saturating_sub(before);
+        }
+        for (stage, its) in since.stages.iter_mut().zip(&before.stages) {
+            // Equal bounds, and an earlier state: this cannot fail.
+            let _ = stage.subtract(its);
+        }
+        for (total, its) in since.totals.iter_mut().zip(before.totals) {
+            *total = total.saturating_sub(its);
+        }
+        since
     }
 
     /// Adds the stage times and the U-Net's rows of `other`, whose frames are counted elsewhere.
@@ -161,6 +190,11 @@ mod tests {
         }
         let p50 = stats.quantile(Stage::Decode, 0.5).as_secs_f64();
         assert!((p50 - 0.050).abs() < 0.001, "{p50}");
+        let before = stats.clone();
+        stats.record(Stage::Decode, Duration::from_millis(700));
+        let since = stats.since(&before);
+        assert_eq!((since.count(Stage::Decode), since.total(Stage::Decode)), (1, Duration::from_millis(700)));
+        assert!((since.quantile(Stage::Decode, 0.5).as_secs_f64() - 0.7).abs() < 0.007);
         stats.record(Stage::Encode, Duration::MAX);
         stats.record(Stage::Encode, Duration::ZERO);
         assert_eq!(stats.count(Stage::Encode), 2);

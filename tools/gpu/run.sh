@@ -10,7 +10,7 @@
 #   --pieces FOLDER  pieces.txt and pieces, which may come some at a time (where this script lies)
 #   --work FOLDER    what is unpacked and made, kept from call to call (~/.cache/livediffusion-gpu)
 #   --out FOLDER     what is found (out-gpu here)
-#   --stages A,B     of doctor,kernels,parity,model,bench,roofline,sanitize,graphs,apart, in that order (all)
+#   --stages A,B     of doctor,kernels,parity,model,bench,roofline,sanitize,graphs,apart,last,search, in that order (all)
 #   --providers A,B  what is measured (cuda)
 #   --size WxH       of the pictures (512x512)
 #   --model PACK     measured in place of the full-size one with random weights that is made here
@@ -25,7 +25,7 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 pieces=$here work=${HOME:-/tmp}/.cache/livediffusion-gpu out=$PWD/out-gpu
-stages=doctor,kernels,parity,model,bench,roofline,sanitize,graphs,apart providers=cuda size=512x512 model=""
+stages=doctor,kernels,parity,model,bench,roofline,sanitize,graphs,apart,last,search providers=cuda size=512x512 model=""
 vae=taesd dtype=f16 attention=fused gpu=0 bench="" limit=900 within="" receive=""
 begun=$(date +%s)
 
@@ -55,8 +55,8 @@ for number in "$limit" ${within:+"$within"}; do
 done
 for stage in $(echo "$stages" | tr , ' '); do
     case $stage in
-        doctor | kernels | parity | model | bench | roofline | sanitize | graphs | apart) ;;
-        *) fail "there is no stage $stage" "doctor, kernels, parity, model, bench, roofline, sanitize, graphs or apart" ;;
+        doctor | kernels | parity | model | bench | roofline | sanitize | graphs | apart | last | search) ;;
+        *) fail "there is no stage $stage" "doctor, kernels, parity, model, bench, roofline, sanitize, graphs, apart, last or search" ;;
     esac
 done
 
@@ -341,6 +341,10 @@ measure() {
             # Only ONNX Runtime's CUDA provider can capture a network's kernels.
             bench-graphs-cuda) more=--cuda-graph ;;
             bench-graphs-* | bench-apart-cpu) continue ;;
+            # Options of that provider.
+            bench-last-cuda) more=--channels-last ;;
+            bench-search-cuda) more="--cudnn-search heuristic" ;;
+            bench-last-* | bench-search-*) continue ;;
             # That for CUDA 12 waits for every graph.
             bench-apart-cuda) [ "$cuda" != 13 ] || more=--cuda-graph ;;
         esac
@@ -368,10 +372,15 @@ if wanted sanitize; then
     fi
 fi
 
-# The table again with the networks' kernels captured, and with encoder and decoder in streams of their own: whether it pays is asked.
+# The table again with the networks' kernels captured, with encoder and decoder in streams of their own, with channels last and with
+# convolutions by rule: whether it pays is asked.
 # shellcheck disable=SC2086 # the arguments are meant to be split
 if wanted graphs; then measure bench-graphs gpu $bench; fi
 # shellcheck disable=SC2086 # the arguments are meant to be split
 if wanted apart; then measure bench-apart gpu $bench --vae-streams; fi
+# shellcheck disable=SC2086 # the arguments are meant to be split
+if wanted last; then measure bench-last gpu $bench; fi
+# shellcheck disable=SC2086 # the arguments are meant to be split
+if wanted search; then measure bench-search gpu $bench; fi
 echo "found: $out"
 exit "$failed"

@@ -167,6 +167,10 @@ pub(crate) struct GpuArgs {
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub(crate) providers: Vec<ProviderChoice>,
 
+    /// Side of the matrices that the networks' arithmetic is compared with [default: 2048, on NVIDIA cards 8192]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(16..=16_384))]
+    pub(crate) matrix: Option<u16>,
+
     #[command(flatten)]
     pub(crate) setup: SetupArgs,
 }
@@ -201,9 +205,9 @@ pub(crate) struct SimilarityArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RooflineArgs {
-    /// Side of the matrices that are multiplied
-    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u16).range(16..=16_384))]
-    pub(crate) matrix: u16,
+    /// Side of the matrices that are multiplied [default: 2048, on NVIDIA cards 8192]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(16..=16_384))]
+    pub(crate) matrix: Option<u16>,
 
     #[command(flatten)]
     pub(crate) setup: SetupArgs,

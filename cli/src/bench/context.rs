@@ -18,7 +18,7 @@ use crate::session::Session;
 /// The context of what runs on `session`.
 pub(crate) fn context(session: &Session, model: &ModelArgs, size: Size) -> Outcome<Context> {
     let provider = session.loaded.provider.to_string();
-    let precision = session.loaded.precision.to_string();
+    let precision = session.reckons_in().to_string();
     context_of(model, &session.open.folder, &provider, &precision, size)
 }
 

@@ -27,23 +27,23 @@ impl Findings {
 
     /// Prints the findings, and keeps them where that was asked for.
     pub(crate) fn hand_out(&self, command: &str, output: &OutputArgs) -> Outcome<()> {
-        for section in &self.0 {
-            if !output.json {
-                section.print_table();
-            } else if self.0.len() == 1 {
-                say!("{:#}", section.json());
-            } else {
-                say!("{}", section.json());
-            }
-            if let Some(folder) = &output.record {
-                section.keep(command, folder)?;
-            }
-        }
-        Ok(())
+        self.0.iter().try_for_each(|section| section.hand_out(command, output, self.0.len() == 1))
     }
 }
 
 impl Section {
+    /// Prints it, and keeps it where that was asked for.
+    pub(crate) fn hand_out(&self, command: &str, output: &OutputArgs, is_only: bool) -> Outcome<()> {
+        if !output.json {
+            self.print_table();
+        } else if is_only {
+            say!("{:#}", self.json());
+        } else {
+            say!("{}", self.json());
+        }
+        output.record.as_ref().map_or(Ok(()), |folder| self.keep(command, folder))
+    }
+
     fn json(&self) -> Value {
         let Context {
             cpu,

@@ -1,22 +1,26 @@
-//! `livediffusion bench gpu`: a card's frames, stage by stage, with its memory and energy.
+//! `livediffusion bench gpu`: a card's frames, stage by stage, with its memory and energy, and how near its networks come to what it can.
+
+use std::time::Duration;
 
 use livediffusion_bench::frames::{Source, Subject};
 use livediffusion_bench::nvml::GpuMeter;
 use livediffusion_bench::record::Figure;
 use livediffusion_bench::summary::{Spread, Times};
+use livediffusion_kernels::cuda::Card;
 use livediffusion_kernels::gpu::Queues;
-use livediffusion_onnx::{Provider, ProviderChoice};
+use livediffusion_onnx::{CudnnSearch, Flops, GpuSettings, PartName, Provider, ProviderChoice};
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::{FrameMeta, PictureView};
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::CfgType;
-use livediffusion_pipeline::stats::Stage;
+use livediffusion_pipeline::stats::{STAGES, Stage, Stats};
 use serde_json::{Value, json};
 
 use super::args::{GpuArgs, SetupArgs};
 use super::clips::patterns;
-use super::findings::{Findings, Section};
+use super::findings::Section;
+use super::roofline::{arithmetic, arithmetic_figures, matmul, rate};
 use super::setup::{Reach, Setup, cfg_name};
 use crate::args::ModelArgs;
 use crate::config;
@@ -24,51 +28,93 @@ use crate::failure::Outcome;
 use crate::units::{milliseconds, round};
 
 /// The stages that are networks.
-const NETWORKS: [(Stage, &str); 3] =
-    [(Stage::Encode, "encode"), (Stage::Denoise, "denoise"), (Stage::Decode, "decode")];
+const NETWORKS: [Stage; 3] = [Stage::Encode, Stage::Denoise, Stage::Decode];
 
 pub(crate) fn command(args: &GpuArgs) -> Outcome<()> {
-    let providers = match (&args.providers[..], args.setup.model.provider) {
-        ([], Some(asked)) => vec![asked],
-        ([], None) => [Provider::Cuda, Provider::TensorRt].map(ProviderChoice::Fixed).to_vec(),
-        (given, _) => given.to_vec(),
+    let (providers, are_named) = match (&args.providers[..], args.setup.model.provider) {
+        ([], Some(asked)) => (vec![asked], true),
+        ([], None) => ([Provider::Cuda, Provider::TensorRt].map(ProviderChoice::Fixed).to_vec(), false),
+        (given, _) => (given.to_vec(), true),
     };
+    let number = args.setup.model.gpu.unwrap_or(0);
+    let card = Card::open(number as usize).and_then(|card| card.bus_id()).map_err(|error| error.to_string());
+    let meter = card.and_then(|bus_id| GpuMeter::open(&bus_id));
+    let (mut measured, mut failures) = (0, Vec::new());
+    for provider in &providers {
+        // Each is handed out when it is done: what comes after it may fail.
+        match section(args, *provider, &meter) {
+            Ok(section) => {
+                measured += 1;
+                section.hand_out("gpu", &args.setup.output, providers.len() == 1)?;
+            }
+            Err(failure) => failures.push((provider, failure)),
+        }
+    }
+    if measured == 0 || are_named {
+        return failures.into_iter().next().map_or(Ok(()), |(_, failure)| Err(failure));
+    }
+    for (provider, failure) in failures {
+        tracing::warn!("{provider} was not measured: {}", failure.message());
+    }
+    Ok(())
+}
+
+/// All cases on a provider.
+fn section(args: &GpuArgs, provider: ProviderChoice, meter: &Result<GpuMeter, String>) -> Outcome<Section> {
     let cfgs = match &args.cfg[..] {
         [] => vec![CfgType::None, CfgType::SelfNegative, CfgType::Initialize, CfgType::Full],
         given => given.to_vec(),
     };
-    let meter = GpuMeter::open(args.setup.model.gpu.unwrap_or(0));
-    let mut sections = Vec::new();
-    for provider in providers {
-        let model = ModelArgs { provider: Some(provider), ..args.setup.model.clone() };
-        let before = used(&meter);
-        // As a file is repainted: with several frames on their way. --lanes 1 measures what live input has.
-        let lanes = config::lanes_on(&model, provider);
-        let mut setup = Setup::load_sized(&model, args.setup.size, lanes, Reach::steps(args.steps.iter().copied()))?;
-        let (mut figures, mut list) = (Vec::new(), Vec::new());
-        for steps in args.steps.iter().copied().map(usize::from) {
-            for cfg in &cfgs {
-                list.push(case(&mut setup, &args.setup, (steps, *cfg), &meter, &mut figures)?);
+    let model = ModelArgs { provider: Some(provider), ..args.setup.model.clone() };
+    let before = used(meter);
+    // As a file is repainted: with several frames on their way. --lanes 1 measures what live input has.
+    let lanes = config::lanes_on(&model, provider);
+    let mut setup = Setup::load_sized(&model, args.setup.size, lanes, Reach::steps(args.steps.iter().copied()))?;
+    let (mut figures, mut cases, mut failed) = (Vec::new(), Vec::new(), None);
+    for steps in args.steps.iter().copied().map(usize::from) {
+        for cfg in &cfgs {
+            match case(&mut setup, &args.setup, (steps, *cfg), meter) {
+                Ok(case) => {
+                    figures.extend(case.figures());
+                    cases.push(case);
+                }
+                Err(failure) => {
+                    let name = format!("N={steps} {}", cfg_name(*cfg));
+                    figures.push(Figure::absent(&name, "speed", "fps", failure.message()));
+                    failed = failed.or(Some(failure));
+                }
             }
         }
-        figures.extend(parity(&mut setup)?);
-        // The session's: engines and arenas grow until the largest case has run.
-        figures.push(match (before, used(&meter)) {
-            (Ok(before), Ok(after)) => {
-                let megabytes = after.saturating_sub(before) as f64 / 1e6;
-                Figure::value("", "memory of the card", "MB", megabytes).note("all that was taken since the start")
-            }
-            (Err(why), _) | (_, Err(why)) => {
-                Figure::absent("", "memory of the card", "MB", &format!("not measured: {why}"))
-            }
-        });
-        sections.push(Section { context: setup.context, figures, body: json!({ "cases": list }) });
     }
-    Findings(sections).hand_out("gpu", &args.setup.output)
+    if let (true, Some(failure)) = (cases.is_empty(), failed) {
+        return Err(failure);
+    }
+    match parity(&mut setup) {
+        Ok(figure) => figures.extend(figure),
+        Err(failure) => figures.push(Figure::absent("", PARITY, "levels", failure.message())),
+    }
+    // The session's: engines and arenas grow until the largest case has run.
+    figures.push(match (before, used(meter)) {
+        (Ok(before), Ok(after)) => {
+            let megabytes = after.saturating_sub(before) as f64 / 1e6;
+            Figure::value("", "memory of the card", "MB", megabytes).note("all that was taken since the start")
+        }
+        (Err(why), _) | (_, Err(why)) => {
+            Figure::absent("", "memory of the card", "MB", &format!("not measured: {why}"))
+        }
+    });
+    match roof(&mut setup, (&model, args.matrix), &cases) {
+        Ok(roof) => figures.extend(roof),
+        Err(failure) => figures.push(Figure::absent("", "networks over matmul", "ratio", failure.message())),
+    }
+    let list: Vec<Value> = cases.iter().map(Case::json).collect();
+    Ok(Section { context: setup.context, figures, body: json!({ "cases": list }) })
 }
 
 /// Steps with which the two ways are compared.
 const STEPS: usize = 2;
+
+const PARITY: &str = "frames on the card off those through the host";
 
 /// By how many levels the pictures of frames that stay on a card are off those of frames that pass through the host; nothing where
 /// they do not stay there.
@@ -91,13 +137,12 @@ fn parity(setup: &mut Setup) -> Outcome<Option<Figure>> {
         pictures.extend(painter.flush()?.iter().map(|picture| picture.rgb.to_vec()));
     }
     let [stay, pass] = &pictures;
-    let name = "frames on the card off those through the host";
     if stay.len() != pass.len() {
-        return Ok(Some(Figure::absent("", name, "levels", "another number of pictures")));
+        return Ok(Some(Figure::absent("", PARITY, "levels", "another number of pictures")));
     }
     let bytes = stay.iter().flatten().zip(pass.iter().flatten());
     let largest = bytes.map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
-    Ok(Some(Figure::value("", name, "levels", f64::from(largest)).note("the largest of all pictures' bytes")))
+    Ok(Some(Figure::value("", PARITY, "levels", f64::from(largest)).note("the largest of all pictures' bytes")))
 }
 
 fn used(meter: &Result<GpuMeter, String>) -> Result<u64, String> {
@@ -108,69 +153,187 @@ fn joules(meter: &Result<GpuMeter, String>) -> Result<f64, String> {
     meter.as_ref().map_err(Clone::clone)?.joules()
 }
 
+/// What one number of steps with one guidance took.
+struct Case {
+    name: String,
+    steps: usize,
+    cfg: CfgType,
+    /// Of each round.
+    fps: Vec<f64>,
+    intervals: Option<Times>,
+    delays: Option<Times>,
+    pictures: usize,
+    /// Of all rounds together.
+    wall: Duration,
+    /// What was counted meanwhile.
+    stats: Stats,
+    /// Whether networks ran beside each other, so that their times say nothing of what was outside of them.
+    is_apart: bool,
+    energy: Result<f64, String>,
+}
+
 /// One number of steps with one guidance.
 fn case(
     setup: &mut Setup,
     args: &SetupArgs,
     (steps, cfg): (usize, CfgType),
     meter: &Result<GpuMeter, String>,
-    figures: &mut Vec<Figure>,
-) -> Outcome<Value> {
+) -> Outcome<Case> {
     let mut subject = setup.subject(steps, cfg)?;
     let pictures = patterns(setup.size);
     let source = Source::Pictures(&pictures);
     let (clock, frames) = (setup.clock, usize::from(args.frames));
+    let gpu = config::session_settings(&args.model, 1).gpu;
     // A stream batch that is not full is quicker, and the first calls build what later ones find.
     subject.run(source, steps + 1, &clock)?;
-    // What runs, not what was asked for.
-    let shared = &setup.session.loaded.shared;
-    let graphs = if shared.captures() { ", CUDA graphs" } else { "" };
-    let apart = shared.queues().is_some_and(Queues::is_apart) && subject.painter().lanes() > 1;
-    let streams = if apart { ", VAE apart" } else { "" };
-    let name = format!("N={steps} {}{graphs}{streams}", cfg_name(cfg));
-    let (mut fps, mut times) = (Vec::new(), Vec::new());
-    let (before, energy) = (spent(&subject), joules(meter));
+    let before = subject.painter().stats().clone();
+    let (mut fps, mut intervals, mut delays, mut wall) = (Vec::new(), Vec::new(), Vec::new(), Duration::ZERO);
+    let energy = joules(meter);
     for _ in 0..args.rounds {
         let run = subject.run(source, frames, &clock)?;
         fps.push(run.fps());
-        times.extend(run.intervals);
+        intervals.extend(run.intervals);
+        delays.extend(run.delays);
+        wall += run.wall;
     }
-    let (after, energy) = (spent(&subject), joules(meter).and_then(|now| Ok(now - energy?)));
-    let count = times.len().max(1) as f64;
-    let (fps, times) = (Spread::of(&fps), Times::of(&times));
-    figures.push(Figure::spread(&name, "speed", "fps", Some(fps), usize::from(args.rounds)));
-    figures.push(Figure::times(&name, "picture to picture", times));
-    let mut inside = 0.0;
-    for (index, (_, stage)) in NETWORKS.iter().enumerate() {
-        let ms = after[index] - before[index];
-        inside += ms;
-        figures.push(Figure::value(&name, stage, "ms", ms / count));
-    }
-    let whole = after[NETWORKS.len()] - before[NETWORKS.len()];
-    let outside = 1.0 - inside / whole;
-    figures.push(if apart {
-        Figure::absent(&name, "outside the networks", "ratio", "the networks run beside each other")
-    } else {
-        Figure::value(&name, "outside the networks", "ratio", outside).note("of the engine's time")
-    });
-    figures.push(match &energy {
-        Ok(joules) => Figure::value(&name, "energy of a picture", "J", joules / count),
-        Err(why) => Figure::absent(&name, "energy of a picture", "J", &format!("not measured: {why}")),
-    });
-    Ok(json!({
-        "steps": steps,
-        "cfg": cfg_name(cfg),
-        "fps": round(fps.median),
-        "ms_p50": times.map(|times| round(times.p50)),
-        "ms_p99": times.map(|times| round(times.p99)),
-        "outside_networks": round(outside),
-        "joules": energy.ok().map(|joules| round(joules / count)),
-    }))
+    let pictures = intervals.len();
+    let energy = joules(meter).and_then(|now| Ok((now - energy?) / pictures.max(1) as f64));
+    Ok(Case {
+        name: name(setup, &subject, &gpu, (steps, cfg)),
+        steps,
+        cfg,
+        fps,
+        intervals: Times::of(&intervals),
+        delays: Times::of(&delays),
+        pictures,
+        wall,
+        stats: subject.painter().stats().since(&before),
+        is_apart: runs_apart(setup, &subject),
+        energy,
+    })
 }
 
-/// Milliseconds in each network so far, and in the engine.
-fn spent(subject: &Subject) -> [f64; NETWORKS.len() + 1] {
-    let stats = subject.painter().stats();
-    let of = |stage| milliseconds(stats.total(stage));
-    [of(NETWORKS[0].0), of(NETWORKS[1].0), of(NETWORKS[2].0), of(Stage::Step)]
+/// What runs, not what was asked for.
+fn name(setup: &Setup, subject: &Subject, gpu: &GpuSettings, (steps, cfg): (usize, CfgType)) -> String {
+    let said = [
+        (setup.session.loaded.shared.captures(), ", CUDA graphs".to_owned()),
+        (runs_apart(setup, subject), ", VAE apart".to_owned()),
+        (gpu.channels_last, ", channels last".to_owned()),
+        (gpu.cudnn_search != CudnnSearch::default(), format!(", {} search", gpu.cudnn_search)),
+    ];
+    let said: String = said.into_iter().filter_map(|(is_so, what)| is_so.then_some(what)).collect();
+    format!("N={steps} {}{said}", cfg_name(cfg))
+}
+
+fn runs_apart(setup: &Setup, subject: &Subject) -> bool {
+    let has_streams = setup.session.loaded.shared.queues().is_some_and(Queues::is_apart);
+    let are_several = !matches!(subject.painter(), Painter::Device(_)) || has_streams;
+    are_several && subject.painter().lanes() > 1
+}
+
+/// Seconds of all calls of the networks.
+pub(super) fn networks_seconds(stats: &Stats) -> f64 {
+    NETWORKS.iter().map(|stage| stats.total(*stage).as_secs_f64()).sum()
+}
+
+impl Case {
+    /// The share of the time in which no network ran; `None` where that cannot be told.
+    fn outside(&self) -> Option<f64> {
+        (!self.is_apart).then(|| outside(&self.stats, self.wall))
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let Self { name, fps, stats, .. } = self;
+        let mut figures = vec![
+            Figure::spread(name, "speed", "fps", Some(Spread::of(fps)), fps.len()),
+            Figure::times(name, "picture to picture", self.intervals),
+            Figure::times(name, "end to end", self.delays)
+                .note("from 8-bit pixels to 8-bit pixels, in the stream batch too"),
+        ];
+        for (stage, stage_name) in STAGES.iter().filter(|(stage, _)| *stage != Stage::Step) {
+            let at = |quantile| milliseconds(stats.quantile(*stage, quantile));
+            let samples = stats.count(*stage) as usize;
+            if samples > 0 {
+                let times = Times { p50: at(0.50), p95: at(0.95), p99: at(0.99), samples };
+                figures.push(Figure::times(name, stage_name, Some(times)));
+            }
+        }
+        figures.push(match self.outside() {
+            Some(outside) => {
+                Figure::value(name, "outside the networks", "ratio", outside).note("of the time of all frames")
+            }
+            None => Figure::absent(name, "outside the networks", "ratio", "the networks run beside each other"),
+        });
+        figures.push(match &self.energy {
+            Ok(joules) => Figure::value(name, "energy of a picture", "J", *joules),
+            Err(why) => Figure::absent(name, "energy of a picture", "J", &format!("not measured: {why}")),
+        });
+        figures
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "steps": self.steps,
+            "cfg": cfg_name(self.cfg),
+            "fps": round(Spread::of(&self.fps).median),
+            "ms_p50": self.intervals.map(|times| round(times.p50)),
+            "ms_p99": self.intervals.map(|times| round(times.p99)),
+            "end_to_end_ms_p50": self.delays.map(|times| round(times.p50)),
+            "end_to_end_ms_p99": self.delays.map(|times| round(times.p99)),
+            "outside_networks": self.outside().map(round),
+            "joules": self.energy.as_ref().ok().map(|joules| round(*joules)),
+        })
+    }
+}
+
+/// The share of the wall clock's time in which no network ran. Frames that were on their way are waited for within it.
+fn outside(stats: &Stats, wall: Duration) -> f64 {
+    1.0 - networks_seconds(stats) / wall.as_secs_f64()
+}
+
+/// The networks' arithmetic over what the card does in one multiplication of matrices.
+fn roof(setup: &mut Setup, (model, side): (&ModelArgs, Option<u16>), cases: &[Case]) -> Outcome<Vec<Figure>> {
+    let runtime = config::runtime(model)?;
+    let counted = arithmetic(setup, &runtime)?;
+    let (mut matmul, name) = matmul(setup, (&runtime, model), side.map(usize::from))?;
+    // The first chooses among kernels.
+    rate(&mut matmul, &setup.clock)?;
+    let rates: Vec<f64> = (0..3).map(|_| rate(&mut matmul, &setup.clock)).collect::<Outcome<_>>()?;
+    let roof = Spread::of(&rates);
+    let mut figures = arithmetic_figures(&counted);
+    figures.push(Figure::spread(&name, "rate", "GFLOP/s", Some(roof), rates.len()));
+    for case in cases {
+        // A row of the U-Net for each that it computed, the VAE's halves once a picture.
+        let of = |(part, flops): &(PartName, Flops)| {
+            let calls = if *part == PartName::Unet { case.stats.unet_rows } else { case.pictures as u64 };
+            calls as f64 * flops.total
+        };
+        let gflop = counted.iter().map(of).sum::<f64>() / 1e9;
+        let ratio = gflop / networks_seconds(&case.stats) / roof.median;
+        figures.push(Figure::value(&case.name, "networks over matmul", "ratio", ratio));
+    }
+    Ok(figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_outside_of_the_networks_is_of_the_whole_time() {
+        let mut stats = Stats::default();
+        let ms = Duration::from_millis;
+        // 20 frames, two of which were waited for after the last call: the engine's own calls took less than the frames.
+        for _ in 0..20 {
+            stats.record(Stage::Encode, ms(1));
+            stats.record(Stage::Denoise, ms(7));
+            stats.record(Stage::Decode, ms(1));
+            stats.record(Stage::Postprocess, ms(1));
+        }
+        for _ in 0..18 {
+            stats.record(Stage::Step, ms(10));
+        }
+        assert!((outside(&stats, ms(200)) - 0.1).abs() < 1e-9);
+        assert!((networks_seconds(&stats) - 0.18).abs() < 1e-9);
+    }
 }

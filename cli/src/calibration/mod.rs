@@ -31,7 +31,9 @@ const MOST_BYTES: u64 = 1 << 30;
 /// The card, its driver, and what else its speed depends on; `None` where there is none.
 fn card(gpu: &GpuSettings) -> Option<String> {
     let card = Card::open(gpu.device as usize).ok()?;
-    Some(format!("{} {} tf32 {}", card.name().ok()?, card.driver().version(), gpu.tf32))
+    let GpuSettings { tf32, cudnn_search, channels_last, .. } = gpu;
+    let how = format!("tf32 {tf32} {cudnn_search} {channels_last}");
+    Some(format!("{} {} {how}", card.name().ok()?, card.driver().version()))
 }
 
 /// A choice between candidates for a pack on this machine.

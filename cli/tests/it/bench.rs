@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{USAGE, has_runtime, names, run};
+use crate::support::{MISSING, USAGE, has_runtime, names, run};
 
 /// Settings at which a measurement is over at once.
 const SMALL: [&str; 8] = ["--provider", "cpu", "--size", "64x64", "--rounds", "1", "--frames", "2"];
@@ -155,6 +155,48 @@ fn roofline() {
     let json = measured("roofline", &["--matrix", "64"]);
     numbers(&json, &["ratio", "frame_gflop", "networks_gflop_per_s", "matmul_gflop_per_s"]);
     numbers(&json["parts_gflop"], &["unet", "vae_encoder", "vae_decoder"]);
+}
+
+#[test]
+fn gpu_has_every_stage_of_a_frame_and_what_is_between_them() {
+    if !has_runtime() {
+        return;
+    }
+    let json = measured("gpu", &["--steps", "1,2", "--cfg", "none,initialize", "--matrix", "64"]);
+    let cases = json["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 4, "{json}");
+    let figures = json["figures"].as_array().unwrap();
+    let of = |case: &str, name: &str| {
+        let found = figures.iter().find(|figure| figure["case"] == case && figure["figure"] == name);
+        found.unwrap_or_else(|| panic!("{case}: {name}: {json}"))["p50"].as_f64()
+    };
+    for case in ["N=1 none", "N=1 initialize", "N=2 none", "N=2 initialize"] {
+        for stage in ["preprocess", "encode", "denoise", "advance", "decode", "postprocess"] {
+            assert!(of(case, stage) > Some(0.0), "{case}: {stage}: {json}");
+        }
+        assert!(of(case, "end to end") > Some(0.0) && of(case, "picture to picture") > Some(0.0), "{case}: {json}");
+        let outside = of(case, "outside the networks").unwrap();
+        assert!((0.0..1.0).contains(&outside), "{case}: {outside}: {json}");
+        assert!(of(case, "networks over matmul") > Some(0.0), "{case}: {json}");
+    }
+    assert!(of("unet", "arithmetic of a call") > Some(0.0), "{json}");
+}
+
+#[test]
+fn gpu_hands_out_what_was_measured_before_another_provider_failed() {
+    if !has_runtime() {
+        return;
+    }
+    let few = [
+        "bench", "gpu", "--json", "--size", "64x64", "--rounds", "1", "--frames", "2", "--steps", "1", "--cfg", "none",
+        "--matrix", "64",
+    ];
+    // The library has no such provider.
+    let done = run(few.iter().chain(&["--providers", "cpu,directml"]));
+    let json: Value = serde_json::from_str(done.stdout.lines().next().unwrap_or_default()).unwrap();
+    complete(&json);
+    assert_eq!(json["provider"], "cpu");
+    done.refused_after_output(MISSING, &["directml"]);
 }
 
 #[test]

@@ -54,6 +54,19 @@ impl Card {
         self.context.name().map_err(|e| error("asking for the card's name", e))
     }
 
+    /// Where it is on the PCI bus, as NVIDIA's tools write it (`0000:65:00.0`): they count cards in another order than CUDA, and know
+    /// nothing of `CUDA_VISIBLE_DEVICES`.
+    pub fn bus_id(&self) -> Result<String, GpuError> {
+        use sys::CUdevice_attribute_enum as Ask;
+        let ask = |what| self.context.attribute(what).map_err(|e| error("asking where the card is", e));
+        let (domain, bus, device) = (
+            ask(Ask::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?,
+            ask(Ask::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?,
+            ask(Ask::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?,
+        );
+        Ok(format!("{domain:04x}:{bus:02x}:{device:02x}.0"))
+    }
+
     /// The driver.
     pub fn driver(&self) -> Driver {
         self.driver

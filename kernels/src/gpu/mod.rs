@@ -17,7 +17,7 @@ mod tensor;
 pub use arguments::MAX_SLOTS;
 pub use error::{GpuError, GpuErrorKind};
 pub use launch::{Kernel, Launch, Limits, Shape};
-pub use overlap::{Overlap, Queues, Work};
+pub use overlap::{Collected, Overlap, Queues, Work};
 pub use queue::{Mark, Queue};
 pub use source::{OPTIONS, SOURCE};
 pub(crate) use tensor::bytes;

@@ -16,6 +16,8 @@ struct Set<Q: Queue> {
     was_broken: Tensor,
     /// In the order of [`Stage`].
     done: [Q::Mark; STAGES],
+    /// Before the two copies.
+    begun: [Q::Mark; 2],
 }
 
 /// Where encoder, work and decoder are put: into one queue, or into three that work at once.
@@ -64,6 +66,17 @@ pub struct Work<'a, Q> {
     pub broken: &'a mut Tensor,
 }
 
+/// A picture that has come back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Collected<'a> {
+    /// Its bytes.
+    pub picture: &'a [u8],
+    /// Whether it has values that are no numbers.
+    pub is_broken: bool,
+    /// Milliseconds that the copies took, to the device and back.
+    pub copies: [f32; 2],
+}
+
 /// Frames in, pictures out, with the copies of one frame under the work on another.
 pub struct Overlap<Q: Queue> {
     schedule: Schedule,
@@ -99,6 +112,7 @@ impl<Q: Queue> Overlap<Q> {
                 broken: work.zeros(DType::U32, &[1])?,
                 was_broken: work.pinned(DType::U32, &[1])?,
                 done: [work.mark()?, work.mark()?, work.mark()?, work.mark()?, work.mark()?],
+                begun: [work.mark()?, work.mark()?],
             })
         };
         let sets: Vec<_> = (0..sets.max(1)).map(set).collect::<Result<_, GpuError>>()?;
@@ -133,8 +147,8 @@ impl<Q: Queue> Overlap<Q> {
         self.schedule.submit(&mut running)
     }
 
-    /// Waits for the oldest picture on its way; `None` if there is none. With it comes whether it is broken.
-    pub fn collect(&mut self) -> Result<Option<(&[u8], bool)>, GpuError> {
+    /// Waits for the oldest picture on its way; `None` if there is none.
+    pub fn collect(&mut self) -> Result<Option<Collected<'_>>, GpuError> {
         let nothing = |_: Work<'_, Q>| Ok::<(), GpuError>(());
         let mut running =
             Running { sets: &mut self.sets, queues: &self.queues, is_apart: self.is_apart, work: nothing };
@@ -142,8 +156,10 @@ impl<Q: Queue> Overlap<Q> {
             return Ok(None);
         };
         let set = &self.sets[set];
-        let broken = set.was_broken.as_slice::<u32>()?.iter().any(|flag| *flag != 0);
-        Ok(Some((set.picture.as_slice()?, broken)))
+        let is_broken = set.was_broken.as_slice::<u32>()?.iter().any(|flag| *flag != 0);
+        let ([up, down], done) = (&set.begun, |stage| &set.done[stage as usize]);
+        let copies = [up.ms_until(done(Stage::Upload))?, down.ms_until(done(Stage::Download))?];
+        Ok(Some(Collected { picture: set.picture.as_slice()?, is_broken, copies }))
     }
 }
 
@@ -161,7 +177,10 @@ impl<Q: Queue, E: From<GpuError>, W: FnMut(Work<'_, Q>) -> Result<(), E>> Stream
     fn put(&mut self, stage: Stage, number: usize) -> Result<(), E> {
         let (queue, set) = (&self.queues[stage as usize], &mut self.sets[number]);
         match stage {
-            Stage::Upload => queue.upload(&set.frame, set.on_card.view_mut())?,
+            Stage::Upload => {
+                queue.record(&set.begun[0])?;
+                queue.upload(&set.frame, set.on_card.view_mut())?;
+            }
             Stage::Encode | Stage::Work | Stage::Decode => {
                 if stage == Stage::Decode {
                     queue.clear(set.broken.view_mut())?;
@@ -170,6 +189,7 @@ impl<Q: Queue, E: From<GpuError>, W: FnMut(Work<'_, Q>) -> Result<(), E>> Stream
                 (self.work)(Work { stage, queue, set: number, frame, picture, broken })?;
             }
             Stage::Download => {
+                queue.record(&set.begun[1])?;
                 queue.download(set.painted.view(), &mut set.picture)?;
                 queue.download(set.broken.view(), &mut set.was_broken)?;
             }

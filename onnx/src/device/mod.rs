@@ -10,7 +10,7 @@ mod network;
 mod padding;
 mod rows;
 mod unet;
-mod vae;
+pub(crate) mod vae;
 
 use livediffusion_kernels::gpu::Queue;
 use livediffusion_pipeline::device::DeviceNetworks;

@@ -20,12 +20,13 @@ const LABEL: &str = "U-Net";
 
 /// The U-Net of a stream. Its tensors have room for the most rows that a call had; a call of fewer uses the first of them.
 pub(super) struct DeviceUnet {
-    network: Network,
     ports: UnetPorts,
     shape: LatentShape,
     /// Before the tensors that its calls lie over.
     calls: Vec<Option<Call>>,
+    /// Before the network: to drop them waits for the card, and a session must not end under its own work.
     tensors: Option<Tensors>,
+    network: Network,
     /// Rows of the last call.
     rows: usize,
     /// Where a call of another number of rows is dear.

@@ -10,24 +10,26 @@ use crate::pack::VaeKind;
 use crate::session::Network;
 use crate::vae::{OnnxDecoder, OnnxEncoder};
 
-/// A half with its tensors.
-struct Half {
-    network: Network,
+/// A network of one input and one output, with its tensors.
+pub(crate) struct Half {
     /// Before the tensors that it lies over.
     call: Call,
+    /// Before the network: to drop them waits for the card, and a session must not end under its own work.
     input: Tensor,
     output: Tensor,
+    network: Network,
     /// Scale and shift.
     affine: (f32, f32),
 }
 
 impl Half {
+    /// On a network's session, over tensors of these sides.
     #[allow(unsafe_code, reason = "ONNX Runtime is given addresses")]
-    fn new<Q: Queue>(
+    pub(crate) fn new<Q: Queue>(
         queue: &Q,
         network: &Network,
         affine: (f32, f32),
-        (input_dims, output_dims): ([usize; 4], [usize; 4]),
+        (input_dims, output_dims): (&[usize], &[usize]),
     ) -> Result<Self, ModelError> {
         let network = network.fork();
         let label = network.label();
@@ -35,15 +37,21 @@ impl Half {
         let ([given], [got]) = (&inputs[..], &outputs[..]) else {
             return Err(ModelError::new(format!("{label}: it has several inputs or outputs")));
         };
-        let input = zeros(queue, label, &given.info, &input_dims)?;
-        let output = zeros(queue, label, &got.info, &output_dims)?;
+        let input = zeros(queue, label, &given.info, input_dims)?;
+        let output = zeros(queue, label, &got.info, output_dims)?;
         // SAFETY: the call is dropped before the tensors, by the order of the fields; kernels, copies and calls go into one queue.
-        let call = unsafe { Call::new(&network, &[(&input, &input_dims)], (&output, &output_dims)) }?;
-        Ok(Self { network, call, input, output, affine })
+        let call = unsafe { Call::new(&network, &[(&input, input_dims)], (&output, output_dims)) }?;
+        Ok(Self { call, input, output, network, affine })
     }
 
-    fn run(&mut self) -> Result<(), ModelError> {
+    /// Runs the network. Where it runs on a card, it has not run when this returns.
+    pub(crate) fn run(&mut self) -> Result<(), ModelError> {
         self.call.run(&self.network)
+    }
+
+    /// What the network reads.
+    pub(crate) fn input(&mut self) -> &mut Tensor {
+        &mut self.input
     }
 }
 
@@ -64,8 +72,8 @@ impl DeviceVaeEncoder {
         let (network, affine, factor) = encoder.parts();
         let kind = encoder.kind();
         let given = if kind == VaeKind::Kl { 2 * shape.channels } else { shape.channels };
-        let dims = (picture(shape, factor), [1, given, shape.height, shape.width]);
-        Ok(Self { half: Half::new(queue, network, affine, dims)?, kind, len: shape.len() })
+        let (from, to) = (picture(shape, factor), [1, given, shape.height, shape.width]);
+        Ok(Self { half: Half::new(queue, network, affine, (&from, &to))?, kind, len: shape.len() })
     }
 }
 
@@ -91,8 +99,8 @@ pub(super) struct DeviceVaeDecoder(Half);
 impl DeviceVaeDecoder {
     pub(super) fn new<Q: Queue>(queue: &Q, decoder: &OnnxDecoder, shape: LatentShape) -> Result<Self, ModelError> {
         let (network, affine, factor) = decoder.parts();
-        let dims = ([1, shape.channels, shape.height, shape.width], picture(shape, factor));
-        Half::new(queue, network, affine, dims).map(Self)
+        let (from, to) = ([1, shape.channels, shape.height, shape.width], picture(shape, factor));
+        Half::new(queue, network, affine, (&from, &to)).map(Self)
     }
 }
 

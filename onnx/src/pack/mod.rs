@@ -17,6 +17,7 @@ pub use self::part::{Part, PartName};
 pub use self::toml_file::Preset;
 use crate::error::OnnxError;
 use crate::graph::{DType, TensorInfo};
+use crate::provider::Precision;
 use crate::timestep::{Declared, declared};
 
 /// Which kind of VAE a pack has.
@@ -192,6 +193,15 @@ impl Pack {
     pub fn is_in_f32(&self) -> bool {
         let is_half = self.part(PartName::Unet).is_some_and(|part| part.is_half);
         self.unet.sample.dtype == DType::F32 && !is_half
+    }
+
+    /// What the U-Net reckons in on a provider that was chosen with that precision: its graph's own type, where it is taken as it is.
+    pub fn reckons_in(&self, precision: Precision) -> Precision {
+        match self.unet.sample.dtype {
+            _ if precision != Precision::F32 || self.is_in_f32() => precision,
+            DType::Bf16 => Precision::Bf16,
+            _ => Precision::F16,
+        }
     }
 
     /// The same pack with the networks in 8 bits in place of those that they stand beside; text encoders stay.

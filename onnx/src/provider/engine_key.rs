@@ -38,14 +38,23 @@ impl EngineKey {
     /// The folder's name.
     pub(crate) fn name(&self) -> String {
         let Self { model, profile, sides, precision, gpu, driver, tensorrt, onnxruntime } = self;
-        let mut text = String::new();
         let shapes = profile.as_ref().map_or_else(String::new, |shapes| shapes.join("|"));
-        for part in [model, &shapes, sides, precision, gpu, &driver.to_string(), tensorrt, onnxruntime] {
-            // With its length, so that no two keys run into one another.
-            let _ = write!(text, "{}:{part};", part.len());
-        }
-        hash_of(text.as_bytes())
+        name_of(&[model, &shapes, sides, precision, gpu, &driver.to_string(), tensorrt, onnxruntime])
     }
+
+    /// The name of what is the same for all networks on the card.
+    pub(crate) fn name_of_card(&self) -> String {
+        name_of(&[&self.gpu, &self.driver.to_string(), &self.tensorrt])
+    }
+}
+
+fn name_of(parts: &[&str]) -> String {
+    let mut text = String::new();
+    for part in parts {
+        // With its length, so that no two keys run into one another.
+        let _ = write!(text, "{}:{part};", part.len());
+    }
+    hash_of(text.as_bytes())
 }
 
 /// A network, and what its calls are like.

@@ -23,7 +23,9 @@ pub(crate) use self::options::EngineOptions;
 pub(crate) use self::plugin::Plugin;
 pub use self::profile::Extent;
 pub(crate) use self::register::{Builder, builder};
-pub use self::settings::{Chosen, GpuSettings, OpenVinoDevice, Precision, ProviderChoice, SessionSettings, UserStream};
+pub use self::settings::{
+    Chosen, CudnnSearch, GpuSettings, OpenVinoDevice, Precision, ProviderChoice, SessionSettings, UserStream,
+};
 pub(crate) use self::tensorrt::Prepared;
 
 /// An ONNX Runtime execution provider.

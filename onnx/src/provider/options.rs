@@ -26,13 +26,12 @@ fn stream(gpu: &GpuSettings, options: &mut Options) {
 /// Without TF32 ONNX Runtime's convolutions take no kernel of cuDNN's for tensor cores, in f16 either: a graph in f16 has it, also for what
 /// little it has in f32.
 pub(crate) fn cuda(gpu: &GpuSettings, nature: Nature) -> Options {
-    let search = if gpu.quick_start { "HEURISTIC" } else { "EXHAUSTIVE" };
     let mut options = vec![
         ("device_id", gpu.device.to_string()),
         ("arena_extend_strategy", "kSameAsRequested".to_owned()),
-        ("cudnn_conv_algo_search", search.to_owned()),
+        ("cudnn_conv_algo_search", gpu.cudnn_search.to_string().to_uppercase()),
         ("cudnn_conv_use_max_workspace", switch(true)),
-        ("prefer_nhwc", switch(!nature.reckons_with_shapes)),
+        ("prefer_nhwc", switch(gpu.channels_last || !nature.reckons_with_shapes)),
         ("use_tf32", switch(gpu.tf32 || nature.is_half)),
     ];
     if gpu.graphs {
@@ -59,11 +58,20 @@ pub(crate) struct EngineOptions {
 
 /// TensorRT. Layer normalisation stays in f32: in f16 the sums of squares of a wide layer overflow. No CUDA graphs: ONNX Runtime (1.31)
 /// waits for each one's end with this provider.
-pub(crate) fn tensorrt(gpu: &GpuSettings, precision: Precision, engines: &EngineOptions) -> Options {
+///
+/// A graph in f16 needs f16 switched on as well: ONNX Runtime 1.31 makes networks whose types TensorRT chooses, and without it TensorRT
+/// refuses layers in f16 or does them in f32. Engines are built one after the other: kernels are timed against each other meanwhile.
+pub(crate) fn tensorrt(
+    gpu: &GpuSettings,
+    (precision, nature): (Precision, Nature),
+    engines: &EngineOptions,
+) -> Options {
+    let half = switch(precision == Precision::F16 || nature.is_half);
     let mut options = vec![
         ("device_id", gpu.device.to_string()),
-        ("trt_fp16_enable", switch(precision == Precision::F16)),
-        ("trt_layer_norm_fp32_fallback", switch(precision == Precision::F16)),
+        ("trt_fp16_enable", half.clone()),
+        ("trt_layer_norm_fp32_fallback", half),
+        ("trt_force_sequential_engine_build", switch(true)),
     ];
     if let Some(folder) = &engines.engines {
         options.push(("trt_engine_cache_enable", switch(true)));
@@ -153,7 +161,7 @@ pub(crate) fn webgpu() -> Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::settings::UserStream;
+    use crate::provider::settings::{CudnnSearch, UserStream};
 
     fn value<'a>(options: &'a Options, name: &str) -> Option<&'a str> {
         let mut all = options.iter().filter(|(key, _)| *key == name);
@@ -177,13 +185,16 @@ mod tests {
         let settings = GpuSettings {
             device: 2,
             tf32: true,
-            quick_start: true,
+            cudnn_search: CudnnSearch::Heuristic,
             graphs: true,
             stream: Some(stream),
             ..GpuSettings::default()
         };
         let options = cuda(&settings, Nature { reckons_with_shapes: true, ..Nature::default() });
         assert_eq!(value(&options, "prefer_nhwc"), Some("0"));
+        let last = GpuSettings { channels_last: true, ..settings };
+        let shapes = Nature { reckons_with_shapes: true, ..Nature::default() };
+        assert_eq!(value(&cuda(&last, shapes), "prefer_nhwc"), Some("1"));
         let half = Nature { is_half: true, ..Nature::default() };
         assert_eq!(value(&cuda(&GpuSettings::default(), half), "use_tf32"), Some("1"));
         assert_eq!(value(&options, "cudnn_conv_algo_search"), Some("HEURISTIC"));
@@ -215,6 +226,7 @@ mod tests {
 
     #[test]
     fn tensorrt_keeps_engines_and_builds_for_the_profile() {
+        let graph = Nature::default();
         let engines = EngineOptions {
             engines: Some("/e".into()),
             timings: Some("/t".into()),
@@ -223,15 +235,15 @@ mod tests {
             target: None,
         };
         assert_eq!(
-            value(&tensorrt(&GpuSettings::default(), Precision::F16, &engines), "trt_load_user_initializer"),
+            value(&tensorrt(&GpuSettings::default(), (Precision::F16, graph), &engines), "trt_load_user_initializer"),
             None
         );
         let large = EngineOptions { large: true, ..engines.clone() };
         assert_eq!(
-            value(&tensorrt(&GpuSettings::default(), Precision::F16, &large), "trt_load_user_initializer"),
+            value(&tensorrt(&GpuSettings::default(), (Precision::F16, graph), &large), "trt_load_user_initializer"),
             Some("1")
         );
-        let options = tensorrt(&GpuSettings::default(), Precision::F16, &engines);
+        let options = tensorrt(&GpuSettings::default(), (Precision::F16, graph), &engines);
         assert_eq!(value(&options, "trt_fp16_enable"), Some("1"));
         assert_eq!(value(&options, "trt_layer_norm_fp32_fallback"), Some("1"));
         assert_eq!(value(&options, "trt_engine_cache_enable"), Some("1"));
@@ -241,8 +253,13 @@ mod tests {
         assert_eq!(value(&options, "trt_profile_min_shapes"), Some("x:1x4"));
         assert_eq!(value(&options, "trt_profile_opt_shapes"), Some("x:2x4"));
         assert_eq!(value(&options, "trt_profile_max_shapes"), Some("x:3x4"));
-        let options = tensorrt(&GpuSettings::default(), Precision::F32, &EngineOptions::default());
+        let options = tensorrt(&GpuSettings::default(), (Precision::F32, graph), &EngineOptions::default());
         assert_eq!(value(&options, "trt_fp16_enable"), Some("0"));
+        // As the graph says, and it says f16.
+        let half = Nature { is_half: true, ..graph };
+        let of_half = tensorrt(&GpuSettings::default(), (Precision::F32, half), &EngineOptions::default());
+        assert_eq!(value(&of_half, "trt_fp16_enable"), Some("1"));
+        assert_eq!(value(&of_half, "trt_layer_norm_fp32_fallback"), Some("1"));
         assert_eq!(value(&options, "trt_engine_cache_enable"), None);
         assert_eq!(
             value(&tensorrt_rtx(&GpuSettings::default(), &engines, true), "nv_profile_max_shapes"),

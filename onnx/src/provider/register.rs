@@ -86,7 +86,7 @@ fn registrations(of: &Builder<'_>, threads: (usize, usize)) -> Vec<ExecutionProv
         }
         Provider::Cuda => vec![cuda()],
         Provider::TensorRt => {
-            let options = options::tensorrt(gpu, of.precision, &of.engines);
+            let options = options::tensorrt(gpu, (of.precision, of.nature), &of.engines);
             vec![dispatch(with(ep::TensorRT::default(), options).build()), cuda()]
         }
         Provider::TensorRtRtx => {

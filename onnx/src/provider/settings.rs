@@ -128,6 +128,38 @@ impl FromStr for OpenVinoDevice {
     }
 }
 
+/// How cuDNN picks a convolution's algorithm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CudnnSearch {
+    /// By trying all of them at the first call of each shape, while the card waits: the fastest, known late.
+    #[default]
+    Exhaustive,
+    /// By rule: starts sooner, may run slower.
+    Heuristic,
+}
+
+impl CudnnSearch {
+    const ALL: [Self; 2] = [Self::Exhaustive, Self::Heuristic];
+}
+
+impl fmt::Display for CudnnSearch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exhaustive => "exhaustive",
+            Self::Heuristic => "heuristic",
+        })
+    }
+}
+
+impl FromStr for CudnnSearch {
+    type Err = OnnxError;
+
+    fn from_str(text: &str) -> Result<Self, OnnxError> {
+        let found = Self::ALL.into_iter().find(|search| search.to_string() == text);
+        found.ok_or_else(|| OnnxError::invalid(format!("unknown search {text:?}")).hint("exhaustive or heuristic"))
+    }
+}
+
 /// How a GPU's sessions are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
@@ -136,8 +168,10 @@ pub struct GpuSettings {
     pub device: u32,
     /// Whether f32 matrices are multiplied in TF32: faster since Ampere, 10 bits of mantissa. Networks in f16 have it anyway.
     pub tf32: bool,
-    /// Whether cuDNN picks convolutions by rule rather than by trying all: starts sooner, may run slower.
-    pub quick_start: bool,
+    /// How cuDNN picks convolutions.
+    pub cudnn_search: CudnnSearch,
+    /// Whether CUDA keeps channels last also in graphs that reckon with shapes, whose reckoning it then waits for.
+    pub channels_last: bool,
     /// Whether CUDA runs a network's kernels as one graph, captured in the first calls of each shape: less work for the host.
     /// Networks of which a node is not on the card run without, and say so.
     pub graphs: bool,

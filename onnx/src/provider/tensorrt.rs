@@ -1,9 +1,13 @@
 //! What TensorRT is told beside its options: where its engines are kept, for which shapes they are built, and that they are.
 
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::graph::TensorInfo;
-use crate::provider::engine_key::{Subject, key, version_of};
+use crate::provider::engine_key::{EngineKey, Subject, key, version_of};
 use crate::provider::engines::Engines;
 use crate::provider::options::EngineOptions;
 use crate::provider::profile::{is_open, profile};
@@ -22,6 +26,49 @@ pub(crate) struct Prepared {
     pub(crate) options: EngineOptions,
     label: String,
     engines: Option<Engines>,
+    /// Of what is being built.
+    timings: Option<Timings>,
+}
+
+/// What was learned about a card's kernels while engines were built, which makes the next one's building shorter. ONNX Runtime writes its
+/// file in place, so that a build works on a copy, which takes the other's place when it is whole.
+struct Timings {
+    shared: PathBuf,
+    own: TempDir,
+}
+
+impl Timings {
+    /// Of the card, driver and TensorRT of a key.
+    fn open(root: &Path, key: &EngineKey) -> io::Result<Self> {
+        let shared = root.join("timings").join(key.name_of_card());
+        std::fs::create_dir_all(&shared)?;
+        let own = tempfile::tempdir()?;
+        for file in files_in(&shared) {
+            std::fs::copy(&file, own.path().join(file.file_name().unwrap_or_default()))?;
+        }
+        Ok(Self { shared, own })
+    }
+
+    /// What was learned is there for others from now on.
+    fn keep(&self) -> io::Result<()> {
+        for file in files_in(self.own.path()) {
+            let mut whole = NamedTempFile::new_in(&self.shared)?;
+            io::copy(&mut File::open(&file)?, &mut whole)?;
+            whole.persist(self.shared.join(file.file_name().unwrap_or_default()))?;
+        }
+        Ok(())
+    }
+
+    fn forget(&self) {
+        for file in files_in(&self.shared).into_iter().chain(files_in(self.own.path())) {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect()
 }
 
 impl Prepared {
@@ -41,23 +88,24 @@ impl Prepared {
         let subject = Subject { model, profile: options.profile.as_ref(), sides };
         // Without a profile it builds at the load for inputs of which every side is known, and else in the calls.
         let is_built_at_load = options.profile.is_some() || !inputs.iter().any(|input| is_open(input, sides));
-        let engines = match is_built_at_load.then(|| engines(runtime, label, subject, chosen, settings)).transpose() {
-            Ok(engines) => engines,
+        let opened = is_built_at_load.then(|| engines(runtime, label, subject, chosen, settings)).transpose();
+        let (engines, timings) = match opened {
+            Ok(opened) => opened.unzip(),
             Err(reason) => {
                 tracing::warn!("TensorRT's engines are not kept: {reason}");
-                None
+                (None, None)
             }
         };
-        if let (Some(engines), Some(cache)) = (&engines, user_cache()) {
+        if let (Some(engines), Some(timings)) = (&engines, &timings) {
             options.engines = engines.folder().to_str().map(str::to_owned);
-            options.timings = cache.join("tensorrt/timings").to_str().map(str::to_owned);
+            options.timings = timings.own.path().to_str().map(str::to_owned);
         }
         if engines.as_ref().is_none_or(|engines| !engines.are_built()) {
             // As a warning, since those are shown without being asked for.
             let how_often = if engines.is_some() { "once" } else { "at every start" };
             tracing::warn!("building the TensorRT engine of the {label}, takes minutes {how_often}");
         }
-        Self { options, label: label.to_owned(), engines }
+        Self { options, label: label.to_owned(), engines, timings }
     }
 
     /// The session could not be made. Whether there is something to be tried again: engines that were found are built anew.
@@ -75,6 +123,15 @@ impl Prepared {
         reopened.is_ok()
     }
 
+    /// The session could not be made. Whether it was for what was learned before, which is forgotten then.
+    pub(crate) fn without_timings(&self, why: &str) -> bool {
+        let is_theirs = why.to_lowercase().contains("timing cache");
+        let Some(timings) = self.timings.as_ref().filter(|_| is_theirs) else { return false };
+        tracing::warn!("what TensorRT learned before is of no use, and is forgotten: {why}");
+        timings.forget();
+        true
+    }
+
     /// The session was made. Its engines are whole now, but where TensorRT builds in the first calls, for their shapes, and nothing is
     /// kept.
     pub(crate) fn done(&mut self) {
@@ -85,6 +142,9 @@ impl Prepared {
         let unfinished = self.engines.as_mut().filter(|engines| !engines.are_built());
         if let Some(Err(error)) = unfinished.map(Engines::seal) {
             tracing::warn!(%error, "TensorRT's engines cannot be kept");
+        }
+        if let Some(Err(error)) = self.timings.as_ref().map(Timings::keep) {
+            tracing::debug!(%error, "what TensorRT learned is not kept");
         }
     }
 }
@@ -101,10 +161,10 @@ fn engines(
     subject: Subject<'_>,
     chosen: &Chosen,
     settings: &SessionSettings,
-) -> Result<Engines, String> {
-    let cache = user_cache().ok_or("there is no cache folder")?;
+) -> Result<(Engines, Timings), String> {
+    let root = user_cache().ok_or("there is no cache folder")?.join("tensorrt");
     let key = key(runtime, subject, (chosen, settings), version_of(LIBRARY)?)?;
-    let timings = cache.join("tensorrt/timings");
-    std::fs::create_dir_all(&timings).map_err(|e| format!("{}: {e}", timings.display()))?;
-    Engines::open(&cache.join("tensorrt"), &key, label).map_err(|e| e.to_string())
+    let engines = Engines::open(&root, &key, label).map_err(|e| e.to_string())?;
+    let timings = Timings::open(&root, &key).map_err(|e| format!("{}: {e}", root.display()))?;
+    Ok((engines, timings))
 }

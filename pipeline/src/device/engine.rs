@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use livediffusion_kernels::gpu::{DType, GpuError, Overlap, Queue, Queues, Tensor};
+use livediffusion_kernels::gpu::{Collected, DType, GpuError, Overlap, Queue, Queues, Tensor};
 use livediffusion_kernels::rgb8_to_chw;
 
 use super::album::Album;
 use super::batch::DeviceBatch;
 use super::noise::DeviceNoise;
 use super::stages::{Handovers, Stages, once};
-use super::timeline::Timeline;
+use super::timeline::{Timeline, milliseconds};
 use super::{DeviceNetworks, DeviceStream};
 use crate::emit::MAX_FAILED_IN_A_ROW;
 use crate::emitted::Emitted;
@@ -275,10 +275,13 @@ impl<Q: Queue> DeviceEngine<Q> {
                 continue;
             }
             let number = self.overlap.next_out();
-            let Some((picture, broken)) = self.overlap.collect()? else { break };
+            let Some(Collected { picture, is_broken, copies }) = self.overlap.collect()? else { break };
+            for (stage, ms) in [Stage::Upload, Stage::Download].into_iter().zip(copies) {
+                self.stats.record(stage, milliseconds(ms));
+            }
             self.desks[number].timeline.record(&mut self.stats)?;
             let Flight::Painted(meta) = flight else { continue };
-            if broken {
+            if is_broken {
                 self.stats.frames_failed += 1;
                 self.failed_in_a_row += 1;
                 // Look-alikes of a broken frame must not repeat the picture before it.

@@ -49,9 +49,14 @@ impl<Q: Queue> Timeline<Q> {
         for (at, stage) in self.stages.iter().enumerate() {
             if let Some(stage) = stage {
                 let ms = self.marks[at - 1].ms_until(&self.marks[at])?;
-                stats.record(*stage, Duration::from_secs_f64(f64::from(ms.max(0.0)) / 1e3));
+                stats.record(*stage, milliseconds(ms));
             }
         }
         Ok(())
     }
+}
+
+/// What a device's clock says.
+pub(super) fn milliseconds(ms: f32) -> Duration {
+    Duration::from_secs_f64(f64::from(ms.max(0.0)) / 1e3)
 }

@@ -32,6 +32,9 @@ enum Result {
 enum Attribute {
     MULTIPROCESSORS = 16,
     THREADS_PER_MULTIPROCESSOR = 39,
+    PCI_BUS = 33,
+    PCI_DEVICE = 34,
+    PCI_DOMAIN = 50,
     CAPABILITY_MAJOR = 75,
     CAPABILITY_MINOR = 76,
     MEMORY_POOLS = 115,

@@ -32,6 +32,9 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
     switch (attribute) {
     case MULTIPROCESSORS: return *value = 2, SUCCESS;
     case THREADS_PER_MULTIPROCESSOR: return *value = 1536, SUCCESS;
+    case PCI_DOMAIN: return *value = 0, SUCCESS;
+    case PCI_BUS: return *value = 0x65, SUCCESS;
+    case PCI_DEVICE: return *value = 0, SUCCESS;
     case CAPABILITY_MAJOR: return *value = CAPABILITY[0], SUCCESS;
     case CAPABILITY_MINOR: return *value = CAPABILITY[1], SUCCESS;
     case MEMORY_POOLS: return *value = 0, SUCCESS;
