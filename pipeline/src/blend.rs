@@ -33,6 +33,16 @@ pub fn prompt_parts(text: &str) -> Vec<(String, f32)> {
     parse_blend(text).unwrap_or_else(|| vec![(text.to_owned(), 1.0)])
 }
 
+/// Whether a text that is no blend was probably meant as one: quotes before a weight, or parts joined by `+` that end in weights.
+pub fn is_nearly_a_blend(text: &str) -> bool {
+    let ends_in_weight =
+        |part: &str| part.rsplit_once(':').is_some_and(|(_, weight)| weight.trim().parse::<f32>().is_ok());
+    let parts: Vec<&str> = text.split('+').collect();
+    let is_joined = parts.len() > 1 && parts.iter().all(|part| ends_in_weight(part));
+    let is_unclosed = text.trim_start().starts_with('"') && text.matches('"').count() == 1;
+    parse_blend(text).is_none() && (is_joined || is_unclosed || text.contains("\":"))
+}
+
 fn parse_blend(text: &str) -> Option<Vec<(String, f32)>> {
     let mut rest = text.trim();
     let mut parts = Vec::new();
@@ -181,6 +191,19 @@ mod tests {
 
     fn parts(text: &str) -> Vec<(String, f32)> {
         prompt_parts(text)
+    }
+
+    #[test]
+    fn what_was_meant_as_a_blend_is_told_from_what_was_not() {
+        for text in [r#""pencil sketch":0.7 +"#, r#""a":abc"#, r#""a":-1 + "b":2"#, r#""unclosed:0.5"#, "a:0.7 + b:0.3"]
+        {
+            assert!(is_nearly_a_blend(text), "{text}");
+        }
+        for text in
+            ["oil painting", r#""a":0.7 + "b":0.3"#, r#"a sign that says "no""#, "16:9", "1 + 1", r#""quoted" words"#]
+        {
+            assert!(!is_nearly_a_blend(text), "{text}");
+        }
     }
 
     #[test]

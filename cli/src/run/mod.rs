@@ -4,6 +4,7 @@ mod report;
 mod snapshot;
 pub(crate) mod stream;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let input = if input_text == NOISE { None } else { Some(Input::parse(&input_text)?) };
     args.control.as_deref().map(parse_address).transpose()?;
     for output in &outputs {
-        refuse_same_folder(input.as_ref(), output)?;
+        refuse_same(input.as_ref(), output)?;
     }
     let mut open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack, &file, &args.parameters)?;
@@ -124,6 +125,11 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let counts = stream.run(&mut painter, frames, sinks)?;
     progress.finish();
     drop(live_control);
+    let frames_out = painter.stats().frames_out;
+    if let Some(output) = outputs.iter().find(|output| frames_out == 0 && output.path().is_some()) {
+        let what = format!("{output} was not written: there was no picture before the end");
+        return Err(Failure::new(RUNNING, what).with_hint(Some("what was there before is as it was".into())));
+    }
 
     let report = Report {
         size,
@@ -180,10 +186,8 @@ fn outputs(args: &RunArgs) -> Outcome<Vec<Output>> {
         let hint = "add --output FILE.mp4, --output window, or --output fakesink";
         return Err(Failure::usage("no output was given", hint));
     }
-    let twice = outputs
-        .iter()
-        .enumerate()
-        .find(|(i, output)| output.path().is_some() && outputs[..*i].iter().any(|other| other.path() == output.path()));
+    let places: Vec<Option<PathBuf>> = outputs.iter().map(|output| output.path().map(place)).collect();
+    let twice = outputs.iter().enumerate().find(|(i, _)| places[*i].is_some() && places[..*i].contains(&places[*i]));
     match twice {
         Some((_, output)) => Err(Failure::usage(format!("{output} is an output twice"), "give each another name")),
         None => Ok(outputs),
@@ -210,16 +214,27 @@ fn open_source(input: &Input, size: Size, fit: Option<Fit>, limits: Limits) -> O
     Ok(VideoSource::open(input, &source_options(size, fit, limits))?)
 }
 
-/// Pictures that are read from a folder must not be written over while they are read.
-fn refuse_same_folder(input: Option<&Input>, output: &Output) -> Outcome<()> {
-    let (Some(Input::Images(from)), Output::Pngs(to)) = (input, output) else { return Ok(()) };
+/// What is read must not be written over: pictures of a folder while they are read, a video by its own repaint.
+fn refuse_same(input: Option<&Input>, output: &Output) -> Outcome<()> {
+    let (from, to, kind) = match (input, output) {
+        (Some(Input::Images(from)), Output::Pngs(to)) => (from, to, "folder"),
+        (Some(Input::File(from)), Output::File(to, _)) => (from, to, "name"),
+        _ => return Ok(()),
+    };
     match (from.canonicalize(), to.canonicalize()) {
         (Ok(a), Ok(b)) if a == b => Err(Failure::usage(
             format!("{} is the input and the output", from.display()),
-            "give --output another folder",
+            format!("give --output another {kind}"),
         )),
         _ => Ok(()),
     }
+}
+
+/// A path as whatever else means the same place: of what does not exist yet, that of its folder.
+fn place(path: &Path) -> PathBuf {
+    let folder = path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    let of_folder = || Some(folder?.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(of_folder).unwrap_or_else(|| path.to_path_buf())
 }
 
 /// A whole file as a source, for the demo and the benchmarks, which need an end.

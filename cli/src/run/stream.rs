@@ -185,9 +185,10 @@ impl Stream<'_> {
             }
             Frames::Noise { .. } => {}
         }
-        // Before the outputs finish: sound still under way belongs to a video that ends here.
-        drop(frames);
+        // A file has sound left that belongs to its pictures, or goes on behind them; of a device it would never end.
+        let has_more = matches!(&frames, Frames::Video(source) if !source.info().live).then_some(frames);
         open(sinks.finish())?;
+        drop(has_more);
         match lost {
             Some(error) => Err(Failure::from(error).after(painter.stats().frames_out)),
             None => Ok(counts),

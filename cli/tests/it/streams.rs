@@ -295,6 +295,64 @@ fn a_folder_of_pictures_is_only_replaced_by_whole_ones() {
     assert_eq!(before, after);
     summary(&["-i", "test://smpte", "-o", text, "--frames", "3"]);
     assert_eq!(names(&frames), ["frame_000000.png", "frame_000001.png", "frame_000002.png"]);
+    // What another program numbered in the same way is not ours to remove.
+    let theirs = frames.join("frame_000009.png");
+    std::fs::write(&theirs, "another's").unwrap();
+    run(["run", "-i", "test://ball", "-o", text, "--frames", "2"]).refused(2, &["frame_000009.png exists"]);
+    assert_eq!(std::fs::read(theirs).unwrap(), b"another's");
+}
+
+#[test]
+fn a_video_is_not_replaced_by_its_own_repaint() {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = folder.path().join("clip.mp4");
+    std::fs::copy("../assets/bigbuckbunny.mp4", &clip).unwrap();
+    let link = folder.path().join("link.mp4");
+    std::os::unix::fs::symlink(&clip, &link).unwrap();
+    let before = std::fs::read(&clip).unwrap();
+    for (from, to) in [(&clip, &clip), (&link, &clip)] {
+        let flags = ["run", "-i", from.to_str().unwrap(), "-o", to.to_str().unwrap(), "--frames", "2"];
+        run(flags).refused(2, &["is the input and the output", "hint:another name"]);
+    }
+    assert!(std::fs::read(&clip).unwrap() == before);
+}
+
+/// Times of the first and behind the last packet of a video's sound, in seconds.
+fn sound(path: &Path) -> f64 {
+    let pipeline = format!("filesrc location={} ! decodebin ! audio/x-raw ! fakesink silent=false", path.display());
+    let output = Command::new("gst-launch-1.0").args(["-v"]).args(pipeline.split(' ')).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let last = said.lines().filter(|line| line.contains("chain") && line.contains("pts: ")).next_back().unwrap();
+    let time = last.split("pts: ").nth(1).unwrap().split(',').next().unwrap();
+    time.split(':').fold(0.0, |seconds, part| 60.0 * seconds + part.parse::<f64>().unwrap())
+}
+
+/// Pictures that are far apart, and sound that goes on behind the last of them.
+#[test]
+fn sound_is_as_long_as_it_was() {
+    if !has_runtime() {
+        return;
+    }
+    if Command::new("gst-launch-1.0").arg("--version").output().is_err() {
+        return eprintln!("skipped: no gst-launch-1.0 (apt-get install gstreamer1.0-tools)");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (clip, out) = (folder.path().join("clip.mp4"), folder.path().join("out.mp4"));
+    let made = format!(
+        "videotestsrc num-buffers=4 ! video/x-raw,framerate=1/1,width=64,height=64 ! x264enc tune=zerolatency ! mp4mux name=m ! filesink location={} \
+         audiotestsrc samplesperbuffer=4410 num-buffers=80 ! audio/x-raw,rate=44100 ! avenc_aac ! m.",
+        clip.display()
+    );
+    let status = Command::new("gst-launch-1.0").arg("-q").args(made.split_whitespace()).status().unwrap();
+    assert!(status.success());
+    let before = sound(&clip);
+    assert!((7.5..8.5).contains(&before), "{before} s");
+    summary(&["-i", clip.to_str().unwrap(), "-o", out.to_str().unwrap()]);
+    let after = sound(&out);
+    assert!((before - after).abs() < 0.1, "{after} s of {before} s");
+    summary(&["-i", clip.to_str().unwrap(), "-o", out.to_str().unwrap(), "--frames", "2"]);
+    let cut = sound(&out);
+    assert!((1.7..2.1).contains(&cut), "{cut} s beside two seconds of pictures");
 }
 
 /// What a camera gave before it failed cannot be had again: the recording is finished, and then the failure is told.
@@ -342,6 +400,7 @@ fn several_outputs_get_the_same_pictures_and_one_that_fails_leaves_the_others_al
 fn outputs_that_cannot_be_together() {
     let with = |flags: &[&str]| run(["run", "-i", "test://ball"].iter().chain(flags));
     with(&["-o", "a.mp4", "-o", "a.mp4"]).refused(2, &["a.mp4 is an output twice"]);
+    with(&["-o", "a.mp4", "-o", "./a.mp4"]).refused(2, &["./a.mp4 is an output twice"]);
     with(&["-o", "fakesink", "--record", "frames/"]).refused(2, &["--record frames/"]);
 }
 

@@ -52,7 +52,8 @@ pub(super) fn describe(
         };
         format!("decodebin ! audioconvert ! audioresample ! {encoder}")
     };
-    Ok(format!("{pictures} appsrc name=sound ! {through} ! {BEFORE_MUXER} ! muxer."))
+    // By name: what says nothing of its caps beforehand is given the muxer's first place, which is one for video.
+    Ok(format!("{pictures} appsrc name=sound ! {through} ! {BEFORE_MUXER} ! muxer.audio_0"))
 }
 
 /// Ticks a second of an mp4's video track that hold `framerate` exactly; 90 kHz where frames come irregularly.
@@ -87,6 +88,10 @@ pub(super) fn accepts(muxer: &str, track: &AudioTrack) -> Result<bool, IoError> 
     let missing = || IoError::MissingElement { element: muxer.to_owned() };
     let factory = gst::ElementFactory::find(muxer).ok_or_else(missing)?;
     let media = track.media();
+    // GStreamer's (1.22) writes the number of samples to leave out at the start in the wrong byte order, so that players leave out more.
+    if ["mp4mux", "qtmux"].contains(&muxer) && media.structure(0).is_some_and(|s| s.name() == "audio/x-opus") {
+        return Ok(false);
+    }
     let takes = |template: gst::StaticPadTemplate| {
         template.direction() == gst::PadDirection::Sink
             && ["audio", "sink"].iter().any(|name| template.name_template().starts_with(name))

@@ -183,8 +183,12 @@ impl VideoSink {
         self.frames
     }
 
-    /// Writes out what is on its way, waits for the sound, and gives the file its name.
+    /// Writes out what is on its way, waits for the sound, and gives the file its name. Without a picture nothing is written, and what was
+    /// there before stays.
     pub fn finish(mut self) -> Result<SinkReport, IoError> {
+        if self.frames == 0 && matches!(self.target, Target::File(_) | Target::Pngs(_)) {
+            return Ok(SinkReport { frames: 0, path: None });
+        }
         if let Some(pump) = &self.pump {
             pump.finish();
         }

@@ -1,6 +1,6 @@
 //! A folder of numbered PNG pictures.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(super) struct PngFolder {
 
 impl PngFolder {
     /// Makes the folder if need be. Frames of an earlier run are in the way unless `overwrite`: then each is replaced when
-    /// its successor is whole, and what is left over is removed at the end.
+    /// its successor is whole, and what is left over is removed at the end. Pictures of others that have such names always are.
     pub(super) fn create(folder: &Path, overwrite: bool) -> Result<Self, IoError> {
         let unwritable = |e: std::io::Error| IoError::Unwritable { path: folder.to_path_buf(), detail: e.to_string() };
         let created = !folder.is_dir();
@@ -27,7 +27,7 @@ impl PngFolder {
         }
         for entry in std::fs::read_dir(folder).map_err(unwritable)? {
             let path = entry.map_err(unwritable)?.path();
-            if !overwrite && frame_number(&path).is_some() {
+            if frame_number(&path).is_some() && !(overwrite && is_ours(&path)) {
                 return Err(IoError::OutputExists { path });
             }
         }
@@ -59,7 +59,7 @@ impl PngFolder {
         let failed = |e: std::io::Error| write_error(&self.folder, &e);
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if frame_number(&path).is_some_and(|number| number >= written) {
+            if frame_number(&path).is_some_and(|number| number >= written) && is_ours(&path) {
                 std::fs::remove_file(&path).map_err(failed)?;
             }
         }
@@ -88,9 +88,28 @@ fn frame_number(path: &Path) -> Option<u64> {
     (number.len() >= 6 && number.bytes().all(|b| b.is_ascii_digit())).then(|| number.parse().ok())?
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
+/// Bytes of a PNG's signature and its first chunk, behind which others may come.
+const HEAD: usize = 8 + 25;
+
+/// A chunk that says what wrote the picture (PNG specification, 11.3.4.3), by which its own are known again.
+const SOFTWARE: &[u8] = b"tEXtSoftware\0livediffusion";
+
+/// Whether this program wrote a picture.
+fn is_ours(path: &Path) -> bool {
+    let mut head = [0; HEAD + 4 + SOFTWARE.len()];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head.ends_with(SOFTWARE)
+}
+
+fn write(path: &Path, png: &[u8]) -> Result<(), IoError> {
     let part = PartFile::create(path)?;
     let mut file = std::fs::File::create(part.part()).map_err(|e| write_error(path, &e))?;
-    file.write_all(bytes).map_err(|e| write_error(path, &e))?;
+    let (head, rest) = png.split_at(HEAD.min(png.len()));
+    // A chunk is its length without its name, its name and content, and a checksum of these.
+    let length = (SOFTWARE.len() as u32 - 4).to_be_bytes();
+    let checksum = crc32fast::hash(SOFTWARE).to_be_bytes();
+    for bytes in [head, &length, SOFTWARE, &checksum, rest] {
+        file.write_all(bytes).map_err(|e| write_error(path, &e))?;
+    }
     part.finish().map(drop)
 }

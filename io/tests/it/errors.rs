@@ -147,6 +147,26 @@ fn outputs_that_cannot_be_written_say_so() {
 }
 
 #[test]
+fn what_was_there_stays_where_no_picture_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let (video, pictures) = (folder.path().join("out.mp4"), folder.path().join("frames/"));
+    let size = Size::new(64, 64);
+    for path in [&video, &pictures] {
+        let mut sink = support::sink(path, size, Some((25, 1)), None).unwrap();
+        sink.push(FrameMeta::default(), &[9; 64 * 64 * 3]).unwrap();
+        sink.finish().unwrap();
+    }
+    let read = || (std::fs::read(&video).unwrap(), std::fs::read(pictures.join("frame_000000.png")).unwrap());
+    let before = read();
+    for path in [&video, &pictures] {
+        let report = support::sink(path, size, Some((25, 1)), None).unwrap().finish().unwrap();
+        assert_eq!((report.frames, report.path), (0, None));
+    }
+    assert!(read() == before);
+    assert_eq!(support::names(folder.path()), ["frames", "out.mp4"]);
+}
+
+#[test]
 fn a_picture_of_the_wrong_size_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = support::sink(&folder.path().join("o.mp4"), Size::new(64, 64), None, None).unwrap();

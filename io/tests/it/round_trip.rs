@@ -83,6 +83,7 @@ fn sound_of_every_usual_codec_is_copied() {
         ("flacenc", "matroskamux", "c.mkv", "d.mkv"),
         ("avenc_aac ! aacparse", "mpegtsmux", "e.ts", "e.mp4"),
         ("capsfilter caps=audio/x-raw,format=S16LE", "matroskamux", "f.mkv", "f.mov"),
+        ("capsfilter caps=audio/x-raw,format=S16LE", "avimux", "g.avi", "g.mkv"),
     ] {
         let (clip, out) = (folder.path().join(name), folder.path().join(out));
         support::run(&format!(

@@ -33,6 +33,12 @@ pub struct PresetValues {
     pub values: Vec<(String, String)>,
 }
 
+/// Whether somebody means the preset of that name: people write spaces and capitals where names have hyphens.
+pub fn is_preset(name: &str, asked: &str) -> bool {
+    let plain = |c: char| if matches!(c, ' ' | '_') { '-' } else { c.to_ascii_lowercase() };
+    name.chars().map(plain).eq(asked.trim().chars().map(plain))
+}
+
 /// Changes that wait. One for each parameter at most: of two, the newer wins.
 #[derive(Default)]
 struct Mail {
@@ -153,7 +159,7 @@ impl Tuning {
     }
 
     fn take_preset(&self, name: &str) -> Result<(), String> {
-        let preset = self.presets.iter().find(|preset| preset.name == name).ok_or_else(|| {
+        let preset = self.presets.iter().find(|preset| is_preset(&preset.name, name)).ok_or_else(|| {
             let names: Vec<&str> = self.presets.iter().map(|preset| preset.name.as_str()).collect();
             format!("there is no preset {name:?}; there are: {}", names.join(", "))
         })?;
