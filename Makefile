@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup setup-cuda setup-webgpu setup-tensorrt-rtx build demo webcam test test-gpu-tools test-cuda test-export test-train quality bench peers report lint clean
+.PHONY: help setup setup-cuda setup-tensorrt setup-webgpu setup-tensorrt-rtx build demo webcam test test-gpu-tools test-cuda test-export test-train quality bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -16,6 +16,9 @@ setup: ## install the Debian packages and the ONNX Runtime library
 
 setup-cuda: ## fetch ONNX Runtime for NVIDIA cards and CUDA into the user's cache (2 GB): CUDA=12 or CUDA=13
 	@tools/setup/cuda.sh $(or $(CUDA),12)
+
+setup-tensorrt: ## fetch TensorRT from NVIDIA's index beside those (2 GB), for --provider tensorrt: CUDA=12 or CUDA=13
+	@tools/setup/tensorrt.sh $(or $(CUDA),12)
 
 setup-webgpu: ## fetch ONNX Runtime's WebGPU plug-in into the user's cache (35 MB), for --provider webgpu
 	@tools/setup/webgpu.sh

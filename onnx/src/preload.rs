@@ -16,12 +16,17 @@ pub(crate) const OF_CUDA: [&str; 9] = [
     "libnvonnxparser.",
 ];
 
-/// Loads libraries of a folder for good, of which the names begin with one of `names`, and gives those that would not load, with the
+/// Loads libraries of a folder, or of those that pip's wheels for CUDA 12 have in nvidia/ (`*/lib`), for good, of which the names begin with one of `names`, and gives those that would not load, with the
 /// loader's reason. They depend on each other in an order that nobody tells: whatever fails is tried again as long as another one
 /// succeeded.
 fn preload(folder: &Path, names: &[&str]) -> Vec<(PathBuf, String)> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    let mut waiting: Vec<PathBuf> = entries.filter(|path| is_library(path, names)).collect();
+    let files = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        entries.map(|entry| entry.path()).collect()
+    };
+    let all = files(folder);
+    let inner = all.iter().flat_map(|library| files(&library.join("lib")));
+    let mut waiting: Vec<PathBuf> = inner.chain(all.iter().cloned()).filter(|path| is_library(path, names)).collect();
     waiting.sort();
     loop {
         let before = waiting.len();
@@ -80,9 +85,11 @@ mod tests {
         for name in ["libcudart.so.13", "libother.so.1", "readme.txt", "libcublas_static.a"] {
             std::fs::write(folder.path().join(name), b"no library").unwrap();
         }
+        std::fs::create_dir_all(folder.path().join("cudnn/lib")).unwrap();
+        std::fs::write(folder.path().join("cudnn/lib/libcudnn.so.9"), "no library").unwrap();
         let refused = preload(folder.path(), &OF_CUDA);
         let names: Vec<_> = refused.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["libcudart.so.13"]);
+        assert_eq!(names, ["libcudnn.so.9", "libcudart.so.13"]);
         assert!(!refused[0].1.is_empty());
     }
 }

@@ -5,8 +5,7 @@
 #
 #   tools/setup/cuda.sh [12|13]     the CUDA version: 12 (driver 525 or newer, the default) or 13 (driver 580 or newer)
 #
-# TensorRT is not among them: put libnvinfer.so.10, libnvinfer_plugin.so.10, libnvonnxparser.so.10 and every
-# libnvinfer_builder_resource* of your own into that folder cuda/.
+# TensorRT is not among them: tensorrt.sh puts it there.
 set -eu
 here=$(dirname "$0")
 . "$here/fetch.sh"

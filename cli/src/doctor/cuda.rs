@@ -31,6 +31,30 @@ pub(super) fn checks(cuda_lib_dir: Option<&Path>, checks: &mut Vec<Check>) {
     }
 }
 
+/// What ONNX Runtime's providers for NVIDIA cards load beside them, by the beginnings of names.
+const OF_CUDA: [&str; 6] = ["libcudart.", "libcublas.", "libcublasLt.", "libcufft.", "libcurand.", "libcudnn."];
+const OF_TENSORRT: [&str; 4] = ["libnvinfer.", "libnvinfer_plugin.", "libnvinfer_builder_resource", "libnvonnxparser."];
+
+/// The libraries that are preloaded for a library with these providers. What is not there may still be the system's.
+pub(super) fn libraries(folder: &Path, has_tensorrt: bool, checks: &mut Vec<Check>) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut check = |name: &str, wanted: &[&str], fix: &str| {
+        let missing = |start: &&&str| !names.iter().any(|name| name.starts_with(**start) && name.contains(".so"));
+        let missing: Vec<&str> = wanted.iter().filter(missing).map(|start| start.trim_end_matches('.')).collect();
+        checks.push(if missing.is_empty() {
+            Check::new(name, Verdict::Good, folder.display().to_string())
+        } else {
+            let found = format!("{} not in {}, if not the system's", missing.join(", "), folder.display());
+            Check::new(name, Verdict::Absent, found).fix(Some(fix.to_owned()))
+        });
+    };
+    check("CUDA libraries", &OF_CUDA, "make setup-cuda CUDA=12 or CUDA=13 fetches them; --cuda-lib-dir names a folder");
+    if has_tensorrt {
+        check("TensorRT libraries", &OF_TENSORRT, "make setup-tensorrt CUDA=12 or CUDA=13 fetches them");
+    }
+}
+
 /// The driver as the kernel tells it: no library is needed to ask. Where the driver is another system's, as under WSL, only its library
 /// tells.
 fn kernel_module(has_library: bool) -> Check {
@@ -81,4 +105,28 @@ fn kernels(number: usize, nvrtc: &Nvrtc) -> Result<Check, GpuError> {
 
 fn absent(name: &str, error: &GpuError) -> Check {
     Check::new(name, Verdict::Absent, error.to_string()).fix(error.hint.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_that_are_missing_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in OF_CUDA.iter().chain(&OF_TENSORRT[..2]) {
+            std::fs::write(folder.path().join(format!("{}.so.12", name.trim_end_matches('.'))), "").unwrap();
+        }
+        let mut checks = Vec::new();
+        libraries(folder.path(), true, &mut checks);
+        assert!(matches!(checks[0].verdict, Verdict::Good), "{}", checks[0].found);
+        let found = &checks[1].found;
+        assert!(found.starts_with("libnvinfer_builder_resource, libnvonnxparser not in "), "{found}");
+        libraries(&folder.path().join("none"), false, &mut checks);
+        assert!(
+            checks.len() == 3 && checks[2].found.starts_with("libcudart, libcublas, libcublasLt"),
+            "{}",
+            checks[2].found
+        );
+    }
 }

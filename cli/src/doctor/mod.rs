@@ -3,6 +3,8 @@
 mod cuda;
 mod room;
 
+use std::path::Path;
+
 #[cfg(feature = "media")]
 use livediffusion_io::{element_available, gstreamer_version, required_elements};
 use livediffusion_onnx::{Precision, Provider, choose_provider, probe_provider};
@@ -117,6 +119,11 @@ fn onnx_runtime(args: &DoctorArgs, open: Option<&OpenPack>, checks: &mut Vec<Che
                 Check::new(name, verdict, error.to_string()).fix(error.hint.clone())
             }
         });
+    }
+    if compiled.contains(&Provider::Cuda) {
+        let beside = runtime.path().with_file_name("cuda");
+        let folder = runtime.cuda_libraries().map_or(beside, Path::to_path_buf);
+        cuda::libraries(&folder, compiled.contains(&Provider::TensorRt), checks);
     }
     let calibration = open.and_then(|open| Some((open, Calibration::of(&runtime, &open.pack, &settings)?)));
     let rule = choose_provider(&runtime, &settings);

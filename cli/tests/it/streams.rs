@@ -322,7 +322,7 @@ fn sound(path: &Path) -> f64 {
     let pipeline = format!("filesrc location={} ! decodebin ! audio/x-raw ! fakesink silent=false", path.display());
     let output = Command::new("gst-launch-1.0").args(["-v"]).args(pipeline.split(' ')).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    let last = said.lines().filter(|line| line.contains("chain") && line.contains("pts: ")).next_back().unwrap();
+    let last = said.lines().rfind(|line| line.contains("chain") && line.contains("pts: ")).unwrap();
     let time = last.split("pts: ").nth(1).unwrap().split(',').next().unwrap();
     time.split(':').fold(0.0, |seconds, part| 60.0 * seconds + part.parse::<f64>().unwrap())
 }

@@ -21,7 +21,7 @@ pub struct NvrtcSearch<'a> {
 }
 
 impl NvrtcSearch<'_> {
-    /// Loads the first that works, in this order: the named folder; the cache; pip's folders in the active virtual environment;
+    /// Loads the first that works, in this order: the named folder; the cache; pip's folders in the active virtual environment, or conda's;
     /// the toolkit that `CUDA_HOME` or `CUDA_PATH` names, or in /usr/local/cuda; the system's loader. Of several in the cache or in
     /// pip's folders, the newest that the driver can load.
     pub fn load(&self) -> Result<Nvrtc, GpuError> {
@@ -50,18 +50,20 @@ impl NvrtcSearch<'_> {
 
     fn candidates(&self, env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
         if let Some(folder) = self.explicit {
-            return libraries_in([folder.to_owned()]);
+            // Pip's wheels for CUDA 12 have a folder for each library in nvidia/.
+            let inner = children(folder).into_iter().map(|library| library.join("lib"));
+            return libraries_in([folder.to_owned()].into_iter().chain(inner));
         }
         let set = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let mut found = Vec::new();
         if let Some(cache) = self.cache {
             found.extend(libraries_in(children(&cache.join("cuda"))));
         }
-        if let Some(environment) = set("VIRTUAL_ENV") {
-            let sites =
-                children(&environment.join("lib")).into_iter().map(|python| python.join("site-packages/nvidia"));
+        for environment in ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(set) {
+            let library = environment.join("lib");
+            let sites = children(&library).into_iter().map(|python| python.join("site-packages/nvidia"));
             let folders = sites.flat_map(|site| [site.join("cu13/lib"), site.join("cuda_nvrtc/lib")]);
-            found.extend(libraries_in(folders));
+            found.extend(libraries_in(folders.chain([library])));
         }
         let toolkits = [set("CUDA_HOME"), set("CUDA_PATH"), Some(PathBuf::from("/usr/local/cuda"))];
         found.extend(toolkits.into_iter().flatten().flat_map(|toolkit| libraries_in([toolkit.join("lib64")])));
@@ -128,6 +130,8 @@ mod tests {
         let error = search.load().unwrap_err();
         assert_eq!(error.kind, GpuErrorKind::Missing);
         assert!(error.what.contains(&folder.path().display().to_string()) && error.hint.is_some());
+        touch(&folder.path().join("cuda_nvrtc/lib/libnvrtc.so.11"));
+        assert!(search.load().unwrap_err().what.contains("cuda_nvrtc/lib/libnvrtc.so.11"));
         touch(&folder.path().join("libnvrtc.so.12"));
         assert!(search.load().unwrap_err().what.contains("libnvrtc.so.12"));
     }

@@ -185,6 +185,15 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
             "`make setup-tensorrt-rtx` fetches the plug-in; LIVEDIFFUSION_TENSORRT_RTX_LIB names one of your own; or --provider auto"
                 .to_owned()
         }
+        Provider::TensorRt if compiled => {
+            "`make setup-tensorrt` fetches its libraries beside those of `make setup-cuda`, --cuda-lib-dir names a folder of yours; or \
+             --provider cuda"
+                .to_owned()
+        }
+        Provider::Cuda if compiled => {
+            "`make setup-cuda` fetches CUDA's libraries and cuDNN, --cuda-lib-dir names a folder of yours; `doctor` lists what is missing"
+                .to_owned()
+        }
         _ if compiled => format!("this library has {provider}, but something that it needs is missing: see `doctor`"),
         Provider::OpenVino => {
             format!("this library is of flavour {flavour}: `make setup` fetches the OpenVINO one")

@@ -212,6 +212,17 @@ fn on_one_schedule(apart: bool) {
         (4, &[("t-index", "5,15,25,45"), ("cfg", "initialize")]),
         (6, &[("seed", "7"), ("t-index", "5,15,25,45"), ("scheduler", "dpmpp-2m")]),
     ];
+    // As a transition between seeds has it: another noise with each frame, in memory that others have just used.
+    let seeds: [Event; 7] = [
+        (1, &[("seeds", "1:0.9+2:0.1")]),
+        (2, &[("seeds", "1:0.7+2:0.3")]),
+        (3, &[("seeds", "1:0.5+2:0.5")]),
+        (4, &[("seeds", "1:0.3+2:0.7")]),
+        (5, &[("seeds", "1:0.1+2:0.9")]),
+        (6, &[("seeds", "2:1")]),
+        (7, &[("seeds", "2:0.5+3:0.5")]),
+    ];
+    model.compare("seeds", &[("t-index", "20,45"), ("seed", "1")], &seeds, 3, false);
     model.compare("changes", &[("cfg", "self"), ("guidance", "1.3"), ("t-index", "20,45")], &events, 3, false);
     model.compare("noise", &[("t-index", "16,45"), ("cfg", "self"), ("guidance", "1.4")], &[], 3, true);
     drop(model);

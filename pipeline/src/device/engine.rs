@@ -8,7 +8,7 @@ use livediffusion_kernels::rgb8_to_chw;
 
 use super::album::Album;
 use super::batch::DeviceBatch;
-use super::noise::DeviceNoise;
+use super::noise::{DeviceNoise, NoiseStore};
 use super::stages::{Handovers, Stages, once};
 use super::timeline::{Timeline, milliseconds};
 use super::{DeviceNetworks, DeviceStream};
@@ -77,6 +77,7 @@ pub struct DeviceEngine<Q: Queue> {
     seen: Arc<Settings>,
     admission: Admission,
     noise: Arc<DeviceNoise>,
+    noises: NoiseStore,
     filter: SimilarityFilter,
     uniform: SeededUniform,
     /// The frame as the similarity filter looks at it.
@@ -120,7 +121,8 @@ impl<Q: Queue> DeviceEngine<Q> {
         let plan = Arc::new(make_plan(&facts.scheduler, &schedule, parameters)?);
         let (len, bytes) = (shape.len(), 3 * size.pixels());
         let seeded = SeededNoise::blend(&parameters.seed_weights(), plan.len(), len);
-        let noise = Arc::new(DeviceNoise::new(&queues.work, &seeded, plan.len(), len)?);
+        let mut noises = NoiseStore::default();
+        let noise = noises.take(&queues.work, &seeded, plan.len(), len)?;
         let uniform = SeededUniform::new(parameters.seed);
         let admission = Admission { plan, noise: Arc::new(seeded), prompts: Arc::clone(&settings.prompts) };
         let sets = lanes.max(1);
@@ -139,6 +141,7 @@ impl<Q: Queue> DeviceEngine<Q> {
             settings,
             admission,
             noise,
+            noises,
             filter: SimilarityFilter::default(),
             uniform,
             looked_at: Vec::new(),
@@ -181,7 +184,7 @@ impl<Q: Queue> DeviceEngine<Q> {
         let is_reseeded = (new.seed, &new.seeds) != (old.seed, &old.seeds);
         if is_reseeded || new.t_index.len() != old.t_index.len() {
             let seeded = SeededNoise::blend(&new.seed_weights(), steps, self.len);
-            self.noise = Arc::new(DeviceNoise::new(&self.queues.work, &seeded, steps, self.len)?);
+            self.noise = self.noises.take(&self.queues.work, &seeded, steps, self.len)?;
             self.admission.noise = Arc::new(seeded);
         }
         self.admission.prompts = Arc::clone(&self.settings.prompts);
