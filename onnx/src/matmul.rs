@@ -51,7 +51,7 @@ enum On {
 
 impl Matmul {
     /// Makes the network, with matrices of `side` × `side` values of the type that the pack's U-Net reckons in under `chosen`: f16 where
-    /// its graph is in f16 or is made so; else f32, which a provider may round inside (bf16, or f16 with TensorRT). On an NVIDIA card the
+    /// its graph is in f16 or is made so; else f32, which a provider may round inside (bf16). On an NVIDIA card the
     /// matrices stay there.
     ///
     /// # Errors
@@ -63,9 +63,11 @@ impl Matmul {
         settings: &SessionSettings,
         side: usize,
     ) -> Result<Self, OnnxError> {
-        let is_made_so = chosen.precision == Precision::F16 && chosen.provider.takes_types_of_the_graph();
+        // TensorRT would time kernels for minutes; CUDA's library for matrices is what it is compared with.
+        let provider = if chosen.provider == Provider::TensorRt { Provider::Cuda } else { chosen.provider };
+        let is_made_so = chosen.precision == Precision::F16 && provider.takes_types_of_the_graph();
         // The CPU has no arithmetic in f16: there it is rounding between the operators.
-        let is_half = (!pack.is_in_f32() || is_made_so) && chosen.provider != Provider::Cpu;
+        let is_half = (!pack.is_in_f32() || is_made_so) && provider != Provider::Cpu;
         let (dtype, number) = if is_half { (DType::F16, 10) } else { (DType::F32, 1) };
         let precision = if is_half { "f16".to_owned() } else { chosen.precision.to_string() };
         let text = side.to_string();
@@ -95,10 +97,11 @@ impl Matmul {
         };
         let (a, y) = (info("a"), info("y"));
         let model = Model::Edited(std::path::Path::new("matmul.onnx"), &model);
-        let queue = queues(runtime, chosen.provider, settings).map(|queues| queues.work);
+        let queue = queues(runtime, provider, settings).map(|queues| queues.work);
         let stream = queue.as_ref().map(user_stream);
         // Of its own type, and for its own shape alone.
-        let plain = Chosen { precision: if is_half { Precision::F32 } else { chosen.precision }, ..chosen.clone() };
+        let precision_of_graph = if is_half { Precision::F32 } else { chosen.precision };
+        let plain = Chosen { provider, precision: precision_of_graph, why: String::new() };
         let gpu = GpuSettings { stream, graphs: false, ..settings.gpu };
         let settings = SessionSettings { gpu, extent: None, ..*settings };
         let mut network = Network::load(runtime, "matmul", &model, (&[&a], &[&y]), &plain, &settings)?;
