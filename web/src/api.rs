@@ -12,11 +12,11 @@ use livediffusion_pipeline::params::{Kind, PARAMETERS, Parameters};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::message::Values;
+use crate::message::{Values, text_of};
 use crate::picture::png;
+use crate::refusal::{Refusal, without_flags};
 use crate::server::Shared;
 use crate::session::Session;
-use crate::studio::Refusal;
 
 /// The interface as an OpenAPI document; a test holds it against the routes.
 pub(crate) const OPENAPI: &str = include_str!("../../docs/openapi.json");
@@ -70,7 +70,7 @@ fn schema_of(defaults: &Parameters) -> Value {
     for spec in PARAMETERS {
         let mut property = json!({
             "type": "string",
-            "description": spec.doc,
+            "description": without_flags(spec.doc),
             "default": (spec.show)(defaults),
             "x-unit": spec.unit,
             "x-hot": spec.hot || spec.name == "size",
@@ -141,16 +141,6 @@ pub(crate) fn session(shared: &Shared, id: &str) -> Answer<Arc<Session>> {
 
 pub(crate) async fn parameters(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<Json<Values>> {
     Ok(Json(session(&shared, &id)?.values()))
-}
-
-/// A JSON value as the text of a flag, so that `{"guidance": 1.2}` does what it says.
-fn text_of(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
-        Value::Array(items) => items.iter().map(text_of).collect::<Option<Vec<_>>>().map(|items| items.join(",")),
-        Value::Null | Value::Object(_) => None,
-    }
 }
 
 pub(crate) async fn change_parameters(
@@ -267,14 +257,5 @@ mod tests {
         assert_eq!(properties["size"]["x-hot"], true);
         assert_eq!(properties["frame-buffer"]["x-hot"], false);
         assert!(properties["cfg"]["enum"].as_array().unwrap().contains(&json!("self")));
-    }
-
-    #[test]
-    fn numbers_and_lists_become_the_text_of_a_flag() {
-        for (value, text) in [(json!(1.2), "1.2"), (json!([32, 45]), "32,45"), (json!(true), "true"), (json!("a"), "a")]
-        {
-            assert_eq!(text_of(&value).as_deref(), Some(text));
-        }
-        assert_eq!((text_of(&json!(null)), text_of(&json!([{}]))), (None, None));
     }
 }

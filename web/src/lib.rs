@@ -15,6 +15,7 @@ mod outbox;
 mod page;
 mod painting;
 mod picture;
+mod refusal;
 mod server;
 mod session;
 mod socket;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 /// Bytes before a binary message's payload.
 pub const HEADER: usize = 20;
@@ -97,14 +99,36 @@ impl Header {
 /// Parameters by name, as text, in the way of flags.
 pub type Values = BTreeMap<String, String>;
 
+/// A JSON value as the text of a flag, so that `{"guidance": 1.2}` does what it says.
+pub(crate) fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        Value::Array(items) => items.iter().map(text_of).collect::<Option<Vec<_>>>().map(|items| items.join(",")),
+        Value::Null | Value::Object(_) => None,
+    }
+}
+
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Values, D::Error> {
+    let text = |(name, value): (String, Value)| match text_of(&value) {
+        Some(text) => Ok((name, text)),
+        None => Err(D::Error::custom(format!("{name} is no text, number or list"))),
+    };
+    Map::<String, Value>::deserialize(from)?.into_iter().map(text).collect()
+}
+
 /// What a page asks for.
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
     /// Change parameters.
     Set {
-        /// The new values.
+        /// The new values: texts, numbers or lists.
+        #[serde(deserialize_with = "texts")]
         parameters: Values,
+        /// Whether one that is refused leaves the others in force; else none of them is.
+        #[serde(default)]
+        each: bool,
     },
     /// Take a preset.
     Preset {
@@ -170,6 +194,9 @@ pub enum Reply<'a> {
         message: String,
         /// What to do about it.
         hint: Option<String>,
+        /// The parameters that were refused, with the values that stay in force; null where there is no such parameter.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        refused: BTreeMap<String, Option<String>>,
     },
 }
 
@@ -218,12 +245,30 @@ mod tests {
     #[test]
     fn requests_are_read_and_others_refused() {
         let set: Request = serde_json::from_str(r#"{"type":"set","parameters":{"prompt":"a fox"}}"#).unwrap();
-        assert_eq!(set, Request::Set { parameters: Values::from([("prompt".into(), "a fox".into())]) });
+        assert_eq!(set, Request::Set { parameters: Values::from([("prompt".into(), "a fox".into())]), each: false });
+        let set =
+            r#"{"type":"set","each":true,"parameters":{"guidance":1.2,"t-index":[32,45],"seed":18446744073709551615}}"#;
+        let pairs = [("guidance", "1.2"), ("t-index", "32,45"), ("seed", "18446744073709551615")];
+        let parameters = pairs.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+        assert_eq!(serde_json::from_str::<Request>(set).unwrap(), Request::Set { parameters, each: true });
         assert_eq!(serde_json::from_str::<Request>(r#"{"type":"ack","id":7}"#).unwrap(), Request::Ack { id: 7 });
         for bad in
-            [r#"{"type":"nonsense"}"#, r#"{"type":"ack","id":-1}"#, r#"{"type":"set","parameters":{"a":1}}"#, "[]"]
+            [r#"{"type":"nonsense"}"#, r#"{"type":"ack","id":-1}"#, r#"{"type":"set","parameters":{"a":{}}}"#, "[]"]
         {
             assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn numbers_and_lists_become_the_text_of_a_flag() {
+        for (value, text) in [
+            (serde_json::json!(1.2), "1.2"),
+            (serde_json::json!([32, 45]), "32,45"),
+            (serde_json::json!(true), "true"),
+            (serde_json::json!("a"), "a"),
+        ] {
+            assert_eq!(text_of(&value).as_deref(), Some(text));
+        }
+        assert_eq!((text_of(&serde_json::json!(null)), text_of(&serde_json::json!([{}]))), (None, None));
     }
 }

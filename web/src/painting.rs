@@ -14,6 +14,7 @@ use crate::message::{Header, Kind, Reply};
 use crate::metrics::StageTimes;
 use crate::outbox::Note;
 use crate::picture::{Reader, jpeg};
+use crate::refusal::Refusal;
 use crate::session::{Frame, Pixels, Session};
 
 /// Frames in the stream batch whose headers are remembered: as many as there can be steps times frames in a buffer. A
@@ -48,9 +49,9 @@ pub(crate) fn paint(session: &Arc<Session>, painter: Painter) {
         match work.frame(&frame) {
             Ok(true) => {}
             Ok(false) => session.outbox.note(Note::Binary(Header { kind: Kind::Taken, ..header }.message(&[]))),
-            Err((message, hint)) => {
+            Err(refusal) => {
                 session.metrics.errors.inc();
-                session.complain(message, hint);
+                session.complain(refusal);
                 session.drop_frame(header);
             }
         }
@@ -73,7 +74,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Paints a frame. Tells whether its own picture was among those that left.
-    fn frame(&mut self, frame: &Frame) -> Result<bool, (String, Option<String>)> {
+    fn frame(&mut self, frame: &Frame) -> Result<bool, Refusal> {
         let Session { clock, counts, metrics, .. } = self.session;
         let started = clock.now();
         let waited = started.saturating_sub(frame.arrived);
@@ -84,7 +85,7 @@ impl Work<'_> {
                 decoded.with_picture(|view| reader.fit(view, self.size)).unwrap_or_else(|error| Err(error.to_string()))
             }
         };
-        let rgb = rgb.map_err(|what| (what, None))?;
+        let rgb = rgb.map_err(Refusal::bare)?;
         let read = clock.now();
         let id = self.frames;
         self.frames += 1;
@@ -103,7 +104,7 @@ impl Work<'_> {
             Ok(emitted) => emitted,
             Err(error) => {
                 self.in_flight.retain(|(known, _)| *known != id);
-                return Err((error.to_string(), error.hint()));
+                return Err(error.into());
             }
         };
         let stepped = clock.now();
@@ -114,9 +115,12 @@ impl Work<'_> {
             let Some((id_out, header)) = self.in_flight.remove(at) else { continue };
             is_own |= id_out == id;
             let begun = clock.now();
-            self.session.audience.show(picture.rgb, self.size).map_err(|error| (error.to_string(), error.hint()))?;
+            self.session
+                .audience
+                .show(picture.rgb, self.size)
+                .map_err(|error| Refusal { what: error.to_string(), hint: error.hint() })?;
             let message: Option<(Header, Bytes)> = if self.has_page {
-                let encoded = jpeg(picture.rgb, self.size).map_err(|what| (what, None))?;
+                let encoded = jpeg(picture.rgb, self.size).map_err(Refusal::bare)?;
                 let header = Header { kind: Kind::Picture, ..header };
                 Some((header, header.message(&encoded)))
             } else {

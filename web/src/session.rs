@@ -1,5 +1,6 @@
 //! One visitor's stream: parameters of its own, an engine on a thread of its own, weights shared with the others.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use livediffusion_io::{Audience, SourceFrame};
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::painter::Painter;
-use livediffusion_pipeline::params::Parameters;
+use livediffusion_pipeline::params::{Parameters, spec};
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
 use livediffusion_pipeline::{Control, EngineError, Sizes, Tuner};
 use tokio::sync::Notify;
@@ -18,7 +19,8 @@ use crate::mailbox::Mailbox;
 use crate::message::{Header, Numbers, Reply, Values};
 use crate::metrics::Metrics;
 use crate::outbox::{Note, Outbox};
-use crate::studio::{Refusal, SIZE, Studio, shown};
+use crate::refusal::Refusal;
+use crate::studio::{SIZE, STRENGTH, Studio, shown};
 
 /// Who brings a session's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -186,7 +188,7 @@ impl Session {
         let parameters = self.studio.changed(&state.parameters, values)?;
         let is_resized = self.studio.size_of(&parameters) != self.studio.size_of(&state.parameters);
         for (name, text) in values.iter().filter(|(name, _)| *name != SIZE) {
-            state.hot.tuner.handle().set(name, text).map_err(|what| Refusal { what, hint: None })?;
+            state.hot.tuner.handle().set(name, text).map_err(Refusal::bare)?;
         }
         if let Some(meanwhile) = &mut state.meanwhile {
             meanwhile.extend(values.iter().map(|(name, text)| (name.clone(), text.clone())));
@@ -202,6 +204,46 @@ impl Session {
         Ok(())
     }
 
+    /// Does what a visitor asks for and tells him what is refused, with what stays in force: all, or with `each` only
+    /// what may not be.
+    pub(crate) fn change(self: &Arc<Self>, values: &Values, each: bool) {
+        let Err(refusal) = self.set(values) else { return };
+        let (names, refusals): (Vec<&String>, Vec<Refusal>) =
+            if each { self.set_each(values).into_iter().unzip() } else { (values.keys().collect(), vec![refusal]) };
+        if names.is_empty() {
+            return;
+        }
+        let now = self.values();
+        let refused = names.into_iter().map(|name| (name.clone(), now.get(&name.replace('_', "-")).cloned()));
+        self.refuse(Refusal::joined(&refusals), refused.collect());
+    }
+
+    /// Changes each of them by itself, and gives those that may not be.
+    fn set_each<'a>(self: &Arc<Self>, values: &'a Values) -> Vec<(&'a String, Refusal)> {
+        // Whoever invents a thousand names is not heard a thousand times.
+        let is_known = |name: &str| spec(name).is_some() || name == STRENGTH;
+        let (mut rest, unknown): (Vec<_>, Vec<_>) = values.iter().partition(|(name, _)| is_known(name));
+        let mut refused = Vec::new();
+        // Again while that helps: one may be refused only until another is set, as a short table is until its step is lower.
+        loop {
+            let before = rest.len();
+            refused.clear();
+            rest.retain(|&(name, text)| match self.set(&Values::from([(name.clone(), text.clone())])) {
+                Ok(()) => false,
+                Err(refusal) => {
+                    refused.push((name, refusal));
+                    true
+                }
+            });
+            if rest.is_empty() || rest.len() == before {
+                break;
+            }
+        }
+        let what = |name: &String| Refusal::bare(format!("there is no parameter {name:?}"));
+        refused.extend(unknown.into_iter().map(|(name, _)| (name, what(name))));
+        refused
+    }
+
     /// Takes a preset.
     pub(crate) fn take_preset(self: &Arc<Self>, name: &str) -> Result<(), Refusal> {
         self.set(&self.studio.preset_values(name)?)
@@ -215,21 +257,24 @@ impl Session {
             Ok((painter, hot))
         }) {
             Ok(made) => drop(session.next.put(made)),
-            Err(error) => session.keep_size(&error),
+            Err(error) => session.keep_size(error),
         };
         if let Err(error) = spawn("next painter", build) {
-            self.keep_size(&error);
+            self.keep_size(error);
         }
     }
 
     /// The size stays what it was.
-    fn keep_size(&self, error: &EngineError) {
+    fn keep_size(&self, error: EngineError) {
+        let Refusal { what, hint } = error.into();
         let mut state = self.lock();
         state.parameters.size = Some(state.hot.size);
         state.meanwhile = None;
         state.version += 1;
+        let size = state.hot.size.to_string();
         drop(state);
-        self.complain(format!("the size stays: {error}"), error.hint());
+        let refusal = Refusal { what: format!("the size stays: {what}"), hint };
+        self.refuse(refusal, BTreeMap::from([(SIZE.to_owned(), Some(size))]));
     }
 
     /// The engine's thread took over an engine for another size.
@@ -256,9 +301,14 @@ impl Session {
     }
 
     /// Tells the visitor.
-    pub(crate) fn complain(&self, message: String, hint: Option<String>) {
+    pub(crate) fn complain(&self, refusal: Refusal) {
+        self.refuse(refusal, BTreeMap::new());
+    }
+
+    /// The same, with the parameters that it is about and what is in force of them.
+    fn refuse(&self, Refusal { what: message, hint }: Refusal, refused: BTreeMap<String, Option<String>>) {
         tracing::warn!(session = self.id, message, "told a visitor");
-        self.say(&Reply::Error { message, hint });
+        self.say(&Reply::Error { message, hint, refused });
     }
 
     pub(crate) fn say(&self, reply: &Reply<'_>) {

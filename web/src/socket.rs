@@ -1,5 +1,6 @@
 //! A visitor's connection: the line, then frames in and pictures out.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +15,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::message::{HEADER, Header, MOST_PAYLOAD, MOST_TEXT, Reply, Request};
 use crate::outbox::Note;
+use crate::refusal::Refusal;
 use crate::server::{Shared, random_id};
 use crate::session::{Marks, Pixels, Session, Source};
-use crate::studio::Refusal;
 use crate::thumbnails;
 
 /// How often a visitor in line hears his position, and one who is painted how it goes.
@@ -84,7 +85,8 @@ async fn painted(shared: &Shared, sink: &mut Sink, stream: &mut Stream) -> Resul
         Ok(Ok(made)) => made,
         Ok(Err(error)) => {
             tracing::error!(%error, "a session could not be made");
-            let _ = say(sink, &Reply::Error { message: error.to_string(), hint: error.hint() }).await;
+            let Refusal { what: message, hint } = error.into();
+            let _ = say(sink, &Reply::Error { message, hint, refused: BTreeMap::new() }).await;
             return Err("the session could not be made");
         }
         Err(_) => return Err("making the session panicked"),
@@ -162,7 +164,7 @@ async fn receive(session: &Arc<Session>, stream: &mut Stream) -> Result<(), &'st
         match message {
             Message::Binary(bytes) => match Header::frame(&bytes) {
                 Ok((header, payload)) => session.frame(header, Pixels::Encoded(payload)),
-                Err(error) => session.complain(error.to_string(), None),
+                Err(error) => session.complain(Refusal::bare(error.to_string())),
             },
             Message::Text(text) => {
                 let now = clock.now();
@@ -178,16 +180,16 @@ async fn receive(session: &Arc<Session>, stream: &mut Stream) -> Result<(), &'st
                     continue;
                 }
                 if allowance < 1.0 {
-                    session.complain("too many requests in a second: this one is not heard".into(), None);
+                    session.complain(Refusal::bare("too many requests in a second: this one is not heard"));
                     continue;
                 }
                 allowance -= 1.0;
                 let answer = match request {
                     Ok(request) => follow(session, request),
-                    Err(error) => Err(Refusal { what: format!("the request is not understood: {error}"), hint: None }),
+                    Err(error) => Err(Refusal::bare(format!("the request is not understood: {error}"))),
                 };
-                if let Err(Refusal { what, hint }) = answer {
-                    session.complain(what, hint);
+                if let Err(refusal) = answer {
+                    session.complain(refusal);
                 }
             }
             Message::Close(_) => return Ok(()),
@@ -198,7 +200,10 @@ async fn receive(session: &Arc<Session>, stream: &mut Stream) -> Result<(), &'st
 
 fn follow(session: &Arc<Session>, request: Request) -> Result<(), Refusal> {
     match request {
-        Request::Set { parameters } => session.set(&parameters),
+        Request::Set { parameters, each } => {
+            session.change(&parameters, each);
+            Ok(())
+        }
         Request::Preset { name } => session.take_preset(&name),
         Request::Thumbnails => {
             thumbnails::start(session);

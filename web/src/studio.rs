@@ -4,13 +4,14 @@ use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::SharedText;
 use livediffusion_pipeline::painter::Painter;
-use livediffusion_pipeline::params::{PARAMETERS, ParameterSpec as Spec, Parameters, ParseError, spec};
+use livediffusion_pipeline::params::{PARAMETERS, ParameterSpec as Spec, Parameters, spec};
 use livediffusion_pipeline::{Control, EngineError, Prompts, is_preset};
 
 use crate::message::Values;
+use crate::refusal::Refusal;
 
 /// Moves the t_index_list; see [`Parameters::set_strength`].
-const STRENGTH: &str = "strength";
+pub(crate) const STRENGTH: &str = "strength";
 /// The parameter that takes another engine.
 pub(crate) const SIZE: &str = "size";
 
@@ -79,14 +80,12 @@ impl Studio {
             if spec(name).is_some_and(|spec| !spec.hot && spec.name != SIZE && !is_same(spec)) {
                 return Err(Refusal::new(
                     format!("{name} cannot change while the stream runs"),
-                    "give it to livediffusion webcam when it starts",
+                    "it is fixed when the server starts",
                 ));
             }
         }
         if let Some(text) = values.get(STRENGTH) {
-            let strength = text.trim().parse().ok().filter(|strength: &f64| (0.0..=1.0).contains(strength));
-            let refusal = || Refusal::new(format!("strength {text:?} is not a number"), "a number from 0 to 1");
-            parameters.set_strength(strength.ok_or_else(refusal)?);
+            parameters.set_strength(strength(text)?);
         }
         self.facts.check(&parameters)?;
         Ok(parameters)
@@ -103,32 +102,18 @@ impl Studio {
     }
 }
 
+/// From 0 to 1.
+fn strength(text: &str) -> Result<f64, Refusal> {
+    let bad =
+        |why| Refusal::new(format!("{STRENGTH} {text:?} {why}"), format!("{STRENGTH} takes a number from 0 to 1"));
+    match text.trim().parse::<f64>() {
+        Ok(strength) if (0.0..=1.0).contains(&strength) => Ok(strength),
+        Ok(strength) if strength.is_finite() => Err(bad("is out of range")),
+        _ => Err(bad("is not a number")),
+    }
+}
+
 /// All parameters as text, by name.
 pub(crate) fn shown(parameters: &Parameters) -> Values {
     PARAMETERS.iter().map(|spec| (spec.name.to_owned(), (spec.show)(parameters))).collect()
-}
-
-/// What may not be: one line, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) what: String,
-    pub(crate) hint: Option<String>,
-}
-
-impl Refusal {
-    pub(crate) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: Some(hint.into()) }
-    }
-}
-
-impl From<ParseError> for Refusal {
-    fn from(error: ParseError) -> Self {
-        Self { hint: Some(error.hint.clone()), what: error.what }
-    }
-}
-
-impl From<EngineError> for Refusal {
-    fn from(error: EngineError) -> Self {
-        Self { what: error.to_string(), hint: error.hint() }
-    }
 }

@@ -15,9 +15,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{LOOK, busy, created, offer};
 use crate::api::{Answer, Problem, session};
 use crate::message::{Header, Kind, Values};
+use crate::refusal::Refusal;
 use crate::server::{Shared, random_id};
 use crate::session::{Pixels, Session, Source};
-use crate::studio::{Refusal, Studio};
+use crate::studio::Studio;
 
 /// Makes a session for a peer that publishes.
 pub(crate) async fn publish(

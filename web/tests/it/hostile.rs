@@ -51,7 +51,7 @@ async fn nonsense_is_answered_and_the_session_goes_on() {
     let server = Running::start(1, None);
     let mut visitor = Visitor::connect(&server).await;
     visitor.text("hello").await;
-    for text in ["{", "[]", "{\"type\":\"nonsense\"}", "{\"type\":\"set\",\"parameters\":{\"a\":1}}", "null"] {
+    for text in ["{", "[]", "{\"type\":\"nonsense\"}", "{\"type\":\"set\",\"parameters\":{\"a\":{}}}", "null"] {
         visitor.say(&serde_json::from_str(text).unwrap_or(json!(text))).await;
         assert!(visitor.text("error").await["message"].as_str().unwrap().contains("not understood"), "{text}");
     }

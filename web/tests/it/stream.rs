@@ -1,7 +1,7 @@
 //! Frames in, pictures out, and what changes between them.
 
 use livediffusion_web::message::Kind;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Heard, Running, SIZE, Visitor, grey, mean, values};
 
@@ -178,7 +178,7 @@ async fn visitors_have_parameters_of_their_own() {
     let (mut one, mut two) = (Visitor::connect(&server).await, Visitor::connect(&server).await);
     let (a, b) = (one.text("hello").await["session"].clone(), two.text("hello").await["session"].clone());
     assert_ne!(a, b);
-    let path = |id: &serde_json::Value| format!("/api/v1/sessions/{}/parameters", id.as_str().unwrap());
+    let path = |id: &Value| format!("/api/v1/sessions/{}/parameters", id.as_str().unwrap());
     let body = json!(values(&[("prompt", "only one")])).to_string();
     tokio::task::block_in_place(|| {
         assert_eq!(server.ask("PATCH", &path(&a), Some(&body)).0, 200);
@@ -186,4 +186,25 @@ async fn visitors_have_parameters_of_their_own() {
         assert_eq!(server.ask("GET", &path(&b), None).1["prompt"], "");
     });
     assert_eq!(one.text("parameters").await["parameters"]["prompt"], "only one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_is_named_with_what_stays_in_force() {
+    let server = Running::start(1, None);
+    let mut visitor = Visitor::connect(&server).await;
+    visitor.text("hello").await;
+    let set = |parameters: Value, each| json!({ "type": "set", "parameters": parameters, "each": each });
+    visitor.say(&set(json!({ "guidance": 99, "delta": 0.5 }), false)).await;
+    let error = visitor.text("error").await;
+    assert_eq!(error["refused"], json!({ "guidance": "1.2", "delta": "1" }));
+    assert_eq!(error["hint"], "guidance takes a number from 0 to 30");
+    // As a page asks after a reload. The table can be short when the step is set, which comes after it by its name.
+    let parameters = json!({ "guidance": "99", "delta": 0.5, "nonsense": "1", "t-index": [10], "z": 1, "steps": 20 });
+    visitor.say(&set(parameters, true)).await;
+    let error = visitor.text("error").await;
+    assert_eq!(error["refused"], json!({ "guidance": "1.2", "nonsense": null, "z": null }));
+    assert!(error["message"].as_str().unwrap().contains("out of range; there is no parameter \"nonsense\""), "{error}");
+    let now = visitor.text("parameters").await["parameters"].clone();
+    assert_eq!((&now["delta"], &now["t-index"], &now["steps"]), (&json!("0.5"), &json!("10"), &json!("20")));
+    assert_eq!(now["guidance"], "1.2");
 }
