@@ -23,8 +23,9 @@ export class Controls {
     }
   }
 
-  show(parameters) {
-    for (const [name, text] of Object.entries(parameters)) this.#fields.get(name)?.(text);
+  // What a person is typing is not written over, but for the names in `refused`.
+  show(parameters, refused = {}) {
+    for (const [name, text] of Object.entries(parameters)) this.#fields.get(name)?.(text, name in refused);
   }
 
   #control(name, property) {
@@ -59,7 +60,7 @@ export class Controls {
     if (!isNumber) {
       const field = element("input", { type: "text", id, spellcheck: false, autocomplete: "off", onchange: () => set(field.value) });
       row.append(element("span"), field);
-      return (text) => shown(field, text);
+      return (text, isForced) => shown(field, text, isForced);
     }
     return this.#number(property, row, id, set);
   }
@@ -85,20 +86,20 @@ export class Controls {
         set(box.checked ? field.value : none);
       };
     }
-    return (text) => {
+    return (text, isForced) => {
       const isOn = text !== none;
       if (box) box.checked = isOn;
       enable(isOn);
       if (!isOn) return;
-      shown(field, text);
-      if (slider && document.activeElement !== slider) slider.value = text;
+      shown(field, text, isForced);
+      if (slider) shown(slider, text, isForced);
     };
   }
 }
 
-// What a person is typing is not written over.
-export function shown(field, text) {
-  if (document.activeElement !== field) field.value = text;
+// What a person is typing is not written over, unless it was refused.
+export function shown(field, text, isForced = false) {
+  if (isForced || document.activeElement !== field) field.value = text;
 }
 
 export function element(name, properties = {}) {

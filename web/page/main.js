@@ -2,6 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { Controls, shown } from "./controls.js";
+import { Wanted, stored } from "./kept.js";
 import { keys } from "./keys.js";
 import { Presets } from "./presets.js";
 import { Recorder, download, png } from "./snapshot.js";
@@ -20,20 +21,9 @@ const seen = { state: "connecting", session: "", pictures: 0, drops: 0, paramete
 window.__livediffusion = seen;
 
 let parameters = {};
-// What this person changed: it is asked for again when the server was away, and after a reload.
-let wanted = stored("parameters") ?? {};
+const wanted = new Wanted();
 let [isFrozen, isBypassed, isEncoding, keepsSeed] = [false, false, false, true];
 let [controls, presets, hasThumbnails, times] = [null, null, false, []];
-
-function stored(name, value) {
-  try {
-    if (value === undefined) return JSON.parse(localStorage.getItem(`livediffusion.${name}`));
-    localStorage.setItem(`livediffusion.${name}`, JSON.stringify(value));
-  } catch {
-    // Private windows keep nothing: the page works without.
-  }
-  return null;
-}
 
 async function ask(path) {
   const headers = token ? { authorization: `Bearer ${token}` } : {};
@@ -43,9 +33,7 @@ async function ask(path) {
 }
 
 function set(changes) {
-  const { strength, ...kept } = changes;
-  wanted = { ...wanted, ...kept };
-  stored("parameters", wanted);
+  wanted.change(changes);
   connection.say({ type: "set", parameters: changes });
 }
 
@@ -63,12 +51,12 @@ function message(text, hint) {
   messageTimer = setTimeout(() => ($("message").hidden = true), 8000);
 }
 
-function show(values) {
+// What the server has. What a person is typing is not written over, but for the names in `refused`.
+function show(values, refused = {}) {
   parameters = values;
   seen.parameters = values;
-  shown($("prompt"), values.prompt);
-  shown($("negative-prompt"), values["negative-prompt"]);
-  controls?.show(values);
+  for (const id of ["prompt", "negative-prompt"]) shown($(id), values[id], id in refused);
+  controls?.show(values, refused);
   presets?.mark(values.prompt);
   showStrength();
 }
@@ -131,8 +119,10 @@ connection.addEventListener("dropped", () => ($("dropped").textContent = String(
 connection.addEventListener("thumbnail", ({ detail }) => presets?.thumbnail(detail.place, detail.jpeg));
 connection.addEventListener("error", ({ detail }) => {
   message(detail.message, detail.hint);
-  // What was refused is not asked for again after a reload: what is in force is shown.
-  show(parameters);
+  const { refused = {} } = detail;
+  wanted.refused(refused);
+  const inForce = Object.entries(refused).filter(([, text]) => text !== null);
+  show({ ...parameters, ...Object.fromEntries(inForce) }, refused);
 });
 connection.addEventListener("quality", ({ detail }) => {
   const steps = detail.steps === 1 ? "1 step" : `${detail.steps} steps`;
@@ -149,9 +139,8 @@ connection.addEventListener("away", ({ detail }) => {
 });
 connection.addEventListener("parameters", ({ detail }) => {
   view.resize(detail.size);
-  if (isStrengthMoved) wanted["t-index"] = detail.parameters["t-index"];
+  if (isStrengthMoved) wanted.change({ "t-index": detail.parameters["t-index"] });
   isStrengthMoved = false;
-  stored("parameters", wanted);
   show(detail.parameters);
 });
 connection.addEventListener("hello", async ({ detail }) => {
@@ -161,17 +150,18 @@ connection.addEventListener("hello", async ({ detail }) => {
   seen.model = `${detail.model} on ${detail.provider} ${detail.precision}`;
   state("live", seen.model);
   if (source.isPlaying) veil(null);
+  parameters = detail.parameters;
   try {
     const [schema, list] = await Promise.all([ask("schema"), ask("presets")]);
     controls = new Controls(schema, (name, text) => set({ [name]: text }));
     presets = new Presets(list, takePreset);
-    // Another model may not know a parameter of before.
-    wanted = Object.fromEntries(Object.entries(wanted).filter(([name]) => schema.properties[name]?.["x-hot"]));
+    wanted.begin(detail.parameters, schema);
   } catch (error) {
     message("The parameters could not be read", error.message);
   }
-  show({ ...detail.parameters, ...wanted });
-  if (Object.keys(wanted).length) connection.say({ type: "set", parameters: wanted });
+  show(parameters);
+  // One that may no longer be must not take the others with it.
+  if (Object.keys(wanted.values).length) connection.say({ type: "set", parameters: wanted.values, each: true });
 });
 
 function takePreset(preset) {
@@ -198,6 +188,10 @@ for (const id of ["prompt", "negative-prompt"]) {
 }
 $("strength").addEventListener("input", ({ target }) => setStrength(Number(target.value)));
 $("dice").onclick = () => set({ seed: randomSeed() });
+$("defaults").onclick = () => {
+  isStrengthMoved = false;
+  connection.say({ type: "set", parameters: wanted.forget(parameters) });
+};
 $("lock").onclick = () => press("lock", (keepsSeed = !keepsSeed));
 $("refresh").onclick = askThumbnails;
 $("theme").onclick = () => {

@@ -130,6 +130,26 @@ try {
   const text = texts(readFileSync(path));
   check("a snapshot carries its parameters", JSON.parse(text.livediffusion).prompt === "pencil sketch" && text.Description === "pencil sketch", file.suggestedFilename());
 
+  // What the server refuses is neither shown nor asked for again, and takes nothing else with it.
+  const { guidance } = (await state(page)).parameters;
+  await page.locator("#p-guidance").fill("99");
+  await page.locator("#p-guidance").press("Enter");
+  await until(page, () => !document.getElementById("message").hidden);
+  const refusal = await page.textContent("#message");
+  check("a refusal speaks of no flags", refusal.includes("guidance takes a number") && !refusal.includes("--"), refusal);
+  check("what is in force is shown", (await page.inputValue("#p-guidance")) === guidance, guidance);
+  const kept = () => page.evaluate(() => JSON.parse(localStorage.getItem("livediffusion.parameters")));
+  check("what was refused is not kept", !("guidance" in (await kept())));
+  await page.evaluate(() => localStorage.setItem("livediffusion.parameters", JSON.stringify({ prompt: "pencil sketch", guidance: "99", delta: "0.9" })));
+  await page.reload();
+  await until(page, () => window.__livediffusion.parameters.delta === "0.9" && window.__livediffusion.pictures > 3);
+  check("one bad value does not throw away the others", (await state(page)).parameters.prompt === "pencil sketch" && !("guidance" in (await kept())), JSON.stringify(await kept()));
+  await page.click("#defaults");
+  await until(page, () => window.__livediffusion.parameters.prompt === "" && window.__livediffusion.parameters.delta !== "0.9");
+  check("defaults are one press away", Object.keys(await kept()).length === 0);
+  await page.fill("#prompt", "pencil sketch");
+  await until(page, () => window.__livediffusion.parameters.prompt === "pencil sketch");
+
   await page.locator("#prompt").blur();
   await page.keyboard.press("b");
   check("keys work", (await page.getAttribute("#bypass", "aria-pressed")) === "true");
