@@ -77,6 +77,18 @@ function setStrength(value) {
   connection.say({ type: "set", parameters: { strength: String(Math.min(1, Math.max(0, value))) } });
 }
 
+const STARTING = ["Starting the camera", "The browser may ask whether this page may use it. The pictures go to this server only."];
+// Why there is no picture to send, if there is none.
+let trouble = null;
+
+// Shows the pictures, or what keeps this person's own from being there. The line and a server that is away come first.
+function unveil() {
+  if (!connection.isLive) return;
+  if (trouble) veil(trouble.title, trouble.hint, "Try the camera again", () => source.camera($("device").value));
+  else if (source.isPlaying) veil(null);
+  else veil(...STARTING);
+}
+
 // Frames: captured when one may be sent, so that none waits.
 async function capture(time) {
   if (!source.isPlaying || isFrozen) return;
@@ -106,7 +118,7 @@ connection.addEventListener("picture", async ({ detail }) => {
   times = [...times.filter((time) => now - time < 2000), now];
   $("fps").textContent = times.length > 1 ? (((times.length - 1) * 1000) / (now - times[0])).toFixed(0) : "–";
   $("delay").textContent = `${Math.max(0, seen.latencyMs).toFixed(0)} ms`;
-  if (!$("veil").hidden && source.isPlaying) veil(null);
+  if (!$("veil").hidden) unveil();
   if (!hasThumbnails && seen.pictures > 5) askThumbnails();
 });
 
@@ -149,7 +161,7 @@ connection.addEventListener("hello", async ({ detail }) => {
   hasThumbnails = false;
   seen.model = `${detail.model} on ${detail.provider} ${detail.precision}`;
   state("live", seen.model);
-  if (source.isPlaying) veil(null);
+  unveil();
   parameters = detail.parameters;
   try {
     const [schema, list] = await Promise.all([ask("schema"), ask("presets")]);
@@ -205,20 +217,46 @@ if (theme) document.documentElement.dataset.theme = theme;
 // Sources.
 source.addEventListener("playing", ({ detail }) => {
   view.isMirrored = source.kind === "camera";
-  if (connection.isLive) veil(null);
-  if (detail.deviceId) $("device").value = detail.deviceId;
-  stored("device", source.kind === "camera" ? (detail.deviceId ?? "") : "");
+  trouble = null;
+  unveil();
+  if (source.kind === "camera") {
+    if (detail.deviceId) $("device").value = detail.deviceId;
+    stored("device", detail.deviceId ?? "");
+  }
+  showKind();
 });
-source.addEventListener("failed", ({ detail }) => veil(detail.title, detail.hint, "Try the camera again", () => source.camera($("device").value)));
+source.addEventListener("failed", ({ detail }) => {
+  // Another source that goes on is not hidden.
+  if (source.isPlaying) {
+    message(detail.title, detail.hint);
+    return;
+  }
+  trouble = detail;
+  unveil();
+  showKind();
+});
+
+function showKind() {
+  for (const kind of ["camera", "screen", "file"]) press(kind, source.isPlaying && source.kind === kind);
+  $("input-caption").textContent = { camera: "you", screen: "screen", file: "video" }[source.kind];
+}
+
 source.addEventListener("devices", ({ detail }) => {
   const { value } = $("device");
   $("device").replaceChildren(...detail.cameras.map((camera, place) => new Option(camera.label || `Camera ${place + 1}`, camera.deviceId)));
+  // With one camera there is nothing to choose, and choosing it again would be no change.
+  $("devices").hidden = detail.cameras.length < 2;
   $("device").value = detail.cameras.some(({ deviceId }) => deviceId === value) ? value : (detail.cameras[0]?.deviceId ?? "");
 });
 $("device").onchange = ({ target }) => source.camera(target.value);
+$("camera").onclick = () => source.camera($("device").value);
 $("screen").onclick = () => source.screen();
 $("file").onclick = () => $("file-input").click();
-$("file-input").onchange = ({ target }) => target.files[0] && source.file(target.files[0]);
+$("file-input").onchange = ({ target }) => {
+  if (target.files[0]) source.file(target.files[0]);
+  // The same file again is a change, too.
+  target.value = "";
+};
 
 // The bar.
 const actions = {
@@ -257,6 +295,6 @@ keys([
 source.frames(capture);
 // A hidden tab gets no frames; when it is seen again, a stopped video goes on.
 document.addEventListener("visibilitychange", () => !document.hidden && source.video.srcObject && source.video.play().catch(() => {}));
-veil("Starting the camera", "The browser may ask whether this page may use it. The pictures go to this server only.");
+veil(...STARTING);
 source.camera(stored("device") ?? "");
 connection.open();

@@ -15,7 +15,8 @@ export class Source extends EventTarget {
   }
 
   get isPlaying() {
-    return this.video.readyState >= 2 && this.video.videoWidth > 0;
+    // A stream that ended leaves its last picture behind.
+    return this.video.readyState >= 2 && this.video.videoWidth > 0 && this.#stream?.active !== false;
   }
 
   async camera(deviceId = "") {

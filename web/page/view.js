@@ -62,6 +62,9 @@ export class View {
 
 // Something in place of a dead picture.
 export function veil(title, hint = "", button = "", action = null) {
+  // Screen readers tell of changes only in what was there before, and need not hear the same every second.
+  const said = title ? `${title}. ${hint ?? ""}` : "";
+  if ($("said").textContent !== said) $("said").textContent = said;
   $("veil").hidden = !title;
   $("veil-title").textContent = title ?? "";
   $("veil-hint").textContent = hint ?? "";

@@ -150,6 +150,14 @@ try {
   await page.fill("#prompt", "pencil sketch");
   await until(page, () => window.__livediffusion.parameters.prompt === "pencil sketch");
 
+  // There is one camera only: the way back to it is no choice among several.
+  await page.setInputFiles("#file-input", join(project, "assets/bigbuckbunny.mp4"));
+  await until(page, () => document.getElementById("input-caption").textContent === "video");
+  check("a file is the source", (await page.getAttribute("#file", "aria-pressed")) === "true" && !(await page.isVisible("#device")));
+  await page.click("#camera");
+  await until(page, () => document.getElementById("input-caption").textContent === "you");
+  check("and the camera again", (await page.getAttribute("#camera", "aria-pressed")) === "true");
+
   await page.locator("#prompt").blur();
   await page.keyboard.press("b");
   check("keys work", (await page.getAttribute("#bypass", "aria-pressed")) === "true");
@@ -189,6 +197,16 @@ try {
   await others[0].close();
   await until(fifth, () => window.__livediffusion.state === "live" && window.__livediffusion.pictures > 0);
   check("and gets in when one leaves", true);
+  const blind = await (await browser.newContext({ viewport: { width: 390, height: 844 } })).newPage();
+  await blind.addInitScript(() => (navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", "NotFoundError"))));
+  await blind.goto(url.href);
+  await until(blind, () => window.__livediffusion.state === "waiting");
+  await others[1].close();
+  await until(blind, () => window.__livediffusion.state === "live" && document.getElementById("veil-title").textContent.includes("camera"));
+  const veil = await blind.textContent("#veil-title");
+  check("who has no camera reads so when there is a place", veil === "No camera was found" && (await blind.isVisible("#veil-button")), veil);
+  check("and hears it", (await blind.textContent("#said")).includes(veil));
+  await blind.screenshot({ path: join(out, "no-camera.png") });
   console.log(`${checks} checks`);
 } finally {
   await browser.close();
