@@ -70,6 +70,8 @@ export class Controls {
     const isWhole = property["x-kind"].endsWith("integer");
     const none = { "optional-float": "off", "optional-integer": "auto" }[property["x-kind"]];
     const field = element("input", { type: "number", id, min: minimum, max: maximum, step: isWhole ? 1 : "any" });
+    // A seed has up to twenty digits.
+    field.classList.toggle("long", maximum > 1e9);
     const value = element("span", { className: "value" });
     const box = none && element("input", { type: "checkbox", title: `not ${none}`, ariaLabel: `${id.slice(2)} is not ${none}` });
     // A slider over a million values, or over all seeds, helps nobody.

@@ -14,9 +14,11 @@ export function keys(actions) {
     if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
     // A focused button is pressed by the space bar itself.
     if (event.key === " " && event.target.closest?.("button, summary, input")) return;
-    const found = list.find(([key]) => (key === "1–9" ? /^[1-9]$/.test(event.key) : key.split(" ").includes(event.key) || key === event.key));
+    // With Caps Lock or Shift a letter is the same key.
+    const pressed = event.key?.toLowerCase();
+    const found = list.find(([key]) => (key === "1–9" ? /^[1-9]$/.test(pressed) : key === pressed));
     if (!found) return;
     event.preventDefault();
-    found[2](event.key);
+    found[2](pressed);
   });
 }

@@ -21,6 +21,8 @@ const seen = { state: "connecting", session: "", pictures: 0, drops: 0, paramete
 window.__livediffusion = seen;
 
 let parameters = {};
+// Those of the picture that is shown; null when nothing is painted there.
+let drawn = null;
 const wanted = new Wanted();
 let [isFrozen, isBypassed, isEncoding, keepsSeed] = [false, false, false, true];
 let [controls, presets, hasThumbnails, times] = [null, null, false, []];
@@ -56,6 +58,7 @@ function show(values, refused = {}) {
   parameters = values;
   seen.parameters = values;
   for (const id of ["prompt", "negative-prompt"]) shown($(id), values[id], id in refused);
+  $("negative-idle").hidden = ["full", "initialize"].includes(values.cfg) && Number(values.guidance) > 1;
   controls?.show(values, refused);
   presets?.mark(values.prompt);
   showStrength();
@@ -93,7 +96,10 @@ function unveil() {
 async function capture(time) {
   if (!source.isPlaying || isFrozen) return;
   view.drawInput(source.video);
-  if (isBypassed) view.drawThrough();
+  if (isBypassed) {
+    view.drawThrough();
+    drawn = null;
+  }
   if (isBypassed || isEncoding || !connection.isReady) return;
   isEncoding = true;
   try {
@@ -107,7 +113,10 @@ async function capture(time) {
 connection.addEventListener("picture", async ({ detail }) => {
   try {
     const bitmap = await createImageBitmap(detail.jpeg);
-    if (!isFrozen && !isBypassed) view.drawOutput(bitmap);
+    if (!isFrozen && !isBypassed) {
+      view.drawOutput(bitmap);
+      drawn = parameters;
+    }
     bitmap.close();
   } finally {
     detail.done();
@@ -143,7 +152,8 @@ connection.addEventListener("quality", ({ detail }) => {
 connection.addEventListener("waiting", ({ detail }) => {
   state("waiting", `in line, number ${detail.position}`);
   const before = detail.position === 1 ? "You are next." : `${detail.position - 1} before you.`;
-  veil("All places are taken", `${before} ${detail.sessions} people are painted at a time; the page goes on by itself.`);
+  const painted = detail.sessions === 1 ? "One person is" : `${detail.sessions} people are`;
+  veil("All places are taken", `${before} ${painted} painted at a time; the page goes on by itself.`);
 });
 connection.addEventListener("away", ({ detail }) => {
   state("away", "the server is away");
@@ -262,7 +272,7 @@ $("file-input").onchange = ({ target }) => {
 const actions = {
   freeze: () => press("freeze", (isFrozen = !isFrozen)),
   bypass: () => press("bypass", (isBypassed = !isBypassed)),
-  snapshot: async () => download(await png(view.output, parameters), "png"),
+  snapshot: async () => download(await png(view.output, drawn), "png"),
   record: () => {
     try {
       press("record", recorder.toggle(view.output));

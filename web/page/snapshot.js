@@ -22,11 +22,12 @@ function textChunk(keyword, text) {
   return chunk;
 }
 
-// The canvas as a PNG that carries the parameters it was painted under, behind its first chunk (8 + 25 bytes).
+// The canvas as a PNG that carries the parameters it was painted under, if it was, behind its first chunk (8 + 25 bytes).
 export async function png(canvas, parameters) {
   const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
   const bytes = new Uint8Array(await blob.arrayBuffer());
-  const texts = [textChunk("Software", "livediffusion"), textChunk("Description", parameters.prompt ?? ""), textChunk("livediffusion", JSON.stringify(parameters))];
+  const texts = [textChunk("Software", "livediffusion")];
+  if (parameters) texts.push(textChunk("Description", parameters.prompt ?? ""), textChunk("livediffusion", JSON.stringify(parameters)));
   return new Blob([bytes.slice(0, 33), ...texts, bytes.slice(33)], { type: "image/png" });
 }
 

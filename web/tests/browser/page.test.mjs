@@ -119,16 +119,41 @@ try {
   await page.click("#wipe");
   await page.emulateMedia({ colorScheme: "light" });
   await page.screenshot({ path: join(out, "light-wipe.png") });
+  // In one over the other the painted picture is the upper one, swapped or not: both are seen.
+  const upper = () => page.evaluate(() => ["input-figure", "output-figure"].map((id) => Number(getComputedStyle(document.getElementById(id)).order)));
+  await page.click("#swap");
+  const [below, above] = await upper();
+  check("wipe shows both pictures when they are swapped", below <= above, `${below} ${above}`);
+  await page.screenshot({ path: join(out, "light-wipe-swapped.png") });
+  await page.click("#swap");
   await page.click("#wipe");
   await page.emulateMedia({ colorScheme: "dark" });
 
-  const download = page.waitForEvent("download");
-  await page.click("#snapshot");
-  const file = await download;
-  const path = join(work, file.suggestedFilename());
-  await file.saveAs(path);
-  const text = texts(readFileSync(path));
-  check("a snapshot carries its parameters", JSON.parse(text.livediffusion).prompt === "pencil sketch" && text.Description === "pencil sketch", file.suggestedFilename());
+  const snapshot = async () => {
+    const download = page.waitForEvent("download");
+    await page.click("#snapshot");
+    const file = await download;
+    const path = join(work, "snapshot.png");
+    await file.saveAs(path);
+    return texts(readFileSync(path));
+  };
+  const text = await snapshot();
+  check("a snapshot carries its parameters", JSON.parse(text.livediffusion).prompt === "pencil sketch" && text.Description === "pencil sketch");
+  await page.click("#freeze");
+  await page.fill("#prompt", "oil painting");
+  await until(page, () => window.__livediffusion.parameters.prompt === "oil painting");
+  check("those of a frozen picture are its own", (await snapshot()).Description === "pencil sketch");
+  await page.click("#freeze");
+  await page.fill("#prompt", "pencil sketch");
+  await until(page, () => window.__livediffusion.parameters.prompt === "pencil sketch");
+  await page.click("#bypass");
+  await until(page, () => {
+    const [input, output] = ["input", "output"].map((id) => document.getElementById(id).toDataURL());
+    return input === output;
+  });
+  const through = await snapshot();
+  check("and a picture that is not painted has none", through.Software === "livediffusion" && !("livediffusion" in through) && !("Description" in through));
+  await page.click("#bypass");
 
   // What the server refuses is neither shown nor asked for again, and takes nothing else with it.
   const { guidance } = (await state(page)).parameters;
@@ -161,7 +186,8 @@ try {
   await page.locator("#prompt").blur();
   await page.keyboard.press("b");
   check("keys work", (await page.getAttribute("#bypass", "aria-pressed")) === "true");
-  await page.keyboard.press("b");
+  await page.keyboard.press("Shift+B");
+  check("with Caps Lock too", (await page.getAttribute("#bypass", "aria-pressed")) === "false");
   await page.keyboard.press("?");
   check("and a sheet lists them", await page.locator("#sheet").isVisible());
   await page.screenshot({ path: join(out, "help.png") });
