@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
@@ -25,6 +26,9 @@ fn is_open(path: &str) -> bool {
 
 /// Longest body: a prompt of 10 000 letters, escaped, and every other parameter.
 pub(crate) const MOST_BODY: usize = 256 << 10;
+
+/// Longest refusal that axum words.
+const MOST_WORDS: usize = 64 << 10;
 
 /// A request that is not answered by then, because its body never comes, is given up.
 const WHOLE: Duration = Duration::from_secs(20);
@@ -97,10 +101,37 @@ pub(crate) async fn bounds(request: Request, next: Next) -> Response {
     }
 }
 
+/// Puts refusals that axum words itself, of a method, a query or a path, into the form of all others.
+pub(crate) async fn worded(request: Request, next: Next) -> Response {
+    let asked = format!("{} does nothing at {}", request.method(), request.uri().path());
+    let response = next.run(request).await;
+    let is_ours = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    let status = response.status();
+    if is_ours || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let text = to_bytes(body, MOST_WORDS).await.ok().and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+    let what = match text.filter(|text| !text.is_empty()) {
+        Some(text) => text,
+        None if status == StatusCode::METHOD_NOT_ALLOWED => asked,
+        None => status.canonical_reason().unwrap_or("refused").to_lowercase(),
+    };
+    let problem = Problem::new(status, what, Some("GET /api/v1/openapi.json lists what there is")).into_response();
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.extend(problem.headers().clone());
+    // What else was told, such as the methods that there are, stays.
+    Response::from_parts(parts, problem.into_body())
+}
+
 /// Whether the request shows the token: as `Authorization: Bearer`, or as `?token=` where a browser cannot set headers.
 /// Comparing takes as long whatever is shown.
-fn shows(token: &str, uri: &Uri, headers: &HeaderMap) -> bool {
-    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+fn shows<'a>(token: &str, uri: &'a Uri, headers: &'a HeaderMap) -> bool {
+    let bearer = |value: &'a HeaderValue| {
+        let (scheme, shown) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("Bearer").then(|| shown.trim_start())
+    };
+    let header = headers.get(AUTHORIZATION).and_then(bearer);
     let query = uri.query().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("token="));
     header.or(query).is_some_and(|shown| shown.as_bytes().ct_eq(token.as_bytes()).into())
 }
@@ -158,7 +189,9 @@ mod tests {
             ("/?token=secre", vec![], refused),
             ("/?x=1&token=secret", vec![], Ok(())),
             ("/metrics", vec![("authorization", "Bearer secret")], Ok(())),
+            ("/metrics", vec![("authorization", "bearer secret")], Ok(())),
             ("/metrics", vec![("authorization", "Basic secret")], refused),
+            ("/metrics", vec![("authorization", "secret")], refused),
             ("/healthz", vec![], Ok(())),
             ("/page/main.js", vec![], Ok(())),
             ("/pages", vec![], refused),

@@ -5,6 +5,8 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use include_dir::{Dir, include_dir};
 
+use crate::api::Problem;
+
 /// Only our own files run, and nothing of anybody else's is loaded: what a visitor's prompt says can never become code.
 const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self' ws: wss:; \
                       frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -22,7 +24,8 @@ pub(crate) fn file(name: &str) -> Response {
         _ => "application/octet-stream",
     };
     let Some(file) = FILES.get_file(name) else {
-        return (StatusCode::NOT_FOUND, "there is no such file\n").into_response();
+        let what = format!("the page has no file {name:?}");
+        return Problem::new(StatusCode::NOT_FOUND, what, None).into_response();
     };
     let headers: [(HeaderName, &str); 6] = [
         (CONTENT_TYPE, kind),

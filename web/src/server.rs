@@ -23,7 +23,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::guard::{Guard, MOST_BODY, bounds, guard};
+use crate::guard::{Guard, MOST_BODY, bounds, guard, worded};
 use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::studio::Studio;
@@ -192,6 +192,7 @@ fn router(shared: &Shared) -> Router {
         .route("/whep/{id}/{viewer}", delete(whep::end).options(webrtc::options))
         .fallback(api::not_found)
         .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(from_fn(worded))
         .layer(from_fn(bounds))
         .layer(from_fn_with_state(Arc::clone(shared), guard))
         .with_state(Arc::clone(shared))

@@ -21,6 +21,9 @@ use crate::server::Shared;
 /// The type of session descriptions.
 const SDP: &str = "application/sdp";
 
+/// Longest offer, as the description's reader takes it. Browsers' offers of every codec that they know have 10 kB.
+const MOST_OFFER: usize = 64 << 10;
+
 /// How often it is looked whether a peer is still there.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -50,6 +53,10 @@ fn offer(headers: &HeaderMap, body: &Bytes) -> Answer<String> {
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(SDP) {
         let what = format!("an offer is {SDP}, not {kind:?}");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what, None));
+    }
+    if body.len() > MOST_OFFER {
+        let what = format!("an offer has up to {MOST_OFFER} bytes, not {}", body.len());
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, what, None));
     }
     let text = std::str::from_utf8(body).map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "it is no text", None))?;
     Ok(text.to_owned())
@@ -101,5 +108,8 @@ mod tests {
         );
         assert_eq!(read("application/json"), Err(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         assert!(offer(&HeaderMap::new(), &Bytes::new()).is_err());
+        let headers = [(CONTENT_TYPE, HeaderValue::from_static(SDP))].into_iter().collect();
+        let refused = offer(&headers, &Bytes::from(vec![b'v'; MOST_OFFER + 1])).map_err(|problem| problem.status);
+        assert_eq!(refused, Err(StatusCode::PAYLOAD_TOO_LARGE));
     }
 }

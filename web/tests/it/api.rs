@@ -30,7 +30,8 @@ async fn a_session_is_steered_and_pictured_over_http() {
             (r#"{"guidance": 1.2, "frame-buffer": 2}"#, 422, "frame-buffer"),
             (r#"{"guidance": 1.2, "t-index": "5,200"}"#, 422, "200"),
             (r#"{"guidance": {}}"#, 422, "guidance"),
-            (r#"{"guidance": 1.2, "strength": 2}"#, 422, "strength"),
+            (r#"{"guidance": 1.2, "strength": 2}"#, 422, "strength \"2\" is out of range"),
+            (r#"{"guidance": 1.2, "strength": "x"}"#, 422, "is not a number"),
             ("[1]", 422, "expected"),
             ("{", 400, "JSON"),
         ] {
@@ -59,6 +60,14 @@ fn the_openapi_document_tells_what_there_is() {
     for (path, methods) in paths {
         let path = path.replace("{id}", "none").replace("{viewer}", "none").replace("{file}", "style.css");
         for method in ["get", "post", "patch", "put", "delete"] {
+            if let Some(operation) = methods.get(method) {
+                let told = |status: &str| operation["responses"].get(status).is_some();
+                // By the guard: a wrong Host or Origin anywhere, a wrong token where one is needed.
+                assert!(told("403") && told("401") == operation.get("security").is_none(), "{method} {path}");
+                let has_body = operation.get("requestBody").is_some();
+                let of_body = ["400", "408", "413", "415"].iter().all(|status| told(status));
+                assert!(of_body == has_body, "{method} {path}");
+            }
             let (status, _) =
                 server.ask_raw(&method.to_uppercase(), &path, Some("{}").filter(|_| method != "get"), &[]);
             let is_there = methods.get(method).is_some();
@@ -77,6 +86,34 @@ fn the_openapi_document_tells_what_there_is() {
     assert_eq!(routes.len(), paths.len());
     assert!(routes.iter().all(|route| paths.contains_key(*route)));
     assert_eq!(server.ask("GET", "/nowhere", None).0, 404);
+}
+
+/// Also where axum refuses before our own code is asked.
+#[test]
+fn every_refusal_has_the_same_form() {
+    let server = Running::start(1, Some("the-right-token"));
+    let bearer = [("authorization", "bearer the-right-token")];
+    let long = format!("/api/v1/snapshot?session={}", "x".repeat(10_000));
+    for (method, path, status, what) in [
+        ("DELETE", "/api/v1/stats", 405, "DELETE does nothing at /api/v1/stats"),
+        ("GET", "/page/nosuch.js", 404, "nosuch.js"),
+        ("GET", "/nowhere", 404, "/nowhere"),
+        ("GET", "/api/v1/snapshot?session=a&session=b", 400, "duplicate field"),
+        ("GET", &long, 404, "no session"),
+        ("POST", "/whep?token=a&token=b", 400, "duplicate field"),
+        ("GET", "/api/v1/sessions/%ff/parameters", 400, "UTF-8"),
+        ("GET", "/api/v1/stream", 400, "Connection"),
+    ] {
+        let mut answer = server.send(method, path, Some("{}").filter(|_| method != "GET"), &bearer);
+        let text = answer.body_mut().read_to_string().unwrap();
+        let problem: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{method} {path}: {text}"));
+        assert_eq!(answer.status(), status, "{method} {path}: {text}");
+        assert!(problem["error"].as_str().unwrap().contains(what), "{method} {path}: {text}");
+        assert!(problem.get("hint").is_some(), "{method} {path}: {text}");
+        assert_eq!(answer.headers().contains_key("allow"), status == 405, "{method} {path}");
+    }
+    let refused = server.send("GET", "/api/v1/stats", None, &[]);
+    assert_eq!((refused.status().as_u16(), &refused.headers()["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn what_is_no_offer_is_refused_and_takes_no_place() {
         ("/whip", offer.split("a=fingerprint").next().unwrap(), 400),
         ("/whip", &no_ice, 400),
         ("/whip", &opus, 400),
-        ("/whip", &long, 400),
+        ("/whip", &long, 413),
         ("/whip", &viewer, 400),
         ("/whip?preset=nosuch", &offer, 422),
         ("/whip?guidance=x", &offer, 422),
