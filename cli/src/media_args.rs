@@ -77,6 +77,11 @@ pub(crate) struct WebcamArgs {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) max_sessions: u16,
 
+    /// Longest side of the picture that a visitor may ask for, in pixels: a large one holds up everybody's [default: 1024, or
+    /// the start's own if that is larger]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(8..=8192))]
+    pub(crate) max_size: Option<u16>,
+
     /// What visitors must know [default: beyond this machine, one that is made and printed; else none]
     #[arg(long, value_name = "TEXT", env = "LIVEDIFFUSION_TOKEN", hide_env_values = true, value_parser = token)]
     pub(crate) token: Option<String>,

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use livediffusion_onnx::{LoadedPack, Preset};
-use livediffusion_pipeline::params::PARAMETERS;
+use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::params::{PARAMETERS, Parameters};
 use livediffusion_web::{Address, Server, Studio, WebError, make_token};
 
 use crate::args::WebcamArgs;
@@ -14,6 +15,10 @@ use crate::session::{OpenPack, Session, painter_of};
 
 /// Threads that serve connections. Pictures are painted elsewhere: two keep a slow handshake from holding up frames.
 const THREADS: usize = 2;
+
+/// Longest side that visitors may ask for where nothing says so: of what current models were trained on. At 8192, the most that
+/// a parameter takes, one visitor would keep the machine busy for minutes with a frame.
+const MAX_SIDE: usize = 1024;
 
 pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
     let file = config::config_file(args.config.as_deref())?;
@@ -29,6 +34,7 @@ pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
         let what = format!("{} has no vae_encoder/: it cannot repaint pictures", open.folder.display());
         return Err(Failure::usage(what, "add the VAE encoder to the pack, or give another --model"));
     }
+    let max_side = max_side(args.max_size, size)?;
     let token = match &args.token {
         None if !args.bind.ip().is_loopback() => {
             let made =
@@ -41,7 +47,7 @@ pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
     let address = Address { bind: args.bind, token: token.clone(), stun_server: args.stun_server.clone(), tls };
     open.expect(&parameters, size);
     let session = Session::load(&model, open, model.lanes.map_or(1, usize::from))?;
-    let studio = studio(session, parameters, size);
+    let studio = studio(session, parameters, size, max_side);
 
     let stop = Arc::new(tokio::sync::Notify::new());
     let raised = Arc::clone(&stop);
@@ -63,12 +69,21 @@ pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
     })
 }
 
+/// The longest side that visitors may ask for: no less than what they begin with.
+fn max_side(given: Option<u16>, size: Size) -> Outcome<usize> {
+    let least = size.width.max(size.height);
+    match given.map(usize::from) {
+        None => Ok(least.max(MAX_SIDE)),
+        Some(given) if given >= least => Ok(given),
+        Some(given) => {
+            let what = format!("--max-size {given} is less than the pictures' own size, {size}");
+            Err(Failure::usage(what, format!("give {least} or more, or a smaller --size")))
+        }
+    }
+}
+
 /// The loaded model as the server needs it.
-fn studio(
-    session: Session,
-    defaults: livediffusion_pipeline::params::Parameters,
-    size: livediffusion_pipeline::frame::Size,
-) -> Studio {
+fn studio(session: Session, defaults: Parameters, size: Size, max_side: usize) -> Studio {
     let timestep_cond_width = session.loaded.networks.denoiser.timestep_cond_width();
     let Session { open, loaded, .. } = session;
     let LoadedPack { shared, text, provider, precision, .. } = loaded;
@@ -80,6 +95,7 @@ fn studio(
         precision: precision.to_string(),
         facts: open.facts,
         size,
+        max_side,
         defaults,
         presets: open.pack.presets.iter().map(preset).collect(),
         text,

@@ -30,6 +30,8 @@ pub struct Studio {
     pub facts: ModelFacts,
     /// Size of pictures where the parameters name none.
     pub size: Size,
+    /// Longest side that a visitor may ask for. Work and memory grow with its square, and all visitors share the machine.
+    pub max_side: usize,
     /// Parameters that a session begins with.
     pub defaults: Parameters,
     /// What the model's maker recommends.
@@ -86,6 +88,11 @@ impl Studio {
         }
         if let Some(text) = values.get(STRENGTH) {
             parameters.set_strength(strength(text)?);
+        }
+        let size = self.size_of(&parameters);
+        if size.width.max(size.height) > self.max_side {
+            let hint = format!("up to {} pixels a side", self.max_side);
+            return Err(Refusal::new(format!("{SIZE} {size} is larger than this server paints"), hint));
         }
         self.facts.check(&parameters)?;
         Ok(parameters)

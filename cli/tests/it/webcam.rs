@@ -22,6 +22,8 @@ fn what_cannot_be_served_is_refused_with_a_hint() {
     run(["webcam", "--token", "short"]).refused(USAGE, &["8 to 256"]);
     run(["webcam", "--stun-server", "example.org"]).refused(USAGE, &["stun://host:3478"]);
     run(["webcam", "--max-sessions", "0"]).refused(USAGE, &["1..=64"]);
+    run(["webcam", "--max-size", "128"]).refused(USAGE, &["256x256", "hint:256"]);
+    run(["webcam", "--max-size", "9000"]).refused(USAGE, &["8..=8192"]);
     run(["webcam", "--tls-cert", "/nosuch.pem"]).refused(USAGE, &["--tls-key"]);
     let tls = ["webcam", "--bind", "127.0.0.1:0", "--tls-cert", "/nosuch.pem", "--tls-key", "/nosuch.key"];
     run(tls).refused(USAGE, &["/nosuch.pem", "hint:PEM"]);

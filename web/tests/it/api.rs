@@ -29,6 +29,7 @@ async fn a_session_is_steered_and_pictured_over_http() {
             (r#"{"guidance": 1.2, "nonsense": 1}"#, 422, "nonsense"),
             (r#"{"guidance": 1.2, "frame-buffer": 2}"#, 422, "frame-buffer"),
             (r#"{"guidance": 1.2, "t-index": "5,200"}"#, 422, "200"),
+            (r#"{"guidance": 1.2, "size": "8192x16"}"#, 422, "larger than this server paints"),
             (r#"{"guidance": {}}"#, 422, "guidance"),
             (r#"{"guidance": 1.2, "strength": 2}"#, 422, "strength \"2\" is out of range"),
             (r#"{"guidance": 1.2, "strength": "x"}"#, 422, "is not a number"),

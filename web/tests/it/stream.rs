@@ -3,7 +3,7 @@
 use livediffusion_web::message::Kind;
 use serde_json::{Value, json};
 
-use crate::support::{Heard, Running, SIZE, Visitor, grey, mean, values};
+use crate::support::{Heard, MAX_SIDE, Running, SIZE, Visitor, grey, mean, values};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_visitor_is_painted_and_a_prompt_changes_the_picture() {
@@ -126,6 +126,13 @@ async fn another_size_takes_over_while_the_stream_goes_on() {
     }
     visitor.say(&json!({ "type": "set", "parameters": { "size": "45x24" } })).await;
     assert!(visitor.text("error").await["hint"].as_str().unwrap().contains("44x24"));
+    visitor.say(&json!({ "type": "set", "parameters": { "size": "68x16" } })).await;
+    let error = visitor.text("error").await;
+    assert_eq!(
+        (&error["message"], &error["hint"]),
+        (&json!("size 68x16 is larger than this server paints"), &json!(format!("up to {MAX_SIDE} pixels a side")),)
+    );
+    assert_eq!(error["refused"], json!({ "size": "48x24" }));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 pub(crate) const FACTOR: usize = 4;
 pub(crate) const SIZE: Size = Size::new(32, 16);
 
+/// Longest side that visitors may ask for.
+pub(crate) const MAX_SIDE: usize = 64;
+
 /// The longest that anything is waited for: a test that gets here has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -75,6 +78,7 @@ pub(crate) fn studio() -> Studio {
         precision: "f32".into(),
         facts: facts(),
         size: SIZE,
+        max_side: MAX_SIDE,
         defaults,
         presets: vec![preset("short", "a", &[]), preset("long", "a very long prompt", &[("guidance", "1.5")])],
         text: SharedText::new(Box::new(LengthText)),

@@ -159,6 +159,7 @@ fn what_is_no_offer_is_refused_and_takes_no_place() {
         ("/whip", &viewer, 400),
         ("/whip?preset=nosuch", &offer, 422),
         ("/whip?guidance=x", &offer, 422),
+        ("/whip?size=4096x4096", &offer, 422),
         ("/whip?frame_buffer=4", &offer, 422),
         ("/whep", &viewer, 404),
         ("/whep/nosuch", &viewer, 404),
