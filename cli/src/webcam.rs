@@ -1,6 +1,7 @@
 //! `livediffusion webcam`: a page on which visitors see themselves repainted.
 
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use livediffusion_onnx::{LoadedPack, Preset};
@@ -62,11 +63,33 @@ pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
         let local = server.local_addr().map_err(|error| WebError::Bind(args.bind, error))?;
         let scheme = if address.tls.is_some() { "https" } else { "http" };
         let query = token.map(|token| format!("?token={token}")).unwrap_or_default();
-        say!("{scheme}://{local}/{query}");
+        let own: Vec<IpAddr> = if_addrs::get_if_addrs()
+            .unwrap_or_default()
+            .iter()
+            // Browsers do not take the name of the link that such an address needs beside it.
+            .filter(|interface| !interface.is_link_local())
+            .map(if_addrs::Interface::ip)
+            .collect();
+        for address in addresses(local, &own) {
+            say!("{scheme}://{address}/{query}");
+        }
         crate::say::finish()?;
         server.serve(stop.notified()).await;
         Ok(())
     })
+}
+
+/// Where the page is opened, from this machine first. All addresses at once (`0.0.0.0` or `[::]`) are none that a browser could
+/// go to: this machine's `own` stand for them.
+fn addresses(local: SocketAddr, own: &[IpAddr]) -> Vec<SocketAddr> {
+    let loopback: IpAddr = match local.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        _ => return vec![local],
+    };
+    // At [::] those of IPv4 are answered as well.
+    let others = own.iter().filter(|ip| !ip.is_loopback() && (ip.is_ipv4() || local.is_ipv6()));
+    std::iter::once(&loopback).chain(others).map(|ip| SocketAddr::new(*ip, local.port())).collect()
 }
 
 /// The longest side that visitors may ask for: no less than what they begin with.
@@ -111,5 +134,24 @@ fn preset(preset: &Preset) -> livediffusion_web::Preset {
         name: preset.name.clone(),
         prompt: preset.prompt.clone(),
         parameters: preset.parameters.iter().map(text).filter(known).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_that_is_told_can_be_opened() {
+        let own: Vec<IpAddr> =
+            ["127.0.0.1", "192.168.1.7", "::1", "2001:db8::7"].iter().map(|ip| ip.parse().unwrap()).collect();
+        let told = |bound: &str| {
+            let told = addresses(bound.parse().unwrap(), &own);
+            told.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(told("127.0.0.1:80"), ["127.0.0.1:80"]);
+        assert_eq!(told("192.168.1.7:80"), ["192.168.1.7:80"]);
+        assert_eq!(told("0.0.0.0:80"), ["127.0.0.1:80", "192.168.1.7:80"]);
+        assert_eq!(told("[::]:80"), ["[::1]:80", "192.168.1.7:80", "[2001:db8::7]:80"]);
     }
 }
