@@ -155,6 +155,13 @@ try {
   check("and a picture that is not painted has none", through.Software === "livediffusion" && !("livediffusion" in through) && !("Description" in through));
   await page.click("#bypass");
 
+  const recording = page.waitForEvent("download");
+  await page.click("#record");
+  const red = await page.evaluate(() => getComputedStyle(document.getElementById("record")).backgroundColor);
+  check("recording is red", red === "rgb(229, 72, 77)", red);
+  await page.click("#record");
+  check("and is kept", (await recording).suggestedFilename().endsWith(".webm"));
+
   // What the server refuses is neither shown nor asked for again, and takes nothing else with it.
   const { guidance } = (await state(page)).parameters;
   await page.locator("#p-guidance").fill("99");
@@ -169,6 +176,15 @@ try {
   await page.reload();
   await until(page, () => window.__livediffusion.parameters.delta === "0.9" && window.__livediffusion.pictures > 3);
   check("one bad value does not throw away the others", (await state(page)).parameters.prompt === "pencil sketch" && !("guidance" in (await kept())), JSON.stringify(await kept()));
+  check("what Not this needs is said", await page.isVisible("#negative-idle"));
+  await page.selectOption("#p-cfg", "full");
+  await page.locator("#p-guidance").fill("2");
+  await page.locator("#p-guidance").press("Enter");
+  await until(page, () => document.getElementById("negative-idle").hidden);
+  await page.locator("#lock").scrollIntoViewIfNeeded();
+  const stage = await page.locator("#stage").boundingBox();
+  check("the pictures stay in sight beside the settings", stage.y >= 0 && stage.y + stage.height <= 860, JSON.stringify(stage));
+  await page.screenshot({ path: join(out, "settings.png") });
   await page.click("#defaults");
   await until(page, () => window.__livediffusion.parameters.prompt === "" && window.__livediffusion.parameters.delta !== "0.9");
   check("defaults are one press away", Object.keys(await kept()).length === 0);
