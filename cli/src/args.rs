@@ -298,7 +298,7 @@ HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they m
 /// Logs go to stderr; `RUST_LOG` has the last word.
 pub(crate) fn init_logging(cli: &Cli) {
     let level = match (cli.quiet, cli.verbose) {
-        // What ONNX Runtime says of an error comes with the error.
+        // What ONNX Runtime says of an error comes with the error, but for what TensorRT told it.
         (true, _) => "error,ort=off",
         (_, 0) => "warn,ort=off",
         (_, 1) => "info,ort=warn",

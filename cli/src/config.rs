@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use livediffusion_onnx::{Libraries, Pack, Preset, ProviderChoice};
-use livediffusion_pipeline::is_preset;
 use livediffusion_pipeline::params::{PARAMETERS, Parameters, spec};
 use serde::Deserialize;
 
@@ -245,7 +244,7 @@ fn set_from(parameters: &mut Parameters, name: &str, text: &str, origin: &dyn st
 }
 
 fn find_preset<'a>(pack: &'a Pack, name: &str) -> Outcome<&'a Preset> {
-    pack.presets.iter().find(|preset| is_preset(&preset.name, name)).ok_or_else(|| {
+    livediffusion_pipeline::find_preset(&pack.presets, |preset| &preset.name, name).ok_or_else(|| {
         let names: Vec<&str> = pack.presets.iter().map(|preset| preset.name.as_str()).collect();
         let hint = if names.is_empty() {
             "the model has no presets; say what you want with --prompt".to_owned()

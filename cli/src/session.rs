@@ -8,6 +8,7 @@ use livediffusion_onnx::{
     choose_provider, idle_card, load_networks_on, probe_provider,
 };
 use livediffusion_pipeline::adaptive::Adaptive;
+use livediffusion_pipeline::blend::is_nearly_a_blend;
 use livediffusion_pipeline::device::{self, DeviceEngine};
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::Size;
@@ -265,6 +266,13 @@ impl Session {
 
     /// The parameters as a snapshot with their prompts encoded.
     pub(crate) fn settings(&mut self, parameters: Parameters, size: Size) -> Outcome<Settings> {
+        for prompt in [&parameters.prompt, &parameters.negative_prompt] {
+            if is_nearly_a_blend(prompt) {
+                tracing::warn!(
+                    "the prompt {prompt:?} is taken as it stands: a blend is '\"one\":0.7 + \"other\":0.3', quotes and all"
+                );
+            }
+        }
         Ok(self.prompts.settings(parameters, size)?)
     }
 

@@ -91,7 +91,7 @@ pub(crate) fn explained(network: &str, doing: &str, text: &str) -> ModelError {
             .with_hint("this device has no arithmetic in f16: --precision f32, or a model in f32");
     }
     if !is_full(text) {
-        let hint = format!("often the card's memory: {LESS_MEMORY}; if it is not that, --provider cuda");
+        let hint = format!("often the card's memory: {LESS_MEMORY}; -v shows TensorRT's own words; or --provider cuda");
         let no_engine = says(&["tensorrt"]) && says(&NO_ENGINE);
         return if no_engine { ModelError::new(what).with_hint(hint) } else { ModelError::new(what) };
     }

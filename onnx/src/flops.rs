@@ -67,9 +67,14 @@ pub fn count_flops(runtime: &Runtime, pack: &Pack, name: PartName, call: &CallSh
 
 /// Tensors whose shapes decide how much is computed.
 fn wanted(nodes: &[NodeProto]) -> Vec<String> {
-    let counted = nodes.iter().filter(|node| COUNTED.contains(&node.op_type.as_str()));
+    let counted = nodes.iter().filter(|node| COUNTED.contains(&node.op_type.as_str()) && !is_packed(node));
     let names = counted.flat_map(|node| node.input.iter().take(2).chain(node.output.first()));
     names.cloned().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether an attention has queries, keys and values in one input.
+fn is_packed(node: &NodeProto) -> bool {
+    node.op_type == "MultiHeadAttention" && node.input.get(1).is_none_or(String::is_empty)
 }
 
 /// The arithmetic of the nodes; `None` if a shape is missing.
@@ -77,10 +82,10 @@ fn count(nodes: &[NodeProto], shapes: &HashMap<String, Vec<usize>>) -> Option<Fl
     let mut flops = Flops::default();
     for node in nodes {
         let operator = node.op_type.as_str();
-        if UNKNOWN.contains(&operator) {
+        if UNKNOWN.contains(&operator) || is_packed(node) {
             flops.not_counted.insert(operator.to_owned());
         }
-        if !COUNTED.contains(&operator) {
+        if !COUNTED.contains(&operator) || is_packed(node) {
             continue;
         }
         let (a, b, y) =
@@ -204,6 +209,7 @@ mod tests {
             NodeProto::new("MatMul", &["m", "n"], &["p"]),
             NodeProto::new("Gemm", &["g", "w"], &["h"]),
             NodeProto::new("MultiHeadAttention", &["q", "t", "t"], &["o"]),
+            NodeProto::new("MultiHeadAttention", &["packed", ""], &["o2"]),
             NodeProto::new("Einsum", &["m", "n"], &["e"]),
         ];
         assert_eq!(wanted(&nodes).len(), shapes.len());
@@ -217,7 +223,7 @@ mod tests {
         // 2·9 queries, 5 keys and values, 8 wide.
         assert_eq!(flops.by_operator["MultiHeadAttention"], 2.0 * (2.0 * 9.0 * 5.0 * 8.0 * 2.0));
         assert_eq!(flops.total, flops.by_operator.values().sum::<f64>());
-        assert_eq!(flops.not_counted.iter().collect::<Vec<_>>(), ["Einsum"]);
+        assert_eq!(flops.not_counted.iter().collect::<Vec<_>>(), ["Einsum", "MultiHeadAttention"]);
         assert_eq!(count(&nodes, &HashMap::new()), None);
     }
 }

@@ -36,6 +36,7 @@ pub use self::matmul::Matmul;
 pub use self::memory::MemoryNeed;
 pub use self::networks::{LoadedPack, SharedNetworks, load_networks, load_networks_on};
 pub use self::pack::{Pack, PartName, Preset};
+pub use self::preload::libraries_in;
 pub use self::provider::{
     Chosen, CudnnSearch, Extent, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings,
     UserStream, choose_provider, idle_card, probe_provider,

@@ -16,17 +16,22 @@ pub(crate) const OF_CUDA: [&str; 9] = [
     "libnvonnxparser.",
 ];
 
-/// Loads libraries of a folder, or of those that pip's wheels for CUDA 12 have in nvidia/ (`*/lib`), for good, of which the names begin with one of `names`, and gives those that would not load, with the
-/// loader's reason. They depend on each other in an order that nobody tells: whatever fails is tried again as long as another one
-/// succeeded.
-fn preload(folder: &Path, names: &[&str]) -> Vec<(PathBuf, String)> {
+/// What lies in a folder of libraries, and in those that pip's wheels for CUDA 12 have in nvidia/ (`*/lib`).
+pub fn libraries_in(folder: &Path) -> Vec<PathBuf> {
     let files = |folder: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
         entries.map(|entry| entry.path()).collect()
     };
     let all = files(folder);
-    let inner = all.iter().flat_map(|library| files(&library.join("lib")));
-    let mut waiting: Vec<PathBuf> = inner.chain(all.iter().cloned()).filter(|path| is_library(path, names)).collect();
+    let inner: Vec<PathBuf> = all.iter().flat_map(|library| files(&library.join("lib"))).collect();
+    inner.into_iter().chain(all).collect()
+}
+
+/// Loads libraries of a folder, as [`libraries_in`] finds them, for good, of which the names begin with one of `names`, and gives those that would not load, with the
+/// loader's reason. They depend on each other in an order that nobody tells: whatever fails is tried again as long as another one
+/// succeeded.
+fn preload(folder: &Path, names: &[&str]) -> Vec<(PathBuf, String)> {
+    let mut waiting: Vec<PathBuf> = libraries_in(folder).into_iter().filter(|path| is_library(path, names)).collect();
     waiting.sort();
     loop {
         let before = waiting.len();

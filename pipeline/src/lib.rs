@@ -41,4 +41,4 @@ pub use prompts::Prompts;
 pub use settings::{Control, Settings};
 pub use slot::PromptPair;
 pub use stream_batch::GuidanceSettings;
-pub use tuner::{PresetValues, Sizes, Tuner, Tuning, is_preset};
+pub use tuner::{PresetValues, Sizes, Tuner, Tuning, find_preset};

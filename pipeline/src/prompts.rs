@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::blend::{BlendMethod, blend, is_nearly_a_blend, prompt_parts};
+use crate::blend::{BlendMethod, blend, prompt_parts};
 use crate::frame::Size;
 use crate::guidance_embedding::guidance_embedding;
 use crate::model::{Conditioning, ModelError, TextEncoder};
@@ -73,11 +73,6 @@ impl Prompts {
     /// The conditioning of a prompt or of a blend of some.
     fn conditioning(&mut self, text: &str, key: &Key) -> Result<Arc<Conditioning>, ModelError> {
         let parts = prompt_parts(text);
-        if is_nearly_a_blend(text) {
-            tracing::warn!(
-                "the prompt {text:?} is taken as it stands: a blend is '\"one\":0.7 + \"other\":0.3', quotes and all"
-            );
-        }
         let mut encoded = Vec::with_capacity(parts.len());
         for (prompt, weight) in &parts {
             encoded.push((self.encoded(prompt, key.size)?, *weight));

@@ -41,7 +41,9 @@ unzip -qjo "$work"/*.whl 'tensorrt_libs/*.so*' -d "$work/lib"
 for name in libnvinfer_builder_resource libnvinfer_plugin.so libnvonnxparser.so libnvinfer.so; do
     found=""
     for file in "$work/lib/$name"*; do
-        [ ! -f "$file" ] || { mv "$file" "$libraries/" && found=yes; }
+        [ -f "$file" ] || continue
+        mv "$file" "$libraries/" || exit 1
+        found=yes
     done
     [ -n "$found" ] || { echo "error: $name is not in the package of $index" >&2 && echo "hint: see $libraries" >&2 && exit 1; }
 done

@@ -5,7 +5,7 @@ use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::SharedText;
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::{PARAMETERS, ParameterSpec as Spec, Parameters, spec};
-use livediffusion_pipeline::{Control, EngineError, Prompts, is_preset};
+use livediffusion_pipeline::{Control, EngineError, Prompts, find_preset};
 
 use crate::message::Values;
 use crate::refusal::Refusal;
@@ -105,7 +105,7 @@ impl Studio {
     }
 
     fn preset(&self, name: &str) -> Option<&Preset> {
-        self.presets.iter().find(|preset| is_preset(&preset.name, name))
+        find_preset(&self.presets, |preset| &preset.name, name)
     }
 }
 

@@ -37,8 +37,9 @@ const OF_TENSORRT: [&str; 4] = ["libnvinfer.", "libnvinfer_plugin.", "libnvinfer
 
 /// The libraries that are preloaded for a library with these providers. What is not there may still be the system's.
 pub(super) fn libraries(folder: &Path, has_tensorrt: bool, checks: &mut Vec<Check>) {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let there = livediffusion_onnx::libraries_in(folder);
+    let names: Vec<String> =
+        there.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect();
     let mut check = |name: &str, wanted: &[&str], fix: &str| {
         let missing = |start: &&&str| !names.iter().any(|name| name.starts_with(**start) && name.contains(".so"));
         let missing: Vec<&str> = wanted.iter().filter(missing).map(|start| start.trim_end_matches('.')).collect();

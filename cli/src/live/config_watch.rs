@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use livediffusion_pipeline::{Tuning, is_preset};
+use livediffusion_pipeline::{Tuning, find_preset};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::config::ConfigFile;
@@ -59,7 +59,7 @@ impl Reader {
         let is_other_preset = new.preset != self.known.preset && !self.flags.contains(&PRESET);
         let mut values: Vec<(&str, &str)> = Vec::new();
         if let Some(name) = new.preset.as_deref().filter(|_| is_other_preset) {
-            if let Some(preset) = self.tuning.presets().iter().find(|preset| is_preset(&preset.name, name)) {
+            if let Some(preset) = find_preset(self.tuning.presets(), |preset| &preset.name, name) {
                 values.extend(preset.values.iter().map(|(name, text)| (name.as_str(), text.as_str())));
             } else {
                 tracing::warn!("config file {}: there is no preset {name:?}", self.path.display());

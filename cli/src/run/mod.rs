@@ -126,7 +126,8 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     progress.finish();
     drop(live_control);
     let frames_out = painter.stats().frames_out;
-    if let Some(output) = outputs.iter().find(|output| frames_out == 0 && output.path().is_some()) {
+    let is_kept = |output: &&Output| matches!(output, Output::File(..) | Output::Pngs(_));
+    if let Some(output) = outputs.iter().find(is_kept).filter(|_| frames_out == 0) {
         let what = format!("{output} was not written: there was no picture before the end");
         return Err(Failure::new(RUNNING, what).with_hint(Some("what was there before is as it was".into())));
     }

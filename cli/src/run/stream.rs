@@ -73,6 +73,33 @@ impl Screen {
     }
 }
 
+/// How long a source that did not end may still give the sound of its last pictures.
+const SOUND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Finishes the outputs. A file has sound left that belongs to its pictures, or goes on behind them, so that it is closed after them; one
+/// that was left before its end is closed when no more of it may come. Of a device the sound would never end.
+fn finish(sinks: Outputs, frames: Frames) -> Result<(), IoError> {
+    let source = match frames {
+        Frames::Video(source) if !source.info().live => source,
+        other => {
+            drop(other);
+            return sinks.finish();
+        }
+    };
+    let has_ended = source.has_ended();
+    std::thread::scope(|scope| {
+        let (done, is_done) = std::sync::mpsc::sync_channel::<()>(1);
+        scope.spawn(move || {
+            // Either way it is over: the outputs are finished and `done` is gone, or nothing is waited for any more.
+            let _ = if has_ended { is_done.recv().ok() } else { is_done.recv_timeout(SOUND_PATIENCE).ok() };
+            drop(source);
+        });
+        let finished = sinks.finish();
+        drop(done);
+        finished
+    })
+}
+
 /// Whether the outputs are still open: windows that were closed end the stream as the user wished, which is no failure.
 fn open(pushed: Result<(), IoError>) -> Outcome<bool> {
     match pushed {
@@ -185,10 +212,8 @@ impl Stream<'_> {
             }
             Frames::Noise { .. } => {}
         }
-        // A file has sound left that belongs to its pictures, or goes on behind them; of a device it would never end.
-        let has_more = matches!(&frames, Frames::Video(source) if !source.info().live).then_some(frames);
-        open(sinks.finish())?;
-        drop(has_more);
+        let finished = finish(sinks, frames);
+        open(finished)?;
         match lost {
             Some(error) => Err(Failure::from(error).after(painter.stats().frames_out)),
             None => Ok(counts),

@@ -195,7 +195,9 @@ impl VideoSink {
         self.feeder.end();
         // What a peer has seen is not known, and its end is told by hanging up.
         if self.call.is_none() {
-            self.feeder.wait_for_end(|| self.target.len())?;
+            // A stream grows in time alone.
+            let played = || self.pipeline.query_position::<gst::ClockTime>().map_or(0, gst::ClockTime::mseconds);
+            self.feeder.wait_for_end(|| self.target.len() + played())?;
         }
         self.shut_down();
         let path = match std::mem::replace(&mut self.target, Target::Nothing) {

@@ -148,6 +148,11 @@ impl VideoSource {
         &self.info
     }
 
+    /// Whether the input came to its own end, rather than to a limit.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// Waits up to `timeout` for the next picture. Pictures that were read before an error come before the error.
     pub fn next(&mut self, timeout: Duration) -> Result<Next, IoError> {
         // Nobody asked for the sound before the first picture: it must not fill its queue.

@@ -7,9 +7,16 @@ use std::sync::OnceLock;
 
 use livediffusion_kernels::cuda::Stream;
 use livediffusion_kernels::gpu::{DType, Element, GpuError, Kernel, Launch, Limits, Place, Queue as _, Shape, Tensor};
+use proptest::prelude::ProptestConfig;
 
 use crate::host::Host;
 use crate::host::software::{NEEDS_CARD, first_card};
+
+/// At most so many cases of a property, and fewer where `PROPTEST_CASES` says so.
+pub(crate) fn at_most(cases: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig { cases: config.cases.min(cases), ..config }
+}
 
 /// One of them.
 pub(crate) struct Device {

@@ -6,7 +6,7 @@ use livediffusion_kernels::{
 };
 use proptest::prelude::*;
 
-use crate::device::Device;
+use crate::device::{Device, at_most};
 
 fn values() -> impl Strategy<Value = f32> {
     prop_oneof![
@@ -212,7 +212,7 @@ impl OnCpu {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(at_most(96))]
 
     #[test]
     fn a_stream_batch_advances_alike(

@@ -4,10 +4,10 @@ use livediffusion_kernels::dot_products_sampled;
 use livediffusion_kernels::gpu::{DType, Launch as _, calls};
 use proptest::prelude::*;
 
-use crate::device::Device;
+use crate::device::{Device, at_most};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(at_most(64))]
 
     #[test]
     fn the_sums_are_the_same(

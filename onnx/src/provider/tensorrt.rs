@@ -66,9 +66,11 @@ impl Timings {
     }
 }
 
+/// But for those that are being written.
 fn files_in(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect()
+    let whole = entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+    whole.map(|entry| entry.path()).filter(|path| path.is_file()).collect()
 }
 
 impl Prepared {
@@ -90,16 +92,14 @@ impl Prepared {
         let is_built_at_load = options.profile.is_some() || !inputs.iter().any(|input| is_open(input, sides));
         let opened = is_built_at_load.then(|| engines(runtime, label, subject, chosen, settings)).transpose();
         let (engines, timings) = match opened {
-            Ok(opened) => opened.unzip(),
+            Ok(opened) => opened.map_or((None, None), |(engines, timings)| (Some(engines), timings)),
             Err(reason) => {
                 tracing::warn!("TensorRT's engines are not kept: {reason}");
                 (None, None)
             }
         };
-        if let (Some(engines), Some(timings)) = (&engines, &timings) {
-            options.engines = engines.folder().to_str().map(str::to_owned);
-            options.timings = timings.own.path().to_str().map(str::to_owned);
-        }
+        options.engines = engines.as_ref().and_then(|engines| engines.folder().to_str()).map(str::to_owned);
+        options.timings = timings.as_ref().and_then(|timings| timings.own.path().to_str()).map(str::to_owned);
         if engines.as_ref().is_none_or(|engines| !engines.are_built()) {
             // As a warning, since those are shown without being asked for.
             let how_often = if engines.is_some() { "once" } else { "at every start" };
@@ -139,8 +139,8 @@ impl Prepared {
             // ONNX Runtime gives what TensorRT does not take to CUDA, and says nothing of it.
             tracing::warn!("TensorRT took nothing of the {}, which runs on CUDA", self.label);
         }
-        let unfinished = self.engines.as_mut().filter(|engines| !engines.are_built());
-        if let Some(Err(error)) = unfinished.map(Engines::seal) {
+        let Some(unfinished) = self.engines.as_mut().filter(|engines| !engines.are_built()) else { return };
+        if let Err(error) = unfinished.seal() {
             tracing::warn!(%error, "TensorRT's engines cannot be kept");
         }
         if let Some(Err(error)) = self.timings.as_ref().map(Timings::keep) {
@@ -161,10 +161,11 @@ fn engines(
     subject: Subject<'_>,
     chosen: &Chosen,
     settings: &SessionSettings,
-) -> Result<(Engines, Timings), String> {
+) -> Result<(Engines, Option<Timings>), String> {
     let root = user_cache().ok_or("there is no cache folder")?.join("tensorrt");
     let key = key(runtime, subject, (chosen, settings), version_of(LIBRARY)?)?;
     let engines = Engines::open(&root, &key, label).map_err(|e| e.to_string())?;
-    let timings = Timings::open(&root, &key).map_err(|e| format!("{}: {e}", root.display()))?;
-    Ok((engines, timings))
+    // Without them an engine is built all the same, and takes longer.
+    let timings = Timings::open(&root, &key);
+    Ok((engines, timings.inspect_err(|error| tracing::debug!(%error, "TensorRT learns anew")).ok()))
 }

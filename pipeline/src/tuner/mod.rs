@@ -33,10 +33,12 @@ pub struct PresetValues {
     pub values: Vec<(String, String)>,
 }
 
-/// Whether somebody means the preset of that name: people write spaces and capitals where names have hyphens.
-pub fn is_preset(name: &str, asked: &str) -> bool {
+/// Which of some presets is meant by a name: the one that has it, else one that has it but for what people write in names: spaces and
+/// capitals where there are hyphens.
+pub fn find_preset<'a, P>(presets: &'a [P], name: impl Fn(&P) -> &str, asked: &str) -> Option<&'a P> {
     let plain = |c: char| if matches!(c, ' ' | '_') { '-' } else { c.to_ascii_lowercase() };
-    name.chars().map(plain).eq(asked.trim().chars().map(plain))
+    let is_meant = |preset: &&P| name(preset).chars().map(plain).eq(asked.trim().chars().map(plain));
+    presets.iter().find(|preset| name(preset) == asked).or_else(|| presets.iter().find(is_meant))
 }
 
 /// Changes that wait. One for each parameter at most: of two, the newer wins.
@@ -159,7 +161,7 @@ impl Tuning {
     }
 
     fn take_preset(&self, name: &str) -> Result<(), String> {
-        let preset = self.presets.iter().find(|preset| is_preset(&preset.name, name)).ok_or_else(|| {
+        let preset = find_preset(&self.presets, |preset| &preset.name, name).ok_or_else(|| {
             let names: Vec<&str> = self.presets.iter().map(|preset| preset.name.as_str()).collect();
             format!("there is no preset {name:?}; there are: {}", names.join(", "))
         })?;

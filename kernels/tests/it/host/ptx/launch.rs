@@ -19,6 +19,8 @@ struct Thread {
     /// What atomic operations have told it of, of which it is sure behind its next fence.
     heard: Known,
     known: Known,
+    /// What its last fence told of, for whoever sees an atomic operation of it behind that.
+    released: Known,
 }
 
 struct Block {
@@ -68,7 +70,13 @@ impl<'a> Launch<'a> {
         seed: u64,
     ) -> Self {
         let blocks = grid.blocks * grid.rows;
-        let thread = || Thread { at: 0, fences: 0, heard: Known::default(), known: Known::default() };
+        let thread = || Thread {
+            at: 0,
+            fences: 0,
+            heard: Known::default(),
+            known: Known::default(),
+            released: Known::default(),
+        };
         let block = || Block {
             shared: vec![0xa5; function.shared],
             shadow: Shadow::of(function.shared),
@@ -231,6 +239,11 @@ impl<'a> Launch<'a> {
                 thread.fences += 1;
                 let heard = std::mem::take(&mut thread.heard);
                 thread.known.join(&heard);
+                let (index, stamp) = (number / self.grid.threads, self.stamp(number));
+                let thread = &mut self.threads[number as usize];
+                thread.released.join(&self.blocks[index as usize].known);
+                thread.released.join(&thread.known.clone());
+                thread.released.learn(index, stamp);
             }
             Does::Barrier => turn = Turn::Waits,
             Does::Return => turn = Turn::Ends,
@@ -349,17 +362,13 @@ impl<'a> Launch<'a> {
             return Err(format!("{address:#x} is not aligned to 4 bytes"));
         }
         self.touch(number, address, 4, |_| Touch::Atomic)?;
-        let index = number / self.grid.threads;
-        let stamp = self.stamp(number);
         let place = self.told.iter().position(|(place, _)| *place == address).unwrap_or_else(|| {
             self.told.push((address, Known::default()));
             self.told.len() - 1
         });
         let (told, thread) = (&mut self.told[place].1, &mut self.threads[number as usize]);
         thread.heard.join(told);
-        told.join(&self.blocks[index as usize].known);
-        told.join(&thread.known);
-        told.learn(index, stamp);
+        told.join(&thread.released);
         let at = address as *mut u32;
         // SAFETY: `touch` has found these four bytes, aligned, in the card's memory.
         unsafe {
@@ -367,5 +376,56 @@ impl<'a> Launch<'a> {
             at.write(old.wrapping_add(value));
             Ok(old)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::program::parse;
+    use super::*;
+
+    /// Two blocks that each write a number and add to a ticket; the second to do so reads both.
+    fn tell(fence: &str) -> Result<(), String> {
+        let text = format!(
+            ".visible .entry tell(
+	.param .u64 tell_param_0
+)
+{{
+	.reg .pred %p<2>;
+	.reg .b32 %r<5>;
+	.reg .b64 %rd<4>;
+	ld.param.u64 %rd1, [tell_param_0];
+	mov.u32 %r1, %ctaid.x;
+	mul.wide.u32 %rd2, %r1, 8;
+	add.s64 %rd3, %rd1, %rd2;
+	st.global.u32 [%rd3+8], %r1;
+	bar.sync 0;
+	{fence}
+	atom.global.add.u32 %r2, [%rd1], 1;
+	membar.gl;
+	setp.ne.s32 %p1, %r2, 1;
+	@%p1 ret;
+	ld.global.u32 %r3, [%rd1+8];
+	ld.global.u32 %r4, [%rd1+16];
+	ret;
+}}"
+        );
+        let functions = parse(&text).unwrap();
+        for seed in 1..50 {
+            let mut memory = [0_u64; 3];
+            let start = memory.as_mut_ptr() as u64;
+            let grid = Grid { blocks: 2, rows: 1, threads: 1 };
+            let piece = start..start + 24;
+            Launch::new(&functions["tell"], grid, start.to_le_bytes().to_vec(), std::slice::from_ref(&piece), seed)
+                .run()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn who_sees_a_ticket_sees_what_lay_before_a_fence() {
+        tell("membar.gl;").unwrap();
+        // A barrier tells other blocks nothing.
+        assert!(tell("").unwrap_err().contains("read while it is written by thread 0 of block"));
     }
 }
