@@ -16,12 +16,12 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "URI")]
     pub(crate) input: Option<String>,
 
-    /// Where it goes: .mp4, .mkv or .webm file, a folder for PNGs, window, rtmp://, srt://, rtsp://, whip://, an HLS playlist
+    /// Where it goes: .mp4, .mov, .mkv or .webm file, a folder for PNGs, window, rtmp://, srt://, rtsp://, whip://, an HLS playlist
     /// (.m3u8), /dev/videoN (a virtual camera), or a gst-launch fragment. May be given several times
     #[arg(short, long, value_name = "URI")]
     pub(crate) output: Vec<String>,
 
-    /// Record into this .mp4, .mkv or .webm file beside the outputs
+    /// Record into this .mp4, .mov, .mkv or .webm file beside the outputs
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
 

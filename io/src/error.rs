@@ -226,6 +226,11 @@ impl IoError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Init { .. } => "run `livediffusion doctor`".into(),
+            Self::CannotParse { why, .. } if why.contains("output") => {
+                "give a file such as out.mp4, a folder (ending in `/`) for PNG pictures, `window`, `rtmp://`, `srt://`, `rtsp://`, `whip://` or a \
+                 pipeline such as `x264enc ! fakesink`"
+                    .into()
+            }
             Self::CannotParse { .. } => {
                 "give a file, a folder of pictures, a URI, `camera://`, `screen://`, `test://` or a pipeline such as `videotestsrc ! videoconvert`".into()
             }

@@ -125,7 +125,10 @@ fn noise_from_prediction(prediction: PredictionType, node: Node) -> (f64, f64) {
 }
 
 fn check_indices(list: &[usize], table: usize) -> Result<(), PlanError> {
-    let range = format!("give 1 to {MAX_STEPS} ascending indices of 0..={}, for example --t-index 32,45", table - 1);
+    // Two thirds and nine tenths of the way, as the usual 32,45 of 50.
+    let (last, example) = (table - 1, [table * 16 / 25, table * 9 / 10]);
+    let example = if example[0] < example[1] { format!("{},{}", example[0], example[1]) } else { last.to_string() };
+    let range = format!("give 1 to {MAX_STEPS} ascending indices of 0..={last}, for example --t-index {example}");
     if list.is_empty() {
         return Err(PlanError::new("t_index_list is empty", range));
     }
