@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use livediffusion_kernels::cuda::library_folders;
+
 /// What ONNX Runtime's own providers for NVIDIA cards load by name. A folder of the system's may hold much else.
 pub(crate) const OF_CUDA: [&str; 9] = [
     "libcudart.",
@@ -16,20 +18,15 @@ pub(crate) const OF_CUDA: [&str; 9] = [
     "libnvonnxparser.",
 ];
 
-/// What lies in a folder of libraries, and in those that pip's wheels for CUDA 12 have in nvidia/ (`*/lib`).
+/// What lies in a folder of libraries, and in those that pip has for each of them ([`library_folders`]).
 pub fn libraries_in(folder: &Path) -> Vec<PathBuf> {
-    let files = |folder: &Path| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-        entries.map(|entry| entry.path()).collect()
-    };
-    let all = files(folder);
-    let inner: Vec<PathBuf> = all.iter().flat_map(|library| files(&library.join("lib"))).collect();
-    inner.into_iter().chain(all).collect()
+    let entries = library_folders(folder).into_iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    entries.filter_map(Result::ok).map(|entry| entry.path()).collect()
 }
 
-/// Loads libraries of a folder, as [`libraries_in`] finds them, for good, of which the names begin with one of `names`, and gives those that would not load, with the
-/// loader's reason. They depend on each other in an order that nobody tells: whatever fails is tried again as long as another one
-/// succeeded.
+/// Loads libraries of a folder, as [`libraries_in`] finds them, for good: those whose names begin with one of `names`. Gives those that
+/// would not load, with the loader's reason. They depend on each other in an order that nobody tells: whatever fails is tried again as
+/// long as another one succeeded.
 fn preload(folder: &Path, names: &[&str]) -> Vec<(PathBuf, String)> {
     let mut waiting: Vec<PathBuf> = libraries_in(folder).into_iter().filter(|path| is_library(path, names)).collect();
     waiting.sort();

@@ -24,7 +24,7 @@ use crate::failure::{Failure, Outcome};
 use crate::units::round;
 
 /// Side of the matrices where nobody names one: enough to keep all cores busy, or all of a card.
-pub(super) const fn matrix_side(is_on_card: bool) -> usize {
+const fn matrix_side(is_on_card: bool) -> usize {
     if is_on_card { 8192 } else { 2048 }
 }
 

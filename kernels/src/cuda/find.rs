@@ -50,9 +50,7 @@ impl NvrtcSearch<'_> {
 
     fn candidates(&self, env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
         if let Some(folder) = self.explicit {
-            // Pip's wheels for CUDA 12 have a folder for each library in nvidia/.
-            let inner = children(folder).into_iter().map(|library| library.join("lib"));
-            return libraries_in([folder.to_owned()].into_iter().chain(inner));
+            return libraries_in(library_folders(folder));
         }
         let set = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let mut found = Vec::new();
@@ -70,6 +68,12 @@ impl NvrtcSearch<'_> {
         found.extend(SYSTEM_NAMES.map(PathBuf::from));
         found
     }
+}
+
+/// A folder of libraries, and those in it that pip's wheels for CUDA 12 have in nvidia/: one for each library, with its `lib`.
+pub fn library_folders(folder: &Path) -> Vec<PathBuf> {
+    let inner = children(folder).into_iter().map(|library| library.join("lib"));
+    std::iter::once(folder.to_owned()).chain(inner).collect()
 }
 
 /// Files named as NVRTC, the newest first.

@@ -19,7 +19,7 @@ pub use capture::{Capturing, NotCapturing};
 pub use compile::{Image, Target, compile};
 pub use device::{Card, Cuda};
 pub use driver::{Driver, dotted};
-pub use find::NvrtcSearch;
+pub use find::{NvrtcSearch, library_folders};
 pub(crate) use memory::{DeviceMemory, PinnedMemory};
 pub use nvrtc::Nvrtc;
 pub use stream::{Event, Stream};

@@ -35,15 +35,13 @@ impl Device {
     pub(crate) fn new(multiprocessors: u32) -> Option<Self> {
         // One context and stream for all cases of a property.
         static CARD: OnceLock<Option<Stream>> = OnceLock::new();
-        let host = |multiprocessors| Host::new(multiprocessors).map(|host| (host.limits(), On::Host(host)));
-        let (limits, on) = match std::env::var_os(NEEDS_CARD) {
-            Some(_) => {
-                let stream = CARD.get_or_init(|| first_card().map(|cuda| cuda.stream().unwrap())).clone()?;
-                (Limits { multiprocessors, threads_per_multiprocessor: 512 }, On::Card(stream))
-            }
-            None => host(multiprocessors)?,
-        };
-        Some(Self { limits, on })
+        if std::env::var_os(NEEDS_CARD).is_some() {
+            let stream = CARD.get_or_init(|| first_card().map(|cuda| cuda.stream().unwrap())).clone()?;
+            let limits = Limits { multiprocessors, threads_per_multiprocessor: 512 };
+            return Some(Self { limits, on: On::Card(stream) });
+        }
+        let host = Host::new(multiprocessors)?;
+        Some(Self { limits: host.limits(), on: On::Host(host) })
     }
 
     /// Zeros where the kernels reach them.

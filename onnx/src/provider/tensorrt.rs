@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::graph::TensorInfo;
-use crate::provider::engine_key::{EngineKey, Subject, key, version_of};
+use crate::provider::engine_key::{Subject, key, version_of};
 use crate::provider::engines::Engines;
 use crate::provider::options::EngineOptions;
 use crate::provider::profile::{is_open, profile};
@@ -26,7 +26,8 @@ pub(crate) struct Prepared {
     pub(crate) options: EngineOptions,
     label: String,
     engines: Option<Engines>,
-    /// Of what is being built.
+    /// Where what was learned on the card is kept, and that of what is being built.
+    shared: Option<PathBuf>,
     timings: Option<Timings>,
 }
 
@@ -38,15 +39,13 @@ struct Timings {
 }
 
 impl Timings {
-    /// Of the card, driver and TensorRT of a key.
-    fn open(root: &Path, key: &EngineKey) -> io::Result<Self> {
-        let shared = root.join("timings").join(key.name_of_card());
-        std::fs::create_dir_all(&shared)?;
+    fn open(shared: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(shared)?;
         let own = tempfile::tempdir()?;
-        for file in files_in(&shared) {
+        for file in files_in(shared) {
             std::fs::copy(&file, own.path().join(file.file_name().unwrap_or_default()))?;
         }
-        Ok(Self { shared, own })
+        Ok(Self { shared: shared.to_owned(), own })
     }
 
     /// What was learned is there for others from now on.
@@ -91,21 +90,30 @@ impl Prepared {
         // Without a profile it builds at the load for inputs of which every side is known, and else in the calls.
         let is_built_at_load = options.profile.is_some() || !inputs.iter().any(|input| is_open(input, sides));
         let opened = is_built_at_load.then(|| engines(runtime, label, subject, chosen, settings)).transpose();
-        let (engines, timings) = match opened {
-            Ok(opened) => opened.map_or((None, None), |(engines, timings)| (Some(engines), timings)),
+        let (engines, shared) = match opened {
+            Ok(opened) => opened.unzip(),
             Err(reason) => {
                 tracing::warn!("TensorRT's engines are not kept: {reason}");
                 (None, None)
             }
         };
         options.engines = engines.as_ref().and_then(|engines| engines.folder().to_str()).map(str::to_owned);
-        options.timings = timings.as_ref().and_then(|timings| timings.own.path().to_str()).map(str::to_owned);
-        if engines.as_ref().is_none_or(|engines| !engines.are_built()) {
+        let mut prepared = Self { options, label: label.to_owned(), engines, shared, timings: None };
+        if prepared.engines.as_ref().is_none_or(|engines| !engines.are_built()) {
             // As a warning, since those are shown without being asked for.
-            let how_often = if engines.is_some() { "once" } else { "at every start" };
+            let how_often = if prepared.engines.is_some() { "once" } else { "at every start" };
             tracing::warn!("building the TensorRT engine of the {label}, takes minutes {how_often}");
+            prepared.learn();
         }
-        Self { options, label: label.to_owned(), engines, timings }
+        prepared
+    }
+
+    /// Something is to be built: with what was learned before, without which it takes longer.
+    fn learn(&mut self) {
+        let opened = self.shared.as_deref().map(Timings::open).transpose();
+        self.timings = opened.inspect_err(|error| tracing::debug!(%error, "TensorRT learns anew")).unwrap_or_default();
+        let own = self.timings.as_ref().and_then(|timings| timings.own.path().to_str());
+        self.options.timings = own.map(str::to_owned);
     }
 
     /// The session could not be made. Whether there is something to be tried again: engines that were found are built anew.
@@ -119,6 +127,7 @@ impl Prepared {
             tracing::warn!(%error, "TensorRT's engines cannot be built anew");
         } else if !engines.are_built() {
             tracing::warn!("building the TensorRT engine of the {}, takes minutes once", self.label);
+            self.learn();
         }
         reopened.is_ok()
     }
@@ -161,11 +170,9 @@ fn engines(
     subject: Subject<'_>,
     chosen: &Chosen,
     settings: &SessionSettings,
-) -> Result<(Engines, Option<Timings>), String> {
+) -> Result<(Engines, PathBuf), String> {
     let root = user_cache().ok_or("there is no cache folder")?.join("tensorrt");
     let key = key(runtime, subject, (chosen, settings), version_of(LIBRARY)?)?;
     let engines = Engines::open(&root, &key, label).map_err(|e| e.to_string())?;
-    // Without them an engine is built all the same, and takes longer.
-    let timings = Timings::open(&root, &key);
-    Ok((engines, timings.inspect_err(|error| tracing::debug!(%error, "TensorRT learns anew")).ok()))
+    Ok((engines, root.join("timings").join(key.name_of_card())))
 }

@@ -225,25 +225,19 @@ fn shift(left: bool, of: Type) -> Option<Compute> {
 
 /// Of floats, the number where one is NaN, and -0 below 0.
 fn extreme(min: bool, of: Type) -> Option<Compute> {
-    if min {
-        of_integers!(of, |a, b, c| a.min(b)).or_else(|| {
-            of_floats!(of, |a, b, c| match (a.is_nan(), b.is_nan()) {
-                (true, _) => b,
-                (_, true) => a,
-                _ if a.total_cmp(&b).is_le() => a,
-                _ => b,
+    macro_rules! picked {
+        ($of_integers:ident, $is_it:ident) => {
+            of_integers!(of, |a, b, c| a.$of_integers(b)).or_else(|| {
+                of_floats!(of, |a, b, c| match (a.is_nan(), b.is_nan()) {
+                    (true, _) => b,
+                    (_, true) => a,
+                    _ if a.total_cmp(&b).$is_it() => a,
+                    _ => b,
+                })
             })
-        })
-    } else {
-        of_integers!(of, |a, b, c| a.max(b)).or_else(|| {
-            of_floats!(of, |a, b, c| match (a.is_nan(), b.is_nan()) {
-                (true, _) => b,
-                (_, true) => a,
-                _ if a.total_cmp(&b).is_ge() => a,
-                _ => b,
-            })
-        })
+        };
     }
+    if min { picked!(min, is_le) } else { picked!(max, is_ge) }
 }
 
 fn convert(how: &[&str], to: Type, from: Type) -> Option<Compute> {
