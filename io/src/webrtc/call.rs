@@ -45,7 +45,8 @@ impl Call {
         for transceiver in call.peer.transceivers() {
             transceiver.set_direction(Direction::Sendonly);
             // The profile is left out here: what the encoder makes may have another level, and would not fit.
-            transceiver.set_codec_preferences(Some(&caps(Codec::H264, PAYLOAD)));
+            let chosen = Chosen { codec: Codec::H264, payload: PAYLOAD, stream: 0, repair: None };
+            transceiver.set_codec_preferences(Some(&chosen.caps_to_send()));
             transceiver.set_property("do-nack", true);
         }
         Ok(call)
@@ -144,5 +145,5 @@ fn is_alone() -> bool {
 }
 
 fn caps(codec: Codec, payload: u8) -> gst::Caps {
-    Chosen { codec, payload, stream: 0 }.caps()
+    Chosen { codec, payload, stream: 0, repair: None }.caps()
 }

@@ -4,6 +4,7 @@
 //! to a server over HTTP, as WHIP and WHEP say (RFC 9725, draft-ietf-wish-whep), for the outputs `whip://` and the inputs
 //! `whep://`. Either way a description goes out once its addresses are gathered: nothing is sent after it.
 
+mod asking;
 mod audience;
 mod call;
 mod endpoint;

@@ -6,6 +6,7 @@ use gst::prelude::*;
 use livediffusion_pipeline::frame::{FrameMeta, Size};
 
 use super::Reach;
+use super::asking::ask_until_pictures_come;
 use super::link::Link;
 use super::peer::Peer;
 use super::sdp::{self, Codec, Wish};
@@ -140,6 +141,7 @@ fn decode(pad: &gst::Pad, caps: &gst::CapsRef, pipeline: &gst::Pipeline, entry: 
     pipeline.add(&decoder).map_err(|e| e.to_string())?;
     let end = |name| decoder.static_pad(name).ok_or("no pad");
     end("src")?.link(entry).map_err(|e| e.to_string())?;
+    ask_until_pictures_come(pad, &end("src")?);
     decoder.sync_state_with_parent().map_err(|e| e.to_string())?;
     pad.link(&end("sink")?).map(drop).map_err(|e| e.to_string())
 }

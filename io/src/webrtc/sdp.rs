@@ -56,6 +56,8 @@ pub(super) struct Chosen {
     pub(super) payload: u8,
     /// Which stream of the description has the pictures.
     pub(super) stream: usize,
+    /// The number of what repairs them, which is packets sent again (RFC 4588), if the other side takes that.
+    pub(super) repair: Option<u8>,
 }
 
 impl Chosen {
@@ -67,6 +69,13 @@ impl Chosen {
             .field("payload", i32::from(self.payload))
             .field("clock-rate", 90_000_i32)
             .build()
+    }
+
+    /// As `webrtcbin` names it where it is we who send.
+    pub(super) fn caps_to_send(self) -> gst::Caps {
+        let mut caps = self.caps();
+        caps.make_mut().set("ssrc", SSRC);
+        caps
     }
 }
 
@@ -176,6 +185,21 @@ fn codec(stream: &[&str], payload: &str, wish: Wish) -> Option<Codec> {
     fits.then_some(codec)
 }
 
+/// The payload type that repairs another one of its stream, which is at `at`. One that is another stream's too is none, since
+/// the streams come in one: callers with a GStreamer of 2022 offer such.
+fn repair(streams: &[Vec<&str>], at: usize, payload: u8) -> Option<u8> {
+    let stream = &streams[at];
+    let others = || streams.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, lines)| lines[0]);
+    let repairs = |of: &str| {
+        let map = stream.iter().find_map(|line| of_payload(line, "rtpmap", of));
+        let format = stream.iter().find_map(|line| of_payload(line, "fmtp", of));
+        map.is_some_and(|map| map.eq_ignore_ascii_case("rtx/90000"))
+            && format.is_some_and(|format| format.split(';').any(|part| part.trim() == format!("apt={payload}")))
+    };
+    let is_alone = |of: &&str| others().all(|media| media.split(' ').skip(3).all(|other| other != *of));
+    stream[0].split(' ').skip(3).filter(is_alone).find(|of| repairs(of))?.parse().ok().filter(|repair| *repair < 128)
+}
+
 /// Chooses a codec from an offer, and gives the offer with nothing else for its pictures.
 pub(super) fn choose(offer: &str, wish: Wish) -> Result<(String, Chosen), IoError> {
     let mut read = Description::read(offer)?;
@@ -193,7 +217,7 @@ pub(super) fn choose(offer: &str, wish: Wish) -> Result<(String, Chosen), IoErro
                 wish == Wish::Watch && old.stream == stream && old.codec == Codec::Vp8 && codec == Codec::H264
             });
             if better {
-                chosen = Some(Chosen { codec, payload, stream });
+                chosen = Some(Chosen { codec, payload, stream, repair: repair(&read.streams, stream, payload) });
             }
         }
     }
@@ -203,15 +227,15 @@ pub(super) fn choose(offer: &str, wish: Wish) -> Result<(String, Chosen), IoErro
             Wish::Watch => "it takes no pictures in H.264 (baseline, packetization-mode 1) or VP8",
         })
     })?;
-    let payload = chosen.payload.to_string();
-    let media: Vec<&str> = read.streams[chosen.stream][0].split(' ').take(3).chain([payload.as_str()]).collect();
+    let kept: Vec<String> =
+        [Some(chosen.payload), chosen.repair].into_iter().flatten().map(|p| p.to_string()).collect();
+    let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
+    let media: Vec<&str> = read.streams[chosen.stream][0].split(' ').take(3).chain(kept.iter().copied()).collect();
     let media = media.join(" ");
     read.streams[chosen.stream].retain(|line| {
         ["rtpmap", "fmtp", "rtcp-fb"].iter().all(|name| {
-            value(line, name).is_none_or(|value| {
-                let of = value.split(' ').next();
-                of == Some(payload.as_str()) || of == Some("*")
-            })
+            value(line, name)
+                .is_none_or(|value| value.split(' ').next().is_some_and(|of| of == "*" || kept.contains(&of)))
         })
     });
     read.streams[chosen.stream][0] = &media;
@@ -310,17 +334,19 @@ mod tests {
     #[test]
     fn a_publisher_is_taken_at_its_first_codec_and_a_viewer_gets_baseline() {
         let (rest, chosen) = choose(&browser("sendonly"), Wish::Publish).unwrap();
-        assert_eq!(chosen, Chosen { codec: Codec::Vp8, payload: 96, stream: 1 });
+        assert_eq!(chosen, Chosen { codec: Codec::Vp8, payload: 96, stream: 1, repair: Some(97) });
         assert!(
-            rest.contains("m=video 9 UDP/TLS/RTP/SAVPF 96\r\n") && rest.contains("a=rtcp-fb:96 nack pli"),
+            rest.contains("m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\n") && rest.contains("a=rtcp-fb:96 nack pli"),
             "{rest}"
         );
-        assert!(!rest.contains("H264") && !rest.contains("rtx"), "{rest}");
+        assert!(!rest.contains("H264") && rest.contains("a=fmtp:97 apt=96"), "{rest}");
         // What is hidden goes, what can be called stays, and so does the sound.
         assert!(!rest.contains(".local") && rest.contains("10.0.0.2") && rest.contains("opus"), "{rest}");
         let (rest, chosen) = choose(&browser("recvonly"), Wish::Watch).unwrap();
-        assert_eq!(chosen, Chosen { codec: Codec::H264, payload: 108, stream: 1 });
-        assert!(rest.contains("SAVPF 108\r\n") && !rest.contains("VP8"), "{rest}");
+        assert_eq!(chosen, Chosen { codec: Codec::H264, payload: 108, stream: 1, repair: None });
+        assert!(rest.contains("SAVPF 108\r\n") && !rest.contains("VP8") && !rest.contains("rtx"), "{rest}");
+        let shared = browser("sendonly").replace("111", "97");
+        assert_eq!(choose(&shared, Wish::Publish).unwrap().1.repair, None);
         let only_vp8 = browser("recvonly").replace("H264", "H265");
         assert_eq!(choose(&only_vp8, Wish::Watch).unwrap().1.codec, Codec::Vp8);
     }

@@ -61,7 +61,7 @@ impl Viewer {
         )?;
         let pictures = launch::named(&chain, "pictures")?;
         pipeline.add_many([&peer.element, chain.upcast_ref()]).map_err(|e| failed(&e))?;
-        let caps = chosen.caps();
+        let caps = chosen.caps_to_send();
         let template = peer.element.pad_template("sink_%u").ok_or_else(|| failed(&"no pad template"))?;
         let pad = peer.element.request_pad(&template, None, Some(&caps)).ok_or_else(|| failed(&"no pad"))?;
         let end = chain.static_pad("src").ok_or_else(|| failed(&"no end"))?;

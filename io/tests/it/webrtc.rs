@@ -1,6 +1,9 @@
 //! Peers that publish and peers that watch, on this machine.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use livediffusion_io::{Audience, Publisher, Reach, Viewer};
 use livediffusion_pipeline::frame::Size;
@@ -53,5 +56,106 @@ fn h264_comes_in_and_goes_out() {
 fn vp8_comes_in_and_goes_out() {
     if !cannot_call() {
         mirror("VP8", "VP8");
+    }
+}
+
+/// What is asked for is lost like anything else, and browsers send no whole picture of their own accord.
+fn asked_again(codec: &str) {
+    let publishing = Caller::publish(codec, "ball");
+    let count = Arc::new(AtomicU64::new(0));
+    let theirs = Arc::clone(&count);
+    let take = move |_| {
+        theirs.fetch_add(1, Ordering::Relaxed);
+    };
+    let (publisher, answer) = Publisher::answer(&publishing.offer(), &loopback(), SIZE, take).unwrap();
+    publishing.accept(&answer);
+    let pictures = |_| count.load(Ordering::Relaxed);
+    publishing.until("pictures", |seen| pictures(seen) > 10);
+    let deaf = publishing.lose_one_and_hear_nothing();
+    let (before, stood) = (Cell::new(0), Cell::new(0));
+    publishing.until("nothing after a loss", |seen| {
+        let last = before.replace(pictures(seen));
+        stood.set(if last == before.get() { stood.get() + 1 } else { 0 });
+        stood.get() > 25
+    });
+    drop(deaf);
+    publishing.until("pictures again", |seen| pictures(seen) > before.get() + 10);
+    publisher.check().unwrap();
+}
+
+#[test]
+fn a_publisher_of_h264_is_asked_until_a_picture_comes() {
+    if !cannot_call() {
+        asked_again("H264");
+    }
+}
+
+#[test]
+fn a_publisher_of_vp8_is_asked_until_a_picture_comes() {
+    if !cannot_call() {
+        asked_again("VP8");
+    }
+}
+
+/// Without that, each loss would be a standstill up to the next whole picture, of which there would be as many.
+#[test]
+fn what_a_publisher_loses_is_asked_for_again() {
+    if cannot_call() {
+        return;
+    }
+    for codec in ["H264", "VP8"] {
+        let publishing = Caller::publish(codec, "ball");
+        let count = Arc::new(AtomicU64::new(0));
+        let theirs = Arc::clone(&count);
+        let take = move |_| {
+            theirs.fetch_add(1, Ordering::Relaxed);
+        };
+        let (publisher, answer) = Publisher::answer(&publishing.offer(), &loopback(), SIZE, take).unwrap();
+        println!("{answer}");
+        publishing.accept(&answer);
+        let pictures = || count.load(Ordering::Relaxed);
+        publishing.until("pictures", |_| pictures() > 5);
+        let (head, _) = answer.split_once(" rtx/90000").expect("what repairs the pictures");
+        let again = head.rsplit_once("a=rtpmap:").unwrap().1.parse().unwrap();
+        let repairs = publishing.lose_many_sent(again);
+        let before = pictures();
+        publishing.until("packets sent again", |_| repairs.load(Ordering::Relaxed) > 20);
+        println!("{codec}: {} pictures came meanwhile", pictures() - before);
+        publishing.until("pictures again", |_| pictures() > before + 20);
+        publisher.check().unwrap();
+    }
+}
+
+#[test]
+fn what_a_viewer_loses_is_sent_again() {
+    if cannot_call() {
+        return;
+    }
+    for codec in ["H264", "VP8"] {
+        let watching = Caller::watch(codec);
+        let (viewer, answer) = Viewer::answer(&watching.offer(), &loopback(), SIZE).unwrap();
+        println!("{answer}");
+        let (audience, viewer) = (Audience::default(), Arc::new(viewer));
+        assert!(audience.reserve("a", 1));
+        audience.enter("a", &viewer);
+        watching.accept(&answer);
+        let mut level = 0_u8;
+        let mut show = || {
+            level = level.wrapping_add(16);
+            audience.show(&vec![level; 3 * 128 * 96], SIZE).unwrap();
+            std::thread::park_timeout(Duration::from_millis(20));
+        };
+        while watching.seen().frames < 5 {
+            show();
+        }
+        watching.lose_many();
+        let before = watching.lost_and_repaired().0;
+        while watching.lost_and_repaired().1 < 20 {
+            show();
+        }
+        let (lost, repaired) = watching.lost_and_repaired();
+        println!("{codec}: {repaired} packets came again, {} never", lost - before);
+        assert!(lost - before <= repaired);
+        viewer.check().unwrap();
     }
 }

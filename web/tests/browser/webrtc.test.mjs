@@ -44,7 +44,7 @@ function inPage() {
     await prepare(peer);
     for (const transceiver of peer.getTransceivers()) {
       if (codec && (transceiver.sender.track ?? transceiver.receiver.track).kind === "video") {
-        const all = RTCRtpReceiver.getCapabilities("video").codecs.filter(({ mimeType }) => mimeType === codec);
+        const all = RTCRtpReceiver.getCapabilities("video").codecs.filter(({ mimeType }) => [codec, "video/rtx"].includes(mimeType));
         transceiver.setCodecPreferences(all);
       }
     }
@@ -74,6 +74,15 @@ function inPage() {
       peer.addTransceiver("video", { direction: "recvonly" });
       peer.addTransceiver("audio", { direction: "recvonly" });
     }, codec);
+  // What goes over the calls, for whoever must find out why nothing comes.
+  window.report = async () => {
+    const told = { frames: window.frames_ };
+    for (const [name, { peer }] of Object.entries(calls)) {
+      const all = [...(await peer.getStats()).values()];
+      told[name] = [peer.connectionState, ...all.filter(({ type, kind }) => kind === "video" && /-rtp$/.test(type))];
+    }
+    return told;
+  };
   // Mean distance of the colours from grey, 0 to 255.
   window.saturation = () => {
     const video = document.querySelector("video");
@@ -92,18 +101,20 @@ async function ask(method, path, body) {
   return method === "DELETE" ? answer.status : answer.json();
 }
 
-async function until(what, isRight, ask) {
+async function until(what, isRight, look) {
   let last;
   for (const begun = performance.now(); performance.now() - begun < PATIENCE; ) {
-    last = await ask();
+    last = await look();
     if (isRight(last)) return last;
     await new Promise((done) => setTimeout(done, 200));
   }
-  throw new Error(`${what}: ${JSON.stringify(last)}`);
+  const found = await Promise.all([ask("GET", "/api/v1/sessions"), page?.evaluate(() => window.report?.())]).catch(String);
+  throw new Error(`${what}: ${JSON.stringify(last)}; ${JSON.stringify(found)}`);
 }
 
+let page;
 try {
-  const page = await (await browser.newContext({ permissions: ["camera", "microphone"] })).newPage();
+  page = await (await browser.newContext({ permissions: ["camera", "microphone"] })).newPage();
   // Any address of the server: what runs there may use it.
   await page.goto(new URL("/healthz", address).href);
   await page.evaluate(inPage);
