@@ -4,7 +4,11 @@
 //! convolution at full size. The rest (the library's own memory, working space, how much a provider holds on to) differs from
 //! version to version, so that a session that passes may still run out; one that does not pass cannot run.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use livediffusion_kernels::cuda::Card;
+use livediffusion_pipeline::frame::Size;
+use livediffusion_pipeline::model::ModelError;
 
 use crate::error::OnnxError;
 use crate::pack::{Pack, PartName, of_part};
@@ -26,20 +30,8 @@ pub struct MemoryNeed {
 impl MemoryNeed {
     /// Of a pack's session on a provider. TensorRT takes what the largest call of its profile needs, whatever calls come.
     pub fn of(pack: &Pack, extent: &Extent, (provider, precision): (Provider, Precision)) -> Self {
-        let channels = |name| {
-            let config = pack.part(name).and_then(|part| of_part(part).ok()).unwrap_or_default();
-            config["block_out_channels"][0].as_u64().unwrap_or(0)
-        };
-        let narrow = !pack.is_in_f32();
-        let sizes = Sizes {
-            weights: pack.frame_bytes(),
-            text_weights: pack.bytes().saturating_sub(pack.frame_bytes()),
-            unet_channels: channels(PartName::Unet),
-            vae_channels: [channels(PartName::VaeEncoder), channels(PartName::VaeDecoder)],
-            narrow,
-        };
         let rows = if provider == Provider::TensorRt { extent.most_rows.max(extent.rows) } else { extent.rows };
-        sizes.need(&Extent { rows, ..*extent }, precision)
+        Sizes::of(pack).need(&Extent { rows, ..*extent }, precision)
     }
 
     /// All of it.
@@ -52,13 +44,12 @@ impl MemoryNeed {
         if self.total() <= free {
             return Ok(());
         }
-        let mb = |bytes: u64| bytes.div_ceil(1_000_000);
         let what = format!(
             "the card has {} MB free, and this session needs at least {}: {} for weights, {} between the layers",
-            mb(free),
-            mb(self.total()),
-            mb(self.weights),
-            mb(self.activations)
+            megabytes(free),
+            megabytes(self.total()),
+            megabytes(self.weights),
+            megabytes(self.activations)
         );
         Err(OnnxError::missing(what).hint(LESS_MEMORY))
     }
@@ -80,6 +71,20 @@ struct Sizes {
 }
 
 impl Sizes {
+    fn of(pack: &Pack) -> Self {
+        let channels = |name| {
+            let config = pack.part(name).and_then(|part| of_part(part).ok()).unwrap_or_default();
+            config["block_out_channels"][0].as_u64().unwrap_or(0)
+        };
+        Self {
+            weights: pack.frame_bytes(),
+            text_weights: pack.bytes().saturating_sub(pack.frame_bytes()),
+            unet_channels: channels(PartName::Unet),
+            vae_channels: [channels(PartName::VaeEncoder), channels(PartName::VaeDecoder)],
+            narrow: !pack.is_in_f32(),
+        }
+    }
+
     fn need(&self, extent: &Extent, precision: Precision) -> MemoryNeed {
         // A provider that converts holds converted weights.
         let halves = precision == Precision::F16 && !self.narrow;
@@ -95,8 +100,70 @@ impl Sizes {
     }
 }
 
-/// Asks the card, where the provider uses one and the extent is known. A card that cannot be asked is left to the session, whose
-/// error says more.
+/// What the streams of one session may grow to, as their pictures do. Streams take turns in the networks, so that it is the
+/// largest of them that counts, and not how many there are.
+#[derive(Debug)]
+pub(crate) struct Room {
+    sizes: Sizes,
+    extent: Extent,
+    precision: Precision,
+    /// The card, by the number that CUDA has for it.
+    device: usize,
+    /// Bytes between the layers at the largest size so far: the provider keeps what it once had.
+    held: AtomicU64,
+}
+
+impl Room {
+    /// Of a session that was checked and loaded. `None` where the provider takes memory for its largest call at once, or uses no
+    /// card of ours.
+    pub(crate) fn of(pack: &Pack, chosen: (Provider, Precision), settings: &SessionSettings) -> Option<Self> {
+        let (provider, precision) = chosen;
+        let extent = settings.extent.filter(|_| provider.is_on_cuda() && provider != Provider::TensorRt)?;
+        let sizes = Sizes::of(pack);
+        let held = AtomicU64::new(sizes.need(&extent, precision).activations);
+        Some(Self { sizes, extent, precision, device: settings.gpu.device as usize, held })
+    }
+
+    /// Whether a stream may have pictures of that size.
+    ///
+    /// # Errors
+    /// Less memory than it takes beyond what is held, with what to do.
+    pub(crate) fn admit(&self, size: Size) -> Result<(), ModelError> {
+        match free(self.device) {
+            Some(free) => self.admit_to(size, free),
+            None => Ok(()),
+        }
+    }
+
+    fn admit_to(&self, size: Size, free: u64) -> Result<(), ModelError> {
+        let extent = Extent { width: size.width, height: size.height, ..self.extent };
+        let need = self.sizes.need(&extent, self.precision).activations;
+        let held = self.held.fetch_max(need, Ordering::Relaxed);
+        if need <= held.saturating_add(free) {
+            return Ok(());
+        }
+        // Nothing of it comes to be.
+        let _ = self.held.compare_exchange(need, held, Ordering::Relaxed, Ordering::Relaxed);
+        let what = format!(
+            "the card has {} MB free, and pictures of {size} need at least {} more",
+            megabytes(free),
+            megabytes(need - held)
+        );
+        Err(ModelError::new(what).with_hint(LESS_MEMORY))
+    }
+}
+
+/// Bytes of a card that are free. A card that cannot be asked is left to the session, whose error says more.
+fn free(device: usize) -> Option<u64> {
+    let asked = Card::open(device).and_then(|card| card.memory());
+    asked.inspect_err(|error| tracing::debug!(%error, "the card's free memory is not known")).ok().map(|(free, _)| free)
+}
+
+fn megabytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1_000_000)
+}
+
+/// Asks the card, where the provider uses one and the extent is known.
 pub(crate) fn check(
     pack: &Pack,
     (provider, precision): (Provider, Precision),
@@ -105,13 +172,8 @@ pub(crate) fn check(
     let (true, Some(extent)) = (provider.is_on_cuda(), &settings.extent) else {
         return Ok(());
     };
-    match Card::open(settings.gpu.device as usize).and_then(|card| card.memory()) {
-        Ok((free, _)) => MemoryNeed::of(pack, extent, (provider, precision)).check(free),
-        Err(error) => {
-            tracing::debug!(%error, "the card's free memory is not known");
-            Ok(())
-        }
-    }
+    let need = MemoryNeed::of(pack, extent, (provider, precision));
+    free(settings.gpu.device as usize).map_or(Ok(()), |free| need.check(free))
 }
 
 #[cfg(test)]
@@ -154,5 +216,20 @@ mod tests {
         assert!(error.what.contains("4000 MB free") && error.what.contains("3600 for weights"), "{error}");
         let hint = error.hint.unwrap();
         assert!(hint.contains("--size") && hint.contains("f16") && hint.contains("TAESD"), "{hint}");
+    }
+
+    #[test]
+    fn a_stream_may_grow_into_what_is_free() {
+        let held = TURBO.need(&EXTENT, Precision::F32).activations;
+        let room = Room { sizes: TURBO, extent: EXTENT, precision: Precision::F32, device: 0, held: held.into() };
+        // What is held serves any number of streams of up to that size.
+        room.admit_to(Size::new(512, 512), 0).unwrap();
+        room.admit_to(Size::new(256, 256), 0).unwrap();
+        let error = room.admit_to(Size::new(1024, 1024), 3 * held - 1).unwrap_err();
+        assert!(error.what.contains("pictures of 1024x1024 need at least"), "{error}");
+        assert!(error.hint.unwrap().contains("--size"));
+        // What was refused is not held, and what was admitted is.
+        room.admit_to(Size::new(1024, 1024), 3 * held).unwrap();
+        room.admit_to(Size::new(1024, 1024), 0).unwrap();
     }
 }

@@ -14,7 +14,7 @@ use tracing::subscriber::NoSubscriber;
 use crate::cpu::physical_cores;
 use crate::device;
 use crate::error::OnnxError;
-use crate::memory;
+use crate::memory::{self, Room};
 use crate::pack::{Pack, PartName};
 use crate::provider::{
     Chosen, CudnnSearch, Extent, GpuSettings, Precision, Provider, ProviderChoice, SessionSettings, choose_provider,
@@ -45,15 +45,18 @@ pub struct SharedNetworks {
     queues: Option<Queues<Stream>>,
     /// What the sessions were built for, where that is all that they take.
     profile: Option<Extent>,
+    /// What they may grow to, where they take more memory as pictures grow.
+    room: Option<Room>,
 }
 
 impl SharedNetworks {
     /// Whether a stream may have pictures of that size.
     ///
     /// # Errors
-    /// A size that TensorRT's engines were not built for, with what to do.
+    /// A size that TensorRT's engines were not built for, or for which the card has not the memory, with what to do.
     pub fn admit(&self, size: Size) -> Result<(), ModelError> {
-        self.profile.as_ref().map_or(Ok(()), |profile| profile.admit(size))
+        self.profile.as_ref().map_or(Ok(()), |profile| profile.admit(size))?;
+        self.room.as_ref().map_or(Ok(()), |room| room.admit(size))
     }
 
     /// Networks for one more stream or lane: the same weights, tensors of their own. Forks may run at once, on as many
@@ -216,7 +219,8 @@ pub fn load_networks_on(
     let (copies, text) = (copies?, SharedText::new(Box::new(text?)));
     let timesteps = copies[0].denoiser.timesteps();
     let profile = chosen.provider.profile(settings);
-    let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0), queues, profile });
+    let room = Room::of(pack, (chosen.provider, chosen.precision), settings);
+    let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0), queues, profile, room });
     let networks = shared.fork();
     let Chosen { provider, precision, why } = chosen;
     Ok(LoadedPack { networks, shared, lanes, text, provider, precision, why, timesteps })
