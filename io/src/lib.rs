@@ -35,7 +35,7 @@ pub use devices::{Device, DeviceClass, devices};
 pub use elements::{ElementNeed, element_available, gstreamer_version, package_of, required_elements};
 pub use error::{ErrorKind, IoError};
 pub use input::{Fit, Input, TestSource};
-pub use output::{Container, Output, Protocol};
+pub use output::{Container, Output, Protocol, Still};
 pub use print::{sink_command, source_command};
 pub use queue::{Lossless, LosslessSender, Newest, NewestSender, Received, lossless, newest};
 pub use retry::Retry;

@@ -34,6 +34,24 @@ impl Container {
     }
 }
 
+/// A file format that holds one picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Still {
+    /// Every level as it is: `.png`.
+    Png,
+    /// Smaller, and a little off: `.jpg`, `.jpeg`.
+    Jpeg,
+}
+
+impl Still {
+    const KNOWN: &'static [(&'static str, Self)] = &[("png", Self::Png), ("jpg", Self::Jpeg), ("jpeg", Self::Jpeg)];
+
+    fn of(extension: &str) -> Option<Self> {
+        let known = |(name, _): &&(&str, Self)| extension.eq_ignore_ascii_case(name);
+        Self::KNOWN.iter().find(known).map(|(_, still)| *still)
+    }
+}
+
 /// How a stream is sent over a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -73,6 +91,8 @@ pub enum Output {
     V4l2(PathBuf),
     /// A folder of pictures `frame_000000.png`, `frame_000001.png`, …
     Pngs(PathBuf),
+    /// One picture, the last that comes.
+    Picture(PathBuf, Still),
     /// A window on the screen.
     Window,
     /// A `gst-launch` fragment that takes raw video.
@@ -122,14 +142,18 @@ impl Output {
         if let Some(container) = Container::of(&extension) {
             return Ok(Self::File(path.to_path_buf(), container));
         }
-        let known: Vec<_> = Container::KNOWN.iter().map(|(name, _)| *name).chain([PLAYLIST]).collect();
+        if let Some(still) = Still::of(&extension) {
+            return Ok(Self::Picture(path.to_path_buf(), still));
+        }
+        let pictures = Still::KNOWN.iter().map(|(name, _)| *name);
+        let known: Vec<_> = Container::KNOWN.iter().map(|(name, _)| *name).chain([PLAYLIST]).chain(pictures).collect();
         Err(IoError::UnknownExtension { path: path.to_path_buf(), extension, known: known.join(", ") })
     }
 
     /// The file or folder that is written, where there is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::File(path, _) | Self::Pngs(path) | Self::Hls(path) => Some(path),
+            Self::File(path, _) | Self::Picture(path, _) | Self::Pngs(path) | Self::Hls(path) => Some(path),
             Self::Network(..) | Self::V4l2(_) | Self::Window | Self::Fragment(_) => None,
         }
     }
@@ -151,7 +175,7 @@ impl FromStr for Output {
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path, _) | Self::Pngs(path) | Self::Hls(path) | Self::V4l2(path) => {
+            Self::File(path, _) | Self::Picture(path, _) | Self::Pngs(path) | Self::Hls(path) | Self::V4l2(path) => {
                 write!(f, "{}", path.display())
             }
             Self::Window => f.write_str("window"),
@@ -168,6 +192,8 @@ mod tests {
     fn outputs_are_told_apart() {
         assert_eq!(Output::parse("a.MP4").unwrap(), Output::File("a.MP4".into(), Container::Mp4));
         assert_eq!(Output::parse("x/a.webm").unwrap(), Output::File("x/a.webm".into(), Container::Webm));
+        assert_eq!(Output::parse("x/a.PNG").unwrap(), Output::Picture("x/a.PNG".into(), Still::Png));
+        assert_eq!(Output::parse("a.jpeg").unwrap(), Output::Picture("a.jpeg".into(), Still::Jpeg));
         assert_eq!(Output::parse("out.d/").unwrap(), Output::Pngs("out.d/".into()));
         assert_eq!(Output::parse("out").unwrap(), Output::Pngs("out".into()));
         assert_eq!(Output::parse("window").unwrap(), Output::Window);
@@ -191,6 +217,9 @@ mod tests {
         }
         assert!(Output::parse("rtmp://").is_err() && Output::parse("gopher://host/x").is_err());
         let error = Output::parse("a.avi").unwrap_err();
-        assert!(error.is_usage() && error.to_string().contains("mp4, m4v, mov, mkv, webm, m3u8"), "{error}");
+        assert!(
+            error.is_usage() && error.to_string().contains("mp4, m4v, mov, mkv, webm, m3u8, png, jpg, jpeg"),
+            "{error}"
+        );
     }
 }

@@ -65,9 +65,16 @@ pub fn sink_command(output: &Output, size: Size, framerate: Option<(u32, u32)>, 
         // `webrtcbin` calls nobody by itself; this element of gst-plugins-rs does.
         text = text.replace(sink::PEER, &whip("whipsink", "whip", address));
     }
-    if let Output::Pngs(folder) = output {
-        let frames = launch::quoted(&folder.join("frame_%06d.png").to_string_lossy());
-        text = text.replace("appsink name=files sync=false max-buffers=2", &format!("multifilesink location={frames}"));
+    let files = match output {
+        Output::Pngs(folder) => Some(folder.join("frame_%06d.png")),
+        // Of one name alone: each picture in place of the one before.
+        Output::Picture(path, _) => Some(path.clone()),
+        _ => None,
+    };
+    if let Some(files) = files {
+        let location = launch::quoted(&files.to_string_lossy());
+        text =
+            text.replace("appsink name=files sync=false max-buffers=2", &format!("multifilesink location={location}"));
     }
     Ok(command(&text))
 }

@@ -126,7 +126,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     progress.finish();
     drop(live_control);
     let frames_out = painter.stats().frames_out;
-    let is_kept = |output: &&Output| matches!(output, Output::File(..) | Output::Pngs(_));
+    let is_kept = |output: &&Output| matches!(output, Output::File(..) | Output::Pngs(_) | Output::Picture(..));
     if let Some(output) = outputs.iter().find(is_kept).filter(|_| frames_out == 0) {
         let what = format!("{output} was not written: there was no picture before the end");
         return Err(Failure::new(RUNNING, what).with_hint(Some("what was there before is as it was".into())));
@@ -219,7 +219,7 @@ fn open_source(input: &Input, size: Size, fit: Option<Fit>, limits: Limits) -> O
 fn refuse_same(input: Option<&Input>, output: &Output) -> Outcome<()> {
     let (from, to, kind) = match (input, output) {
         (Some(Input::Images(from)), Output::Pngs(to)) => (from, to, "folder"),
-        (Some(Input::File(from)), Output::File(to, _)) => (from, to, "name"),
+        (Some(Input::File(from)), Output::File(to, _) | Output::Picture(to, _)) => (from, to, "name"),
         _ => return Ok(()),
     };
     match (from.canonicalize(), to.canonicalize()) {

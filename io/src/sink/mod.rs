@@ -6,7 +6,7 @@ mod network;
 mod open;
 mod outputs;
 mod part;
-mod pngs;
+mod pictures;
 
 pub use outputs::{Outputs, OutputsOptions};
 pub use part::abandon_outputs;
@@ -64,7 +64,8 @@ pub struct SinkReport {
 /// What is left behind.
 enum Target {
     File(part::PartFile),
-    Pngs(pngs::PngFolder),
+    Pngs(pictures::PngFolder),
+    Picture(pictures::LastPicture),
     /// Pictures and sound for those who watch now, or a playlist of them.
     Stream,
     Nothing,
@@ -85,7 +86,7 @@ impl Target {
     fn len(&self) -> u64 {
         match self {
             Self::File(file) => file.len(),
-            Self::Pngs(_) | Self::Stream | Self::Nothing => 0,
+            Self::Pngs(_) | Self::Picture(_) | Self::Stream | Self::Nothing => 0,
         }
     }
 }
@@ -186,7 +187,7 @@ impl VideoSink {
     /// Writes out what is on its way, waits for the sound, and gives the file its name. Without a picture nothing is written, and what was
     /// there before stays.
     pub fn finish(mut self) -> Result<SinkReport, IoError> {
-        if self.frames == 0 && matches!(self.target, Target::File(_) | Target::Pngs(_)) {
+        if self.frames == 0 && matches!(self.target, Target::File(_) | Target::Pngs(_) | Target::Picture(_)) {
             return Ok(SinkReport { frames: 0, path: None });
         }
         if let Some(pump) = &self.pump {
@@ -206,6 +207,7 @@ impl VideoSink {
                 folder.finish(self.frames)?;
                 Some(folder.path().to_path_buf())
             }
+            Target::Picture(picture) => Some(picture.finish(self.frames)?),
             Target::Stream | Target::Nothing => None,
         };
         Ok(SinkReport { frames: self.frames, path })

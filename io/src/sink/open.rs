@@ -9,13 +9,13 @@ use gst::prelude::*;
 use super::Start;
 use super::network::Made;
 use super::part::PartFile;
-use super::pngs::PngFolder;
+use super::pictures::{LastPicture, PngFolder};
 use super::{Feeder, SinkOptions, Target, VideoSink, encode, network};
 use crate::audio::{AudioTrack, Pump};
 use crate::error::IoError;
 use crate::launch;
 use crate::monitor::{Monitor, Side};
-use crate::output::{Container, Output, Protocol};
+use crate::output::{Container, Output, Protocol, Still};
 use crate::webrtc::Call;
 
 /// Pictures that wait for the output. More would only make a slow output show itself later.
@@ -55,6 +55,12 @@ pub(super) fn open(output: &Output, mut options: SinkOptions) -> Result<VideoSin
             let pipeline = launch::pipeline(&describe(output, None, &options, None)?)?;
             folder.receive(&launch::named(&pipeline, "files")?, &monitor);
             (pipeline, Target::Pngs(folder))
+        }
+        Output::Picture(path, still) => {
+            let picture = LastPicture::create(path, *still, options.overwrite)?;
+            let pipeline = launch::pipeline(&describe(output, None, &options, None)?)?;
+            picture.receive(&launch::named(&pipeline, "files")?);
+            (pipeline, Target::Picture(picture))
         }
         Output::Fragment(text) => (fragment(text)?, Target::Nothing),
         Output::Window => (window(&describe(output, None, &options, None)?)?, Target::Nothing),
@@ -97,9 +103,17 @@ pub(crate) fn describe(
         Output::File(path, container) => {
             encode::describe(*container, &part.unwrap_or(path).to_string_lossy(), (size, framerate), audio)?
         }
-        Output::Pngs(_) => "appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! pngenc snapshot=false \
-                            ! appsink name=files sync=false max-buffers=2"
-            .into(),
+        Output::Pngs(_) | Output::Picture(..) => {
+            let encoder = match output {
+                // What photos have; a tenth of a PNG's size.
+                Output::Picture(_, Still::Jpeg) => "jpegenc quality=95",
+                _ => "pngenc snapshot=false",
+            };
+            format!(
+                "appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! {encoder} \
+                 ! appsink name=files sync=false max-buffers=2"
+            )
+        }
         Output::Window => {
             format!("appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! autovideosink sync={}", !live)
         }
@@ -149,7 +163,7 @@ fn start(
     pool.set_active(true).map_err(|e| failed(&e))?;
 
     let start = match target {
-        Target::File(_) | Target::Pngs(_) if options.live => Start::FirstPicture,
+        Target::File(_) | Target::Pngs(_) | Target::Picture(_) if options.live => Start::FirstPicture,
         // Sound and pictures keep their distance, which stamps of arrival would lose.
         Target::Stream if options.live => Start::Now,
         _ => Start::Zero,

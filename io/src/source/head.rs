@@ -6,6 +6,7 @@ use gst::glib;
 use gst::prelude::*;
 
 use super::chain::Chain;
+use super::stills;
 use crate::error::IoError;
 use crate::input::{Area, Input, TestSource};
 use crate::monitor::Monitor;
@@ -57,6 +58,10 @@ pub(crate) fn attach(
     forgive_decoders(pipeline, monitor);
     match input {
         Input::File(path) | Input::Images(path) => {
+            if let Some(pictures) = stills::source(path, monitor) {
+                direct(pictures.upcast_ref(), pipeline, &joint)?;
+                return Ok(sound);
+            }
             let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
             let uri = glib::filename_to_uri(&whole, None).map_err(|e| launch::failed(&monitor.what(), &e))?;
             by_uri(&uri, pipeline, joint)?;

@@ -17,7 +17,7 @@ use crate::monitor::{Monitor, Side};
 use crate::queue::LosslessSender;
 use crate::{launch, natural};
 
-const EXTENSIONS: &[&str] = &["png", "jpg", "jpeg", "webp", "bmp"];
+const EXTENSIONS: &[&str] = &["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"];
 
 /// Pictures a second: what most video of Europe has, and a whole number of milliseconds each.
 pub(crate) const FRAMERATE: (u32, u32) = (25, 1);
@@ -90,16 +90,6 @@ fn stamped(sample: &gst::Sample, index: u64) -> gst::Sample {
     gst::Sample::builder().buffer(&buffer).caps(&caps).segment(&segment).build()
 }
 
-/// How to read one picture. A bmp is left to gdk-pixbuf: libav's decoder wants it cut into frames, which nothing does.
-fn reader(path: &Path) -> Input {
-    let is_bmp = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("bmp"));
-    if is_bmp && crate::element_available("gdkpixbufdec") {
-        let location = launch::quoted(&path.to_string_lossy());
-        return Input::Fragment(format!("filesrc location={location} ! gdkpixbufdec"));
-    }
-    Input::File(path.to_path_buf())
-}
-
 fn decode(path: &Path, size: Size, fit: Fit, stop: &AtomicBool) -> Result<(gst::Sample, Size), IoError> {
     let what = path.display().to_string();
     let monitor = Monitor::new(Side::Input(what.clone()));
@@ -107,7 +97,7 @@ fn decode(path: &Path, size: Size, fit: Fit, stop: &AtomicBool) -> Result<(gst::
     monitor.watch(&pipeline);
     let chain = Chain::new(size, fit)?;
     pipeline.add(&chain.bin).map_err(|e| launch::failed(&what, &e))?;
-    head::attach(&reader(path), &pipeline, &chain, &monitor, false)?;
+    head::attach(&Input::File(path.to_path_buf()), &pipeline, &chain, &monitor, false)?;
     let started = pipeline.set_state(gst::State::Playing);
     let mut waited = Duration::ZERO;
     let sample = loop {

@@ -6,6 +6,7 @@ mod head;
 mod images;
 mod open;
 mod reconnect;
+mod stills;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

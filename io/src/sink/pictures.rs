@@ -1,11 +1,13 @@
-//! A folder of numbered PNG pictures.
+//! Pictures as files: a folder of numbered ones, and the last of a stream.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::error::IoError;
+use crate::lock;
 use crate::monitor::Monitor;
+use crate::output::Still;
 
 use super::part::{PartFile, write_error};
 
@@ -81,6 +83,52 @@ impl Drop for PngFolder {
     }
 }
 
+/// One file, in which the last picture is written once no other can come.
+pub(super) struct LastPicture {
+    path: PathBuf,
+    still: Still,
+    last: Arc<Mutex<Option<gst::Buffer>>>,
+}
+
+impl LastPicture {
+    /// Notices at once what cannot be written; nothing is left of that.
+    pub(super) fn create(path: &Path, still: Still, overwrite: bool) -> Result<Self, IoError> {
+        if !overwrite && path.exists() {
+            return Err(IoError::OutputExists { path: path.to_path_buf() });
+        }
+        PartFile::create(path).map(drop)?;
+        Ok(Self { path: path.to_path_buf(), still, last: Arc::default() })
+    }
+
+    /// Keeps the last picture that comes out of `files`, in its format.
+    pub(super) fn receive(&self, files: &gst_app::AppSink) {
+        let last = Arc::clone(&self.last);
+        let new_sample = move |sink: &gst_app::AppSink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Flushing)?;
+            *lock(&last) = sample.buffer_owned();
+            Ok(gst::FlowSuccess::Ok)
+        };
+        files.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).build());
+    }
+
+    /// Writes it, of `written` that came.
+    pub(super) fn finish(self, written: u64) -> Result<PathBuf, IoError> {
+        let nothing = || IoError::Write { path: self.path.clone(), detail: "no picture came".into() };
+        let last = lock(&self.last).take().ok_or_else(nothing)?;
+        let bytes =
+            last.map_readable().map_err(|e| IoError::Write { path: self.path.clone(), detail: e.to_string() })?;
+        match self.still {
+            Still::Png => write(&self.path, &bytes)?,
+            Still::Jpeg => write_parts(&self.path, &[&bytes])?,
+        }
+        if written > 1 {
+            let path = self.path.display();
+            tracing::warn!("{path} has the last of {written} pictures: a folder (ending in `/`) takes all of them");
+        }
+        Ok(self.path)
+    }
+}
+
 /// The number of a frame that this sink wrote: of six digits, more only where six do not do.
 fn frame_number(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
@@ -102,13 +150,18 @@ fn is_ours(path: &Path) -> bool {
 }
 
 fn write(path: &Path, png: &[u8]) -> Result<(), IoError> {
-    let part = PartFile::create(path)?;
-    let mut file = std::fs::File::create(part.part()).map_err(|e| write_error(path, &e))?;
     let (head, rest) = png.split_at(HEAD.min(png.len()));
     // A chunk is its length without its name, its name and content, and a checksum of these.
     let length = (SOFTWARE.len() as u32 - 4).to_be_bytes();
     let checksum = crc32fast::hash(SOFTWARE).to_be_bytes();
-    for bytes in [head, &length, SOFTWARE, &checksum, rest] {
+    write_parts(path, &[head, &length, SOFTWARE, &checksum, rest])
+}
+
+/// Writes a file whole or not at all.
+fn write_parts(path: &Path, parts: &[&[u8]]) -> Result<(), IoError> {
+    let part = PartFile::create(path)?;
+    let mut file = std::fs::File::create(part.part()).map_err(|e| write_error(path, &e))?;
+    for bytes in parts {
         file.write_all(bytes).map_err(|e| write_error(path, &e))?;
     }
     part.finish().map(drop)
