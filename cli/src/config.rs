@@ -1,5 +1,6 @@
 //! Parameters and options from all their sources: the table's defaults, the pack and its preset, the config file, the flags.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use livediffusion_onnx::{Libraries, Pack, Preset, ProviderChoice};
@@ -82,10 +83,18 @@ const OPTIONS: [&str; 24] = [
 pub(crate) struct ConfigFile {
     options: Options,
     parameters: Vec<(String, String)>,
+    /// The options as text, by their flags' names.
+    texts: BTreeMap<String, String>,
     path: PathBuf,
 }
 
 impl ConfigFile {
+    /// The options that the file sets, which a start takes, with the preset among them.
+    #[cfg(feature = "media")]
+    pub(crate) const fn options(&self) -> &BTreeMap<String, String> {
+        &self.texts
+    }
+
     /// The preset that the file names.
     pub(crate) fn preset(&self) -> Option<&str> {
         self.options.preset.as_deref()
@@ -107,12 +116,13 @@ impl ConfigFile {
             let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
             bad(format!("line {line}: {}", error.message()))
         })?;
-        let (mut options, mut parameters) = (toml::Table::new(), Vec::new());
+        let (mut options, mut parameters, mut texts) = (toml::Table::new(), Vec::new(), BTreeMap::new());
         for (key, value) in table {
             let name = key.replace('_', "-");
             if OPTIONS.contains(&name.as_str()) {
                 let alone: Result<Options, _> = toml::Table::from_iter([(name.clone(), value.clone())]).try_into();
                 alone.map_err(|error| bad(format!("{key}: {}", error.message())))?;
+                texts.insert(name.clone(), text_of(&value));
                 options.insert(name, value);
             } else if spec(&name).is_some() {
                 parameters.push((name, text_of(&value)));
@@ -132,7 +142,7 @@ impl ConfigFile {
                 return Err(bad(what.to_owned()));
             }
         }
-        Ok(Self { options, parameters, path: path.to_path_buf() })
+        Ok(Self { options, parameters, texts, path: path.to_path_buf() })
     }
 
     /// Fills in what the flags left open.

@@ -1,6 +1,6 @@
 //! A config file that is read again when it changes: its hot parameters take effect while the stream runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use livediffusion_pipeline::{Tuning, find_preset};
@@ -24,7 +24,9 @@ impl ConfigWatch {
         // Editors replace a file rather than write into it: only its folder sees that.
         let folder =
             path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
-        let mut reader = Reader { known: Known::read(&path).unwrap_or_default(), path: path.clone(), flags, tuning };
+        let known = Known::read(&path).unwrap_or_default();
+        let (started, waiting) = (known.options.clone(), BTreeSet::new());
+        let mut reader = Reader { known, started, waiting, path: path.clone(), flags, tuning };
         let name = path.file_name().map(std::ffi::OsStr::to_os_string);
         let seen = move |event: notify::Result<notify::Event>| {
             let about = |event: &notify::Event| event.paths.iter().any(|path| path.file_name() == name.as_deref());
@@ -45,6 +47,9 @@ impl ConfigWatch {
 struct Reader {
     path: PathBuf,
     known: Known,
+    /// The options that the run began with, and the names of those that the file now has otherwise.
+    started: BTreeMap<String, String>,
+    waiting: BTreeSet<String>,
     flags: Vec<&'static str>,
     tuning: Tuning,
 }
@@ -56,6 +61,10 @@ impl Reader {
             Ok(new) => new,
             Err(error) => return tracing::warn!("{}; the old settings stay", error.message()),
         };
+        if new.is_empty() {
+            // Nothing to take, and some editors empty a file before they write it.
+            return;
+        }
         let is_other_preset = new.preset != self.known.preset && !self.flags.contains(&PRESET);
         let mut values: Vec<(&str, &str)> = Vec::new();
         if let Some(name) = new.preset.as_deref().filter(|_| is_other_preset) {
@@ -76,7 +85,20 @@ impl Reader {
                 tracing::warn!("config file {}: {error}", self.path.display());
             }
         }
+        self.tell_what_waits(&new.options);
         self.known = new;
+    }
+
+    /// Tells of options that differ from those of the start, when other ones do than before.
+    fn tell_what_waits(&mut self, options: &BTreeMap<String, String>) {
+        let names = options.keys().chain(self.started.keys());
+        let waits = |name: &&String| *name != PRESET && options.get(*name) != self.started.get(*name);
+        let waiting: BTreeSet<String> = names.filter(waits).cloned().collect();
+        if !waiting.is_subset(&self.waiting) {
+            let names = waiting.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            tracing::warn!("config file {}: {names}: taken at the next start", self.path.display());
+        }
+        self.waiting = waiting;
     }
 }
 
@@ -85,11 +107,21 @@ impl Reader {
 struct Known {
     preset: Option<String>,
     values: BTreeMap<String, String>,
+    /// What a running stream does not take.
+    options: BTreeMap<String, String>,
 }
 
 impl Known {
+    fn is_empty(&self) -> bool {
+        self.preset.is_none() && self.values.is_empty() && self.options.is_empty()
+    }
+
     fn read(path: &Path) -> Outcome<Self> {
         let file = ConfigFile::read(path)?;
-        Ok(Self { preset: file.preset().map(str::to_owned), values: file.parameters().iter().cloned().collect() })
+        Ok(Self {
+            preset: file.preset().map(str::to_owned),
+            values: file.parameters().iter().cloned().collect(),
+            options: file.options().clone(),
+        })
     }
 }

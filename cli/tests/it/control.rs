@@ -114,6 +114,7 @@ fn a_changed_config_file_takes_effect_and_flags_still_win_over_it() {
     running.until("the old settings stay", || write("prompt = \"half"));
     running.until("cannot change while", || write("frame-buffer = 2\n"));
     running.until(r#"prompt = "a dog""#, || write("prompt = \"a dog\"\ndelta = 0.3\n"));
+    running.until("model, threads: taken at the next start", || write("model = \"other\"\nthreads = 1\n"));
     running.until(r#"guidance = "1.3"#, || write("guidance = 1.3\n"));
     running.until(r#"prompt = "neon lights""#, || write("preset = \"neon-lights\"\nguidance = 1.3\n"));
     assert!(running.lines.try_iter().all(|line| !line.contains("delta =")), "a flag lost to the file");
