@@ -126,8 +126,7 @@ impl One {
         })
     }
 
-    /// Hidden states, [length, width], and the pooled output.
-    fn encode(&mut self, prompt: &str) -> Result<(Vec<f32>, Option<Vec<f32>>), ModelError> {
+    fn encode(&mut self, prompt: &str) -> Result<Encoded, ModelError> {
         let tokens = self.tokenizer.encode(prompt).map_err(|e| ModelError { what: e.what, hint: e.hint })?;
         let length = tokens.ids.len();
         let ids = [1, length];
@@ -149,22 +148,32 @@ impl One {
         if let Some(pooled) = &mut pooled {
             self.network.read(bound, 1, pooled)?;
         }
-        Ok((hidden, pooled))
+        Ok(Encoded { hidden, pooled, cut: tokens.cut })
     }
+}
+
+/// What one encoder makes of a prompt.
+struct Encoded {
+    /// [length, width].
+    hidden: Vec<f32>,
+    pooled: Option<Vec<f32>>,
+    /// Where in the prompt what did not fit begins.
+    cut: usize,
 }
 
 impl TextEncoder for OnnxText {
     fn encode(&mut self, prompt: &str, size: Size) -> Result<Conditioning, ModelError> {
         let mut tokens = vec![0.0; self.length * self.width];
         let mut pooled = None;
-        let mut column = 0;
+        let (mut column, mut used) = (0, prompt.len());
         for one in &mut self.encoders {
-            let (hidden, its_pooled) = one.encode(prompt)?;
-            for (row, values) in tokens.chunks_exact_mut(self.width).zip(hidden.chunks_exact(one.width)) {
+            let encoded = one.encode(prompt)?;
+            used = used.min(encoded.cut);
+            for (row, values) in tokens.chunks_exact_mut(self.width).zip(encoded.hidden.chunks_exact(one.width)) {
                 row[column..column + one.width].copy_from_slice(values);
             }
             column += one.width;
-            pooled = its_pooled.or(pooled);
+            pooled = encoded.pooled.or(pooled);
         }
         let mut width = self.width;
         if let Some(kv) = &mut self.kv {
@@ -174,7 +183,8 @@ impl TextEncoder for OnnxText {
         // Original size, crop, target size; diffusers' order is height before width.
         let (tall, wide) = (size.height as f32, size.width as f32);
         let time_ids = self.sdxl.then_some([tall, wide, 0.0, 0.0, tall, wide]);
-        Ok(Conditioning { tokens, length: self.length, width, pooled, time_ids, timestep_cond: None })
+        let unused = prompt[used..].trim().to_owned();
+        Ok(Conditioning { tokens, length: self.length, width, pooled, time_ids, timestep_cond: None, unused })
     }
 }
 

@@ -41,6 +41,8 @@ pub struct TokenIds {
     pub ids: Vec<u32>,
     /// How many of them are not padding.
     pub used: usize,
+    /// Where in the prompt, in bytes, what did not fit begins; its end where all did.
+    pub cut: usize,
 }
 
 impl PromptTokenizer {
@@ -87,15 +89,22 @@ impl PromptTokenizer {
         self.length
     }
 
-    /// The ids of a prompt. What does not fit is cut off, with one warning; the end token is kept.
+    /// The ids of a prompt. What does not fit is cut off, with one warning a tokenizer; the end token is kept.
     pub fn encode(&self, prompt: &str) -> Result<TokenIds, OnnxError> {
         let failed = |e| OnnxError::failed(format!("tokenizer: {prompt:?}: {e}"));
         let encoding = self.tokenizer.encode(prompt, true).map_err(failed)?;
-        if !encoding.get_overflowing().is_empty() && !self.has_warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(tokens = self.length, "the prompt is too long: what does not fit is cut off");
+        let mut cut = prompt.len();
+        if !encoding.get_overflowing().is_empty() {
+            // Special tokens stand for nothing in the prompt.
+            cut = encoding.get_offsets().iter().map(|(_, end)| *end).max().unwrap_or(0);
+            cut = (cut..prompt.len()).find(|at| prompt.is_char_boundary(*at)).unwrap_or(prompt.len());
+            if !self.has_warned.swap(true, Ordering::Relaxed) {
+                let unused = prompt[cut..].trim();
+                tracing::warn!(tokens = self.length, unused, "the prompt is too long: its end is not used");
+            }
         }
         let used = encoding.get_attention_mask().iter().filter(|&&m| m == 1).count();
-        Ok(TokenIds { ids: encoding.get_ids().to_vec(), used })
+        Ok(TokenIds { ids: encoding.get_ids().to_vec(), used, cut })
     }
 }
 

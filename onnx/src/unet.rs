@@ -180,6 +180,7 @@ impl OnnxUnet {
             pooled: pooled.map(|width| vec![0.1; width]),
             time_ids: pooled.map(|_| [512.0, 512.0, 0.0, 0.0, 512.0, 512.0]),
             timestep_cond: self.guidance_width.map(|width| vec![0.1; width]),
+            unused: String::new(),
         });
         let row = |timestep| Row {
             frame: 0,

@@ -165,6 +165,9 @@ pub(crate) fn blend(parts: &[(&Conditioning, f32)], method: BlendMethod) -> Opti
         if let (Some(into), Some(from)) = (&mut blended.pooled, &next.pooled) {
             mix(into, from, share, method);
         }
+        if blended.unused.is_empty() {
+            blended.unused.clone_from(&next.unused);
+        }
     }
     Some(blended)
 }

@@ -47,6 +47,8 @@ pub struct Conditioning {
     pub time_ids: Option<[f32; 6]>,
     /// LCM full models' embedding of the guidance scale, `timestep_cond`.
     pub timestep_cond: Option<Vec<f32>>,
+    /// The end of the prompt, if it has more tokens than the encoder takes: it is not in the others. Else empty.
+    pub unused: String,
 }
 
 /// Which branch of classifier-free guidance a U-Net row belongs to.

@@ -149,6 +149,15 @@ connection.addEventListener("quality", ({ detail }) => {
   const steps = detail.steps === 1 ? "1 step" : `${detail.steps} steps`;
   state("live", `${seen.model}, held at ${detail.size} in ${steps}`);
 });
+// Models take some dozens of words.
+function unused(note, text) {
+  note.hidden = !text;
+  note.textContent = text ? `Too long for the model, which does not see: “${text.length > 200 ? `${text.slice(0, 199)}…` : text}”` : "";
+}
+connection.addEventListener("unused", ({ detail }) => {
+  unused($("prompt-unused"), detail.prompt);
+  unused($("negative-unused"), detail.negative);
+});
 connection.addEventListener("waiting", ({ detail }) => {
   state("waiting", `in line, number ${detail.position}`);
   const before = detail.position === 1 ? "You are next." : `${detail.position - 1} before you.`;
@@ -166,6 +175,8 @@ connection.addEventListener("parameters", ({ detail }) => {
   show(detail.parameters);
 });
 connection.addEventListener("hello", async ({ detail }) => {
+  unused($("prompt-unused"), "");
+  unused($("negative-unused"), "");
   seen.session = detail.session;
   view.resize(detail.size);
   hasThumbnails = false;

@@ -186,6 +186,13 @@ pub enum Reply<'a> {
         /// Steps of each frame.
         steps: usize,
     },
+    /// Prompts are longer than the model takes: when what is not used changes.
+    Unused {
+        /// The end of the prompt; empty where all of it is used.
+        prompt: String,
+        /// Of the negative prompt.
+        negative: String,
+    },
     /// Once a second.
     Stats(Numbers),
     /// Something that the person should know; the connection goes on.

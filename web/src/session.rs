@@ -51,6 +51,8 @@ pub(crate) struct Frame {
 /// What turns parameters into settings for one engine.
 pub(crate) struct Hot {
     pub(crate) tuner: Tuner,
+    /// What the tuner made and the engine takes.
+    pub(crate) control: Control,
     pub(crate) size: Size,
 }
 
@@ -169,6 +171,12 @@ impl Session {
     /// All parameters as text.
     pub(crate) fn values(&self) -> Values {
         shown(&self.lock().parameters)
+    }
+
+    /// The ends of the prompt and of the negative prompt that the model has no room for.
+    pub(crate) fn unused(&self) -> [String; 2] {
+        let settings = self.lock().hot.control.load();
+        [&settings.prompts.prompt, &settings.prompts.negative].map(|prompt| prompt.unused.clone())
     }
 
     /// Rises with every change of parameters or size.
@@ -369,7 +377,8 @@ fn make(studio: &Studio, parameters: &Parameters) -> Result<(Painter, Hot), Engi
     let mut prompts = studio.prompts();
     let control = Control::new(prompts.settings(parameters, size)?);
     let painter = (studio.make_painter)(size, control.clone())?;
-    Ok((painter, Hot { tuner: Tuner::start(prompts, Sizes::Fixed(size), control, MonotonicClock::start())?, size }))
+    let tuner = Tuner::start(prompts, Sizes::Fixed(size), control.clone(), MonotonicClock::start())?;
+    Ok((painter, Hot { tuner, control, size }))
 }
 
 pub(crate) fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, EngineError> {

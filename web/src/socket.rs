@@ -217,12 +217,19 @@ fn follow(session: &Arc<Session>, request: Request) -> Result<(), Refusal> {
 async fn report(session: &Session, mut version: u64) {
     let mut looks = ticks(LOOK);
     let (mut marks, mut since) = (Marks::default(), Instant::now());
+    let mut unused: [String; 2] = Default::default();
     loop {
         let now = looks.tick().await;
         let new = session.version();
         if new != version {
             version = new;
             session.say(&Reply::Parameters { size: session.size().to_string(), parameters: session.values() });
+        }
+        let now_unused = session.unused();
+        if now_unused != unused {
+            unused = now_unused;
+            let [prompt, negative] = unused.clone();
+            session.say(&Reply::Unused { prompt, negative });
         }
         let passed = now.saturating_duration_since(since);
         if passed >= REPORT {

@@ -127,7 +127,8 @@ pub(super) fn prompts(
         };
         let time_ids = case.find("const/time_ids")?.and_then(|ids| ids.values.try_into().ok());
         let pooled = case.find(pooled)?.map(|tensor| tensor.values);
-        Ok(Some(Conditioning { tokens: tensor.values, length, width, pooled, time_ids, timestep_cond: None }))
+        let unused = String::new();
+        Ok(Some(Conditioning { tokens: tensor.values, length, width, pooled, time_ids, timestep_cond: None, unused }))
     };
     case.tensor("const/prompt_embeds")?;
     let mut positive = recorded("const/prompt_embeds", "const/pooled_prompt_embeds")?;

@@ -64,6 +64,10 @@ fn a_long_prompt_is_cut_and_keeps_its_end_token() {
     let tokenizer = PromptTokenizer::open(&pack_dir("tiny-sd15/tokenizer"), Some(8)).unwrap();
     let tokens = tokenizer.encode(&"word ".repeat(100)).unwrap();
     assert_eq!((tokens.ids.len(), tokens.used, tokens.ids[7]), (8, 8, 1513));
+    // Six letters of a small table, each a token of its own, in words of other lengths and alphabets.
+    for (prompt, rest) in [("q w  e\tr t y, and more", ", and more"), ("q w e r t É z", " z"), ("q w", "")] {
+        assert_eq!(&prompt[tokenizer.encode(prompt).unwrap().cut..], rest, "{prompt:?}");
+    }
 }
 
 #[test]

@@ -188,8 +188,12 @@ try {
   await page.click("#defaults");
   await until(page, () => window.__livediffusion.parameters.prompt === "" && window.__livediffusion.parameters.delta !== "0.9");
   check("defaults are one press away", Object.keys(await kept()).length === 0);
+  await page.fill("#prompt", `pencil sketch ${"of a house ".repeat(15)}at night`);
+  await until(page, () => !document.getElementById("prompt-unused").hidden);
+  check("what of a long prompt is not seen is said", /does not see: “.*house at night”/.test(await page.textContent("#prompt-unused")), await page.textContent("#prompt-unused"));
   await page.fill("#prompt", "pencil sketch");
   await until(page, () => window.__livediffusion.parameters.prompt === "pencil sketch");
+  await until(page, () => document.getElementById("prompt-unused").hidden);
 
   // There is one camera only: the way back to it is no choice among several.
   await page.setInputFiles("#file-input", join(project, "assets/bigbuckbunny.mp4"));
