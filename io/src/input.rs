@@ -97,7 +97,7 @@ impl Area {
 pub enum Input {
     /// A file of any format that GStreamer reads.
     File(PathBuf),
-    /// A folder of pictures (png, jpg, jpeg, webp, bmp), in the order in which people number files, at 25 a second.
+    /// A folder of pictures (png, jpg, webp, bmp, tif, gif, tga, pnm), in the order in which people number files, at 25 a second.
     Images(PathBuf),
     /// A URI of any scheme that GStreamer reads.
     Uri(String),

@@ -5,7 +5,7 @@ use livediffusion_pipeline::frame::Size;
 
 use crate::error::IoError;
 use crate::input::{Area, Fit, Input, TestSource};
-use crate::output::{Output, Protocol};
+use crate::output::{Output, Protocol, Still};
 use crate::sink::SinkOptions;
 use crate::{devices, launch, sink, source, webrtc};
 
@@ -66,15 +66,18 @@ pub fn sink_command(output: &Output, size: Size, framerate: Option<(u32, u32)>, 
         text = text.replace(sink::PEER, &whip("whipsink", "whip", address));
     }
     let files = match output {
-        Output::Pngs(folder) => Some(folder.join("frame_%06d.png")),
+        Output::Pngs(folder) => Some((folder.join("frame_%06d.png"), "")),
         // Of one name alone: each picture in place of the one before.
-        Output::Picture(path, _) => Some(path.clone()),
+        Output::Picture(path, Still::Png) => Some((path.clone(), "videoconvert ! pngenc snapshot=false ! ")),
+        Output::Picture(path, Still::Jpeg) => {
+            Some((path.clone(), "videoconvert ! video/x-raw,format=I420 ! jpegenc quality=95 ! "))
+        }
         _ => None,
     };
-    if let Some(files) = files {
+    if let Some((files, encoder)) = files {
         let location = launch::quoted(&files.to_string_lossy());
-        text =
-            text.replace("appsink name=files sync=false max-buffers=2", &format!("multifilesink location={location}"));
+        let sink = format!("{encoder}multifilesink location={location}");
+        text = text.replace("appsink name=files sync=false max-buffers=2", &sink);
     }
     Ok(command(&text))
 }

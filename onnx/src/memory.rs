@@ -101,7 +101,8 @@ impl Sizes {
 }
 
 /// What the streams of one session may grow to, as their pictures do. Streams take turns in the networks, so that it is the
-/// largest of them that counts, and not how many there are.
+/// largest of them that counts, and not how many there are. What a provider holds beyond that is not known: where it would do,
+/// a card is so full that something else would soon fail.
 #[derive(Debug)]
 pub(crate) struct Room {
     sizes: Sizes,
@@ -149,7 +150,8 @@ impl Room {
             megabytes(free),
             megabytes(need - held)
         );
-        Err(ModelError::new(what).with_hint(LESS_MEMORY))
+        // Nothing else that helps can be changed while the networks are loaded.
+        Err(ModelError::new(what).with_hint("try a smaller --size"))
     }
 }
 

@@ -13,6 +13,7 @@ mod hub;
 mod keyboard;
 mod presets;
 mod pull;
+mod stills;
 mod streams;
 mod support;
 mod survival;

@@ -15,7 +15,7 @@ use crate::audio::{AudioTrack, Pump};
 use crate::error::IoError;
 use crate::launch;
 use crate::monitor::{Monitor, Side};
-use crate::output::{Container, Output, Protocol, Still};
+use crate::output::{Container, Output, Protocol};
 use crate::webrtc::Call;
 
 /// Pictures that wait for the output. More would only make a slow output show itself later.
@@ -103,17 +103,10 @@ pub(crate) fn describe(
         Output::File(path, container) => {
             encode::describe(*container, &part.unwrap_or(path).to_string_lossy(), (size, framerate), audio)?
         }
-        Output::Pngs(_) | Output::Picture(..) => {
-            let encoder = match output {
-                // What photos have; a tenth of a PNG's size.
-                Output::Picture(_, Still::Jpeg) => "jpegenc quality=95",
-                _ => "pngenc snapshot=false",
-            };
-            format!(
-                "appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! {encoder} \
-                 ! appsink name=files sync=false max-buffers=2"
-            )
-        }
+        Output::Pngs(_) => "appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! pngenc snapshot=false \
+                            ! appsink name=files sync=false max-buffers=2"
+            .into(),
+        Output::Picture(..) => "appsrc name=pictures ! appsink name=files sync=false max-buffers=2".into(),
         Output::Window => {
             format!("appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! autovideosink sync={}", !live)
         }

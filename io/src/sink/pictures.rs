@@ -1,8 +1,12 @@
 //! Pictures as files: a folder of numbered ones, and the last of a stream.
 
-use std::io::{Read, Write};
+use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+
+use gst_video::prelude::*;
+use image::codecs::jpeg::JpegEncoder;
+use image::{ImageFormat, RgbImage};
 
 use crate::error::IoError;
 use crate::lock;
@@ -83,11 +87,14 @@ impl Drop for PngFolder {
     }
 }
 
+/// A JPEG at which nobody sees the difference, also not of one picture that is looked at for long.
+const JPEG_QUALITY: u8 = 95;
+
 /// One file, in which the last picture is written once no other can come.
 pub(super) struct LastPicture {
     path: PathBuf,
     still: Still,
-    last: Arc<Mutex<Option<gst::Buffer>>>,
+    last: Arc<Mutex<Option<gst::Sample>>>,
 }
 
 impl LastPicture {
@@ -100,12 +107,12 @@ impl LastPicture {
         Ok(Self { path: path.to_path_buf(), still, last: Arc::default() })
     }
 
-    /// Keeps the last picture that comes out of `files`, in its format.
+    /// Keeps the last picture that comes out of `files`, in RGB: only one is worth encoding.
     pub(super) fn receive(&self, files: &gst_app::AppSink) {
         let last = Arc::clone(&self.last);
         let new_sample = move |sink: &gst_app::AppSink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Flushing)?;
-            *lock(&last) = sample.buffer_owned();
+            *lock(&last) = Some(sample);
             Ok(gst::FlowSuccess::Ok)
         };
         files.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).build());
@@ -113,13 +120,18 @@ impl LastPicture {
 
     /// Writes it, of `written` that came.
     pub(super) fn finish(self, written: u64) -> Result<PathBuf, IoError> {
-        let nothing = || IoError::Write { path: self.path.clone(), detail: "no picture came".into() };
-        let last = lock(&self.last).take().ok_or_else(nothing)?;
-        let bytes =
-            last.map_readable().map_err(|e| IoError::Write { path: self.path.clone(), detail: e.to_string() })?;
+        let failed = |detail: String| IoError::Write { path: self.path.clone(), detail };
+        let last = lock(&self.last).take();
+        let picture = last.as_ref().and_then(rgb).ok_or_else(|| failed("no picture came".into()))?;
+        let mut bytes = Cursor::new(Vec::new());
+        let encoded = match self.still {
+            Still::Png => picture.write_to(&mut bytes, ImageFormat::Png),
+            Still::Jpeg => picture.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)),
+        };
+        encoded.map_err(|e| failed(e.to_string()))?;
         match self.still {
-            Still::Png => write(&self.path, &bytes)?,
-            Still::Jpeg => write_parts(&self.path, &[&bytes])?,
+            Still::Png => write(&self.path, bytes.get_ref())?,
+            Still::Jpeg => write_parts(&self.path, &[bytes.get_ref()])?,
         }
         if written > 1 {
             let path = self.path.display();
@@ -127,6 +139,16 @@ impl LastPicture {
         }
         Ok(self.path)
     }
+}
+
+/// A picture of the pipeline's, without what GStreamer puts between rows.
+fn rgb(sample: &gst::Sample) -> Option<RgbImage> {
+    let info = gst_video::VideoInfo::from_caps(sample.caps()?).ok()?;
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(sample.buffer()?, &info).ok()?;
+    let row = 3 * info.width() as usize;
+    let rows = frame.plane_data(0).ok()?.chunks(*frame.plane_stride().first()? as usize);
+    let packed = rows.take(info.height() as usize).flat_map(|line| line.iter().take(row).copied()).collect();
+    RgbImage::from_raw(info.width(), info.height(), packed)
 }
 
 /// The number of a frame that this sink wrote: of six digits, more only where six do not do.

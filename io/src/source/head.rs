@@ -66,7 +66,13 @@ pub(crate) fn attach(
             let uri = glib::filename_to_uri(&whole, None).map_err(|e| launch::failed(&monitor.what(), &e))?;
             by_uri(&uri, pipeline, joint)?;
         }
-        Input::Uri(uri) => by_uri(uri, pipeline, joint)?,
+        Input::Uri(uri) => {
+            let pictures = glib::filename_from_uri(uri).ok().and_then(|(path, _)| stills::source(&path, monitor));
+            match pictures {
+                Some(pictures) => direct(pictures.upcast_ref(), pipeline, &joint)?,
+                None => by_uri(uri, pipeline, joint)?,
+            }
+        }
         Input::Test(test) => direct(&test_source(test)?, pipeline, &joint)?,
         Input::Camera(name) => direct(&camera(name.as_deref())?, pipeline, &joint)?,
         Input::Ndi(name) => {

@@ -17,7 +17,8 @@ use crate::monitor::{Monitor, Side};
 use crate::queue::LosslessSender;
 use crate::{launch, natural};
 
-const EXTENSIONS: &[&str] = &["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"];
+const EXTENSIONS: &[&str] =
+    &["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif", "tga", "ppm", "pgm", "pbm", "pnm"];
 
 /// Pictures a second: what most video of Europe has, and a whole number of milliseconds each.
 pub(crate) const FRAMERATE: (u32, u32) = (25, 1);

@@ -12,28 +12,43 @@ use livediffusion_pipeline::stats::{Clock as _, MonotonicClock};
 /// Longer would be seen as a standstill; shorter would ask again before a large picture over a slow network is there.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Since when packets come and no pictures, in nanoseconds of its owner's clock; 0 where each has brought one.
+/// After a silence for so long, as of a screen that does not change, the waiting begins anew: a decoder may hold each picture
+/// back until the next one comes.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Since when packets come and no pictures, in nanoseconds of its owner's clock.
 #[derive(Debug, Default)]
-struct Waiting(AtomicU64);
+struct Waiting {
+    /// 0 where each packet has brought a picture.
+    since_ns: AtomicU64,
+    last_ns: AtomicU64,
+}
 
 impl Waiting {
     /// A packet came; whether it is time to ask.
     fn packet(&self, now: Duration) -> bool {
         let now_ns = (now.as_nanos() as u64).max(1);
-        match self.0.load(Ordering::Relaxed) {
-            0 => self.0.store(now_ns, Ordering::Relaxed),
-            since_ns if now_ns.saturating_sub(since_ns) >= PATIENCE.as_nanos() as u64 => {
-                self.0.store(now_ns, Ordering::Relaxed);
-                return true;
+        let patience_ns = PATIENCE.as_nanos() as u64;
+        let last_ns = self.last_ns.swap(now_ns, Ordering::Relaxed);
+        let is_silent = now_ns.saturating_sub(last_ns) >= SILENCE.as_nanos() as u64;
+        match self.since_ns.load(Ordering::Relaxed) {
+            since_ns if since_ns > 0 && !is_silent => {
+                let is_time = now_ns.saturating_sub(since_ns) >= patience_ns;
+                if is_time {
+                    self.since_ns.store(now_ns, Ordering::Relaxed);
+                }
+                is_time
             }
-            _ => {}
+            _ => {
+                self.since_ns.store(now_ns, Ordering::Relaxed);
+                false
+            }
         }
-        false
     }
 
     /// A picture came.
     fn picture(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.since_ns.store(0, Ordering::Relaxed);
     }
 }
 
@@ -68,12 +83,12 @@ mod tests {
         // One picture, of several packets.
         assert!(!waiting.packet(at(0.0)) && !waiting.packet(at(0.1)));
         waiting.picture();
-        // Nothing for long, as of a screen that does not change, is no reason.
-        assert!(!waiting.packet(at(60.0)) && !waiting.packet(at(60.9)));
-        // Packets without a picture are, once for each while.
-        assert!(waiting.packet(at(61.0)) && !waiting.packet(at(61.5)));
-        assert!(waiting.packet(at(62.0)));
+        // A decoder that holds a picture back until the next comes, which is long after.
+        assert!(!waiting.packet(at(60.0)) && !waiting.packet(at(120.0)) && !waiting.packet(at(120.9)));
+        // Packets without a picture are a reason, once for each while.
+        assert!(waiting.packet(at(121.1)) && !waiting.packet(at(121.6)));
+        assert!(waiting.packet(at(122.2)));
         waiting.picture();
-        assert!(!waiting.packet(at(63.0)) && !waiting.packet(at(63.5)));
+        assert!(!waiting.packet(at(122.3)) && !waiting.packet(at(123.2)));
     }
 }

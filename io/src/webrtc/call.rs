@@ -27,7 +27,6 @@ pub(crate) struct Call {
     address: String,
     state: Arc<Mutex<State>>,
     peer: Peer,
-    sends: bool,
     monitor: Arc<Monitor>,
 }
 
@@ -41,7 +40,7 @@ struct State {
 impl Call {
     /// Gets `peer` ready to send its only stream to `address`.
     pub(crate) fn to_send(peer: gst::Element, address: &str, monitor: &Arc<Monitor>) -> Result<Self, IoError> {
-        let call = Self::new(peer, address, true, monitor)?;
+        let call = Self::new(peer, address, monitor)?;
         for transceiver in call.peer.transceivers() {
             transceiver.set_direction(Direction::Sendonly);
             // The profile is left out here: what the encoder makes may have another level, and would not fit.
@@ -60,7 +59,7 @@ impl Call {
         pipeline: &gst::Pipeline,
         entry: &gst::Pad,
     ) -> Result<Self, IoError> {
-        let call = Self::new(peer, address, false, monitor)?;
+        let call = Self::new(peer, address, monitor)?;
         join(&call.peer.element, pipeline, entry, &call.link);
         let mut any = caps(Codec::H264, PAYLOAD);
         any.make_mut().iter_mut().for_each(|format| {
@@ -75,24 +74,23 @@ impl Call {
         Ok(call)
     }
 
-    fn new(peer: gst::Element, address: &str, sends: bool, monitor: &Arc<Monitor>) -> Result<Self, IoError> {
+    fn new(peer: gst::Element, address: &str, monitor: &Arc<Monitor>) -> Result<Self, IoError> {
         let local = is_alone().then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let peer = Peer::around(peer, &Reach { local, stun_server: None })?;
         let link = Link::watch(&peer.element);
         let (address, monitor) = (address.to_owned(), Arc::clone(monitor));
-        Ok(Self { link, address, state: Arc::default(), peer, sends, monitor })
+        Ok(Self { link, address, state: Arc::default(), peer, monitor })
     }
 
     /// Calls, on a thread of its own, once the pipeline runs. What goes wrong is found by [`check`](Self::check).
     pub(crate) fn place(&self) -> Result<(), IoError> {
         let failed = |e: &dyn std::fmt::Display| launch::failed(&without_secrets(&self.address), e);
         let endpoint = Arc::new(Endpoint::new(&self.address).map_err(|e| failed(&e))?);
-        let (peer, sends, state) = (self.peer.clone(), self.sends, Arc::clone(&self.state));
+        let (peer, state) = (self.peer.clone(), Arc::clone(&self.state));
         let (monitor, address) = (Arc::downgrade(&self.monitor), without_secrets(&self.address));
         let call = move || {
             let answered = peer.offer().map_err(|e| e.to_string()).and_then(|offer| {
                 let offer = sdp::with_format(&offer, PAYLOAD, BASELINE);
-                let offer = if sends { sdp::with_source(&offer, 0) } else { offer };
                 let (answer, resource) = endpoint.post(&offer)?;
                 if let Some(resource) = resource {
                     let mut state = lock(&state);

@@ -279,25 +279,6 @@ pub(super) fn with_candidates(text: &str, candidates: &[(u32, String)]) -> Strin
     out
 }
 
-/// The description that names our pictures, in the stream at its place: browsers play only what they were told of.
-pub(super) fn with_source(text: &str, stream: usize) -> String {
-    let name = format!("a=msid:livediffusion pictures\r\na=ssrc:{SSRC} cname:livediffusion\r\n");
-    if text.contains("a=ssrc:") {
-        return text.to_owned();
-    }
-    let (mut out, mut begun) = (String::with_capacity(text.len() + name.len()), 0);
-    for line in text.lines() {
-        if line.starts_with("m=") {
-            begun += 1;
-            out.push_str(if begun == stream + 2 { &name } else { "" });
-        }
-        out.push_str(line);
-        out.push_str("\r\n");
-    }
-    out.push_str(if begun == stream + 1 { &name } else { "" });
-    out
-}
-
 /// The description with `format` for a payload type that tells of none.
 pub(super) fn with_format(text: &str, payload: u8, format: &str) -> String {
     if text.contains(&format!("a=fmtp:{payload} ")) {
@@ -374,16 +355,6 @@ mod tests {
             assert!(error.contains(reason), "{reason}: {error}");
         }
         assert!(choose(&good, Wish::Watch).unwrap_err().to_string().contains("takes no pictures"));
-    }
-
-    #[test]
-    fn our_pictures_are_named_in_their_stream() {
-        let text = "v=0\r\nm=audio 9\r\na=x\r\nm=video 9\r\na=y\r\n";
-        let told = with_source(text, 0);
-        let name = format!("a=msid:livediffusion pictures\r\na=ssrc:{SSRC} cname:livediffusion\r\n");
-        assert_eq!(told, format!("v=0\r\nm=audio 9\r\na=x\r\n{name}m=video 9\r\na=y\r\n"));
-        assert_eq!(with_source(text, 1), format!("{text}{name}"));
-        assert_eq!(with_source(&told, 0), told);
     }
 
     #[test]

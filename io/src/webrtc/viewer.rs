@@ -76,7 +76,7 @@ impl Viewer {
         let viewer = Self { pipeline, pictures, link, monitor, clock, key_ns: AtomicU64::new(0) };
         viewer.pipeline.set_state(gst::State::Playing).map_err(|e| failed(&e))?;
         let answer = peer.answer(&offer)?;
-        Ok((viewer, sdp::with_source(&answer, chosen.stream)))
+        Ok((viewer, answer))
     }
 
     /// Whether there is an answer to `offer` at all, told without making anything.

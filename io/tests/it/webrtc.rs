@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use livediffusion_io::{Audience, Publisher, Reach, Viewer};
 use livediffusion_pipeline::frame::Size;
@@ -60,8 +59,13 @@ fn vp8_comes_in_and_goes_out() {
 }
 
 /// What is asked for is lost like anything else, and browsers send no whole picture of their own accord.
-fn asked_again(codec: &str) {
-    let publishing = Caller::publish(codec, "ball");
+/// Of VP8 GStreamer asks again by itself.
+#[test]
+fn a_publisher_of_h264_is_asked_until_a_picture_comes() {
+    if cannot_call() {
+        return;
+    }
+    let publishing = Caller::publish("H264", "ball");
     let count = Arc::new(AtomicU64::new(0));
     let theirs = Arc::clone(&count);
     let take = move |_| {
@@ -81,20 +85,6 @@ fn asked_again(codec: &str) {
     drop(deaf);
     publishing.until("pictures again", |seen| pictures(seen) > before.get() + 10);
     publisher.check().unwrap();
-}
-
-#[test]
-fn a_publisher_of_h264_is_asked_until_a_picture_comes() {
-    if !cannot_call() {
-        asked_again("H264");
-    }
-}
-
-#[test]
-fn a_publisher_of_vp8_is_asked_until_a_picture_comes() {
-    if !cannot_call() {
-        asked_again("VP8");
-    }
 }
 
 /// Without that, each loss would be a standstill up to the next whole picture, of which there would be as many.
@@ -139,20 +129,19 @@ fn what_a_viewer_loses_is_sent_again() {
         assert!(audience.reserve("a", 1));
         audience.enter("a", &viewer);
         watching.accept(&answer);
-        let mut level = 0_u8;
-        let mut show = || {
-            level = level.wrapping_add(16);
-            audience.show(&vec![level; 3 * 128 * 96], SIZE).unwrap();
-            std::thread::park_timeout(Duration::from_millis(20));
+        let level = Cell::new(0_u8);
+        let show = || {
+            level.set(level.get().wrapping_add(16));
+            audience.show(&vec![level.get(); 3 * SIZE.pixels()], SIZE).unwrap();
         };
-        while watching.seen().frames < 5 {
+        let shown = |is_right: &dyn Fn() -> bool| {
             show();
-        }
+            is_right()
+        };
+        watching.until("pictures", |seen| shown(&|| seen.frames > 5));
         watching.lose_many();
         let before = watching.lost_and_repaired().0;
-        while watching.lost_and_repaired().1 < 20 {
-            show();
-        }
+        watching.until("packets sent again", |_| shown(&|| watching.lost_and_repaired().1 > 20));
         let (lost, repaired) = watching.lost_and_repaired();
         println!("{codec}: {repaired} packets came again, {} never", lost - before);
         assert!(lost - before <= repaired);
