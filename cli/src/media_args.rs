@@ -11,13 +11,14 @@ use crate::parameter_args::ParameterArgs;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunArgs {
-    /// What to repaint: a file (video or picture), URI, folder of images, camera://, screen://, /dev/videoN, test://PATTERN, noise:// (txt2img)
-    /// or a gst-launch fragment
+    /// What to repaint: a file (video or picture), URI, folder of images, camera://, screen://, /dev/videoN, test://PATTERN,
+    /// noise:// (txt2img) or a gst-launch fragment
     #[arg(short, long, value_name = "URI")]
     pub(crate) input: Option<String>,
 
-    /// Where it goes: .mp4, .mov, .mkv or .webm file, .png or .jpg (one picture), a folder for PNGs, window, rtmp://, srt://, rtsp://, whip://, an HLS playlist
-    /// (.m3u8), /dev/videoN (a virtual camera), or a gst-launch fragment. May be given several times
+    /// Where it goes: .mp4, .mov, .mkv or .webm file, .png or .jpg (one picture), a folder for PNGs, window, rtmp://, srt://,
+    /// rtsp://, whip://, an HLS playlist (.m3u8), /dev/videoN (a virtual camera), or a gst-launch fragment. May be given several
+    /// times
     #[arg(short, long, value_name = "URI")]
     pub(crate) output: Vec<String>,
 

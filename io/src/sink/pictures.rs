@@ -87,7 +87,7 @@ impl Drop for PngFolder {
     }
 }
 
-/// A JPEG at which nobody sees the difference, also not of one picture that is looked at for long.
+/// What programs for photos take for what is kept: lower shows where a picture is flat, higher mostly grows.
 const JPEG_QUALITY: u8 = 95;
 
 /// One file, in which the last picture is written once no other can come.

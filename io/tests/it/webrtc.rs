@@ -58,6 +58,19 @@ fn vp8_comes_in_and_goes_out() {
     }
 }
 
+/// Takes what `publishing` sends, and counts the pictures; with the answer that it got.
+fn counted(publishing: &Caller) -> (Publisher, String, Arc<AtomicU64>) {
+    let count = Arc::new(AtomicU64::new(0));
+    let theirs = Arc::clone(&count);
+    let take = move |_| {
+        theirs.fetch_add(1, Ordering::Relaxed);
+    };
+    let (publisher, answer) = Publisher::answer(&publishing.offer(), &loopback(), SIZE, take).unwrap();
+    println!("{answer}");
+    publishing.accept(&answer);
+    (publisher, answer, count)
+}
+
 /// What is asked for is lost like anything else, and browsers send no whole picture of their own accord.
 /// Of VP8 GStreamer asks again by itself.
 #[test]
@@ -66,13 +79,7 @@ fn a_publisher_of_h264_is_asked_until_a_picture_comes() {
         return;
     }
     let publishing = Caller::publish("H264", "ball");
-    let count = Arc::new(AtomicU64::new(0));
-    let theirs = Arc::clone(&count);
-    let take = move |_| {
-        theirs.fetch_add(1, Ordering::Relaxed);
-    };
-    let (publisher, answer) = Publisher::answer(&publishing.offer(), &loopback(), SIZE, take).unwrap();
-    publishing.accept(&answer);
+    let (publisher, _, count) = counted(&publishing);
     let pictures = |_| count.load(Ordering::Relaxed);
     publishing.until("pictures", |seen| pictures(seen) > 10);
     let deaf = publishing.lose_one_and_hear_nothing();
@@ -95,14 +102,7 @@ fn what_a_publisher_loses_is_asked_for_again() {
     }
     for codec in ["H264", "VP8"] {
         let publishing = Caller::publish(codec, "ball");
-        let count = Arc::new(AtomicU64::new(0));
-        let theirs = Arc::clone(&count);
-        let take = move |_| {
-            theirs.fetch_add(1, Ordering::Relaxed);
-        };
-        let (publisher, answer) = Publisher::answer(&publishing.offer(), &loopback(), SIZE, take).unwrap();
-        println!("{answer}");
-        publishing.accept(&answer);
+        let (publisher, answer, count) = counted(&publishing);
         let pictures = || count.load(Ordering::Relaxed);
         publishing.until("pictures", |_| pictures() > 5);
         let (head, _) = answer.split_once(" rtx/90000").expect("what repairs the pictures");
