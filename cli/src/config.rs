@@ -95,11 +95,6 @@ impl ConfigFile {
         &self.texts
     }
 
-    /// The preset that the file names.
-    pub(crate) fn preset(&self) -> Option<&str> {
-        self.options.preset.as_deref()
-    }
-
     /// The parameters that the file sets, as (name, text).
     pub(crate) fn parameters(&self) -> &[(String, String)] {
         &self.parameters

@@ -27,11 +27,6 @@ pub enum Container {
 impl Container {
     const KNOWN: &'static [(&'static str, Self)] =
         &[("mp4", Self::Mp4), ("m4v", Self::Mp4), ("mov", Self::Mov), ("mkv", Self::Mkv), ("webm", Self::Webm)];
-
-    fn of(extension: &str) -> Option<Self> {
-        let known = |(name, _): &&(&str, Self)| extension.eq_ignore_ascii_case(name);
-        Self::KNOWN.iter().find(known).map(|(_, container)| *container)
-    }
 }
 
 /// A file format that holds one picture.
@@ -45,11 +40,11 @@ pub enum Still {
 
 impl Still {
     const KNOWN: &'static [(&'static str, Self)] = &[("png", Self::Png), ("jpg", Self::Jpeg), ("jpeg", Self::Jpeg)];
+}
 
-    fn of(extension: &str) -> Option<Self> {
-        let known = |(name, _): &&(&str, Self)| extension.eq_ignore_ascii_case(name);
-        Self::KNOWN.iter().find(known).map(|(_, still)| *still)
-    }
+/// What an extension stands for among those that are known.
+fn of_extension<T: Copy>(known: &[(&str, T)], extension: &str) -> Option<T> {
+    known.iter().find(|(name, _)| extension.eq_ignore_ascii_case(name)).map(|(_, format)| *format)
 }
 
 /// How a stream is sent over a network.
@@ -139,10 +134,10 @@ impl Output {
         if extension.eq_ignore_ascii_case(PLAYLIST) {
             return Ok(Self::Hls(path.to_path_buf()));
         }
-        if let Some(container) = Container::of(&extension) {
+        if let Some(container) = of_extension(Container::KNOWN, &extension) {
             return Ok(Self::File(path.to_path_buf(), container));
         }
-        if let Some(still) = Still::of(&extension) {
+        if let Some(still) = of_extension(Still::KNOWN, &extension) {
             return Ok(Self::Picture(path.to_path_buf(), still));
         }
         let pictures = Still::KNOWN.iter().map(|(name, _)| *name);

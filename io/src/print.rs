@@ -66,18 +66,18 @@ pub fn sink_command(output: &Output, size: Size, framerate: Option<(u32, u32)>, 
         text = text.replace(sink::PEER, &whip("whipsink", "whip", address));
     }
     let files = match output {
-        Output::Pngs(folder) => Some((folder.join("frame_%06d.png"), "")),
+        Output::Pngs(folder) => Some((folder.join("frame_%06d.png"), String::new())),
         // Of one name alone: each picture in place of the one before.
-        Output::Picture(path, Still::Png) => Some((path.clone(), "videoconvert ! pngenc snapshot=false ! ")),
+        Output::Picture(path, Still::Png) => Some((path.clone(), "videoconvert ! pngenc snapshot=false ! ".into())),
         Output::Picture(path, Still::Jpeg) => {
-            Some((path.clone(), "videoconvert ! video/x-raw,format=I420 ! jpegenc quality=95 ! "))
+            let encoder = format!("videoconvert ! video/x-raw,format=I420 ! jpegenc quality={} ! ", sink::JPEG_QUALITY);
+            Some((path.clone(), encoder))
         }
         _ => None,
     };
     if let Some((files, encoder)) = files {
         let location = launch::quoted(&files.to_string_lossy());
-        let sink = format!("{encoder}multifilesink location={location}");
-        text = text.replace("appsink name=files sync=false max-buffers=2", &sink);
+        text = text.replace(sink::FILES, &format!("{encoder}multifilesink location={location}"));
     }
     Ok(command(&text))
 }

@@ -130,25 +130,22 @@ impl Room {
     /// # Errors
     /// Less memory than it takes beyond what is held, with what to do.
     pub(crate) fn admit(&self, size: Size) -> Result<(), ModelError> {
-        match free(self.device) {
-            Some(free) => self.admit_to(size, free),
-            None => Ok(()),
-        }
+        self.admit_to(size, || free(self.device))
     }
 
-    fn admit_to(&self, size: Size, free: u64) -> Result<(), ModelError> {
+    /// Asks for what is `free` only where it matters.
+    fn admit_to(&self, size: Size, free: impl FnOnce() -> Option<u64>) -> Result<(), ModelError> {
         let extent = Extent { width: size.width, height: size.height, ..self.extent };
         let need = self.sizes.need(&extent, self.precision).activations;
-        let held = self.held.fetch_max(need, Ordering::Relaxed);
-        if need <= held.saturating_add(free) {
+        let more = need.saturating_sub(self.held.load(Ordering::Relaxed));
+        let Some(free) = (more > 0).then(free).flatten().filter(|free| more > *free) else {
+            self.held.fetch_max(need, Ordering::Relaxed);
             return Ok(());
-        }
-        // Nothing of it comes to be.
-        let _ = self.held.compare_exchange(need, held, Ordering::Relaxed, Ordering::Relaxed);
+        };
         let what = format!(
             "the card has {} MB free, and pictures of {size} need at least {} more",
             megabytes(free),
-            megabytes(need - held)
+            megabytes(more)
         );
         // Nothing else that helps can be changed while the networks are loaded.
         Err(ModelError::new(what).with_hint("try a smaller --size"))
@@ -225,13 +222,14 @@ mod tests {
         let held = TURBO.need(&EXTENT, Precision::F32).activations;
         let room = Room { sizes: TURBO, extent: EXTENT, precision: Precision::F32, device: 0, held: held.into() };
         // What is held serves any number of streams of up to that size.
-        room.admit_to(Size::new(512, 512), 0).unwrap();
-        room.admit_to(Size::new(256, 256), 0).unwrap();
-        let error = room.admit_to(Size::new(1024, 1024), 3 * held - 1).unwrap_err();
+        let none = || Some(0);
+        room.admit_to(Size::new(512, 512), none).unwrap();
+        room.admit_to(Size::new(256, 256), none).unwrap();
+        let error = room.admit_to(Size::new(1024, 1024), || Some(3 * held - 1)).unwrap_err();
         assert!(error.what.contains("pictures of 1024x1024 need at least"), "{error}");
         assert!(error.hint.unwrap().contains("--size"));
         // What was refused is not held, and what was admitted is.
-        room.admit_to(Size::new(1024, 1024), 3 * held).unwrap();
-        room.admit_to(Size::new(1024, 1024), 0).unwrap();
+        room.admit_to(Size::new(1024, 1024), || Some(3 * held)).unwrap();
+        room.admit_to(Size::new(1024, 1024), none).unwrap();
     }
 }

@@ -65,9 +65,9 @@ impl Reader {
             // Nothing to take, and some editors empty a file before they write it.
             return;
         }
-        let is_other_preset = new.preset != self.known.preset && !self.flags.contains(&PRESET);
+        let is_other_preset = new.preset() != self.known.preset() && !self.flags.contains(&PRESET);
         let mut values: Vec<(&str, &str)> = Vec::new();
-        if let Some(name) = new.preset.as_deref().filter(|_| is_other_preset) {
+        if let Some(name) = new.preset().filter(|_| is_other_preset) {
             if let Some(preset) = find_preset(self.tuning.presets(), |preset| &preset.name, name) {
                 values.extend(preset.values.iter().map(|(name, text)| (name.as_str(), text.as_str())));
             } else {
@@ -105,23 +105,22 @@ impl Reader {
 /// What the file said when it was last read.
 #[derive(Default)]
 struct Known {
-    preset: Option<String>,
     values: BTreeMap<String, String>,
-    /// What a running stream does not take.
+    /// What a running stream does not take, but for the preset.
     options: BTreeMap<String, String>,
 }
 
 impl Known {
     fn is_empty(&self) -> bool {
-        self.preset.is_none() && self.values.is_empty() && self.options.is_empty()
+        self.values.is_empty() && self.options.is_empty()
     }
 
     fn read(path: &Path) -> Outcome<Self> {
         let file = ConfigFile::read(path)?;
-        Ok(Self {
-            preset: file.preset().map(str::to_owned),
-            values: file.parameters().iter().cloned().collect(),
-            options: file.options().clone(),
-        })
+        Ok(Self { values: file.parameters().iter().cloned().collect(), options: file.options().clone() })
+    }
+
+    fn preset(&self) -> Option<&str> {
+        self.options.get(PRESET).map(String::as_str)
     }
 }

@@ -20,6 +20,7 @@ use livediffusion_pipeline::frame::{FrameMeta, Size};
 pub(crate) use feeder::Feeder;
 pub(crate) use network::{PEER, live_kilobits};
 pub(crate) use open::describe;
+pub(crate) use pictures::{FILES, JPEG_QUALITY};
 
 use crate::audio::{AudioTrack, Pump};
 use crate::error::IoError;

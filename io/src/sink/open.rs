@@ -9,7 +9,7 @@ use gst::prelude::*;
 use super::Start;
 use super::network::Made;
 use super::part::PartFile;
-use super::pictures::{LastPicture, PngFolder};
+use super::pictures::{FILES, LastPicture, PngFolder};
 use super::{Feeder, SinkOptions, Target, VideoSink, encode, network};
 use crate::audio::{AudioTrack, Pump};
 use crate::error::IoError;
@@ -103,10 +103,10 @@ pub(crate) fn describe(
         Output::File(path, container) => {
             encode::describe(*container, &part.unwrap_or(path).to_string_lossy(), (size, framerate), audio)?
         }
-        Output::Pngs(_) => "appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! pngenc snapshot=false \
-                            ! appsink name=files sync=false max-buffers=2"
-            .into(),
-        Output::Picture(..) => "appsrc name=pictures ! appsink name=files sync=false max-buffers=2".into(),
+        Output::Pngs(_) => {
+            format!("appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! pngenc snapshot=false ! {FILES}")
+        }
+        Output::Picture(..) => format!("appsrc name=pictures ! {FILES}"),
         Output::Window => {
             format!("appsrc name=pictures ! queue max-size-buffers=2 ! videoconvert ! autovideosink sync={}", !live)
         }

@@ -4,14 +4,15 @@ use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use gst_video::prelude::*;
 use image::codecs::jpeg::JpegEncoder;
 use image::{ImageFormat, RgbImage};
+use livediffusion_pipeline::frame::{FrameMeta, PictureView};
 
 use crate::error::IoError;
 use crate::lock;
 use crate::monitor::Monitor;
 use crate::output::Still;
+use crate::source::SourceFrame;
 
 use super::part::{PartFile, write_error};
 
@@ -87,8 +88,11 @@ impl Drop for PngFolder {
     }
 }
 
+/// Where pictures leave a pipeline to become files, as it is written there.
+pub(crate) const FILES: &str = "appsink name=files sync=false max-buffers=2";
+
 /// What programs for photos take for what is kept: lower shows where a picture is flat, higher mostly grows.
-const JPEG_QUALITY: u8 = 95;
+pub(crate) const JPEG_QUALITY: u8 = 95;
 
 /// One file, in which the last picture is written once no other can come.
 pub(super) struct LastPicture {
@@ -121,8 +125,7 @@ impl LastPicture {
     /// Writes it, of `written` that came.
     pub(super) fn finish(self, written: u64) -> Result<PathBuf, IoError> {
         let failed = |detail: String| IoError::Write { path: self.path.clone(), detail };
-        let last = lock(&self.last).take();
-        let picture = last.as_ref().and_then(rgb).ok_or_else(|| failed("no picture came".into()))?;
+        let picture = lock(&self.last).take().and_then(rgb).ok_or_else(|| failed("no picture came".into()))?;
         let mut bytes = Cursor::new(Vec::new());
         let encoded = match self.still {
             Still::Png => picture.write_to(&mut bytes, ImageFormat::Png),
@@ -142,13 +145,11 @@ impl LastPicture {
 }
 
 /// A picture of the pipeline's, without what GStreamer puts between rows.
-fn rgb(sample: &gst::Sample) -> Option<RgbImage> {
+fn rgb(sample: gst::Sample) -> Option<RgbImage> {
     let info = gst_video::VideoInfo::from_caps(sample.caps()?).ok()?;
-    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(sample.buffer()?, &info).ok()?;
-    let row = 3 * info.width() as usize;
-    let rows = frame.plane_data(0).ok()?.chunks(*frame.plane_stride().first()? as usize);
-    let packed = rows.take(info.height() as usize).flat_map(|line| line.iter().take(row).copied()).collect();
-    RgbImage::from_raw(info.width(), info.height(), packed)
+    let packed = |picture: PictureView<'_>| picture.rows().flatten().copied().collect();
+    let levels = SourceFrame::new(FrameMeta::default(), sample, info.clone()).with_picture(packed).ok()?;
+    RgbImage::from_raw(info.width(), info.height(), levels)
 }
 
 /// The number of a frame that this sink wrote: of six digits, more only where six do not do.

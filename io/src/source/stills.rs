@@ -155,7 +155,7 @@ fn read(path: &Path, format: ImageFormat) -> ImageResult<Box<dyn Iterator<Item =
     };
     Ok(match moving {
         Some(frames) => Box::new(frames.map(|frame| frame.map(timed))),
-        None => Box::new(std::iter::once(still(path).map(|picture| (picture.into_rgba8(), None)))),
+        None => Box::new(std::iter::once(still(file()?, format).map(|picture| (picture.into_rgba8(), None)))),
     })
 }
 
@@ -167,8 +167,8 @@ fn timed(frame: Frame) -> (RgbaImage, Option<gst::ClockTime>) {
 }
 
 /// One picture, turned as its camera says that it was held.
-fn still(path: &Path) -> ImageResult<DynamicImage> {
-    let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
+fn still(file: BufReader<File>, format: ImageFormat) -> ImageResult<DynamicImage> {
+    let mut decoder = ImageReader::with_format(file, format).into_decoder()?;
     let mut limits = Limits::default();
     limits.reserve(decoder.total_bytes())?;
     decoder.set_limits(limits)?;

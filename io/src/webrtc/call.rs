@@ -44,8 +44,7 @@ impl Call {
         for transceiver in call.peer.transceivers() {
             transceiver.set_direction(Direction::Sendonly);
             // The profile is left out here: what the encoder makes may have another level, and would not fit.
-            let chosen = Chosen { codec: Codec::H264, payload: PAYLOAD, stream: 0, repair: None };
-            transceiver.set_codec_preferences(Some(&chosen.caps_to_send()));
+            transceiver.set_codec_preferences(Some(&offered(Codec::H264, PAYLOAD).caps_to_send()));
             transceiver.set_property("do-nack", true);
         }
         Ok(call)
@@ -61,15 +60,15 @@ impl Call {
     ) -> Result<Self, IoError> {
         let call = Self::new(peer, address, monitor)?;
         join(&call.peer.element, pipeline, entry, &call.link);
-        let mut any = caps(Codec::H264, PAYLOAD);
+        let mut any = offered(Codec::H264, PAYLOAD).caps();
         any.make_mut().iter_mut().for_each(|format| {
             for pair in BASELINE.split(';') {
                 let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
                 format.set(name, value);
             }
         });
-        any.merge(caps(Codec::Vp8, PAYLOAD + 1));
-        any.merge(caps(Codec::Vp9, PAYLOAD + 2));
+        any.merge(offered(Codec::Vp8, PAYLOAD + 1).caps());
+        any.merge(offered(Codec::Vp9, PAYLOAD + 2).caps());
         call.peer.expect(&any);
         Ok(call)
     }
@@ -142,6 +141,7 @@ fn is_alone() -> bool {
     socket.and_then(|socket| socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))).is_err()
 }
 
-fn caps(codec: Codec, payload: u8) -> gst::Caps {
-    Chosen { codec, payload, stream: 0, repair: None }.caps()
+/// What an offer of ours has.
+fn offered(codec: Codec, payload: u8) -> Chosen {
+    Chosen { codec, payload, stream: 0, repair: None }
 }

@@ -8,6 +8,7 @@ use gst::prelude::*;
 use gst_webrtc::WebRTCPeerConnectionState as State;
 use livediffusion_pipeline::stats::{Clock as _, MonotonicClock};
 
+use super::peer::rtp_of;
 use crate::lock;
 
 /// A peer that has not connected by then will not: browsers give up after as long.
@@ -48,8 +49,7 @@ impl Link {
         });
         // Reports on a stream come whether pictures do or not, and either way.
         let theirs = Arc::downgrade(&link);
-        let rtp = peer.dynamic_cast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin"));
-        if let Some(rtp) = rtp {
+        if let Some(rtp) = rtp_of(peer) {
             rtp.connect("on-ssrc-active", false, move |_| {
                 if let Some(link) = theirs.upgrade() {
                     link.hear();

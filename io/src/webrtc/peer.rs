@@ -31,6 +31,11 @@ const JITTER: u32 = 100;
 /// and most losses would be told of when their pictures are long due.
 const BANDWIDTH: f64 = 8e6;
 
+/// The part of a `webrtcbin` that speaks RTP.
+pub(super) fn rtp_of(peer: &gst::Element) -> Option<gst::Element> {
+    peer.dynamic_cast_ref::<gst::Bin>()?.by_name("rtpbin")
+}
+
 /// One `webrtcbin`, by what is asked of it. Never asked on a thread of GStreamer's: it answers on its own.
 #[derive(Clone)]
 pub(super) struct Peer {
@@ -68,8 +73,7 @@ impl Peer {
             return Err(launch::failed("webrtcbin", &format!("{local} is not taken as an address")));
         }
         // A decoder that is too slow must not make packets pile up.
-        let rtp = element.dynamic_cast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin"));
-        if let Some(rtp) = rtp {
+        if let Some(rtp) = rtp_of(&element) {
             rtp.set_property("drop-on-latency", true);
             rtp.connect("element-added", false, |values| {
                 let session = values.get(1)?.get::<gst::Element>().ok()?;

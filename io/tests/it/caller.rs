@@ -38,6 +38,11 @@ pub(crate) fn cannot_call() -> bool {
     missing.is_some()
 }
 
+/// The part of a peer that speaks RTP.
+pub(crate) fn rtp_of(peer: &gst::Element) -> gst::Element {
+    peer.downcast_ref::<gst::Bin>().unwrap().by_name("rtpbin").unwrap()
+}
+
 pub(crate) struct Caller {
     pub(crate) pipeline: gst::Pipeline,
     pub(crate) peer: gst::Element,
@@ -130,8 +135,7 @@ impl Caller {
             agent.set_property("upnp", false);
         }
         // As browsers do: what is lost is told of at once, and not once in half a second.
-        let rtp = peer.downcast_ref::<gst::Bin>().unwrap().by_name("rtpbin").unwrap();
-        rtp.downcast_ref::<gst::Bin>().unwrap().connect_element_added(|_, session| {
+        rtp_of(&peer).downcast_ref::<gst::Bin>().unwrap().connect_element_added(|_, session| {
             if session.factory().is_some_and(|factory| factory.name() == "rtpsession") {
                 session.set_property("bandwidth", 8e6);
             }

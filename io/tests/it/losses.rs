@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use gst::prelude::*;
 
-use crate::caller::{Caller, PICTURES};
+use crate::caller::{Caller, PICTURES, rtp_of};
 
 impl Caller {
     /// What it sends loses one packet, and it does not hear what it is asked: until this is dropped.
@@ -35,7 +35,7 @@ impl Caller {
             theirs.fetch_add(u64::from(payload(packet) == again), Ordering::Relaxed);
             payload(packet) == PICTURES && count.fetch_add(1, Ordering::Relaxed).is_multiple_of(5)
         };
-        self.rtp().static_pad("send_rtp_src_0").unwrap().add_probe(
+        rtp_of(&self.peer).static_pad("send_rtp_src_0").unwrap().add_probe(
             gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST,
             move |_, info| {
                 let lost = info.buffer().is_some_and(|packet| is_lost(packet))
@@ -46,14 +46,10 @@ impl Caller {
         repairs
     }
 
-    fn rtp(&self) -> gst::Element {
-        self.peer.downcast_ref::<gst::Bin>().unwrap().by_name("rtpbin").unwrap()
-    }
-
     /// Loses one of five packets that come, from now on.
     pub(crate) fn lose_many(&self) {
         let count = AtomicU64::new(1);
-        self.rtp().static_pad("recv_rtp_sink_0").unwrap().add_probe(
+        rtp_of(&self.peer).static_pad("recv_rtp_sink_0").unwrap().add_probe(
             gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST,
             move |_, _| match count.fetch_add(1, Ordering::Relaxed) % 5 {
                 0 => gst::PadProbeReturn::Handled,
