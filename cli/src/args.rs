@@ -171,9 +171,9 @@ impl std::fmt::Display for Level {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ReplayArgs {
-    /// NAME.json of the case; NAME.safetensors lies beside it
-    #[arg(value_name = "CASE.json")]
-    pub(crate) case: PathBuf,
+    /// NAME.json of a case; NAME.safetensors lies beside it. Of several, neighbours with the same model share its networks
+    #[arg(value_name = "CASE.json", required = true)]
+    pub(crate) cases: Vec<PathBuf>,
 
     /// Folder with the packs that cases name
     #[arg(long, value_name = "DIR")]
@@ -204,7 +204,7 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) ort_lib: Option<PathBuf>,
 
-    /// Print the result as one JSON object on stdout
+    /// Print the result of each case as one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
 }

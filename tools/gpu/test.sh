@@ -80,7 +80,7 @@ for case in "$tree"/assets/goldens/cases/*.json; do
 done
 run --stages doctor,kernels,parity,bench,sanitize --providers cpu --model "$tree/models/default" --size 64x64 \
     --bench "--steps 1 --cfg none --rounds 1 --frames 2" >"$work/stdout" 2>&1 || wrong "the measurement fails: $(cat "$work/stdout")"
-for line in 'doctor  *ok' 'kernels  *skipped' 'parity  *ok  *cpu in f32: 2 cases' 'parity  *ok  *cpu in f16: 2 cases' 'bench-gpu-cpu  *ok' 'sanitize  *skipped'; do
+for line in 'doctor  *ok' 'kernels  *skipped' 'parity  *ok  *cpu in f32: 2 of 2 cases' 'parity  *ok  *cpu in f16: 2 of 2 cases' 'bench-gpu-cpu  *ok' 'sanitize  *skipped'; do
     grep -q "^$line" "$work/found/summary.txt" || wrong "no '$line' in: $(cat "$work/found/summary.txt")"
 done
 grep -q 'picture to picture' "$work"/found/record/*/*.csv || wrong "nothing was recorded"

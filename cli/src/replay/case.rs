@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use livediffusion_pipeline::frame::Size;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::Value;
@@ -172,6 +173,11 @@ impl Case {
     /// Whether the picture of a recorded frame is to be compared.
     pub(super) fn has_picture(&self, frame: usize) -> bool {
         self.bug.is_none() && self.pictures.as_ref().is_none_or(|pictures| pictures.contains(&frame))
+    }
+
+    /// Size of its pictures.
+    pub(super) fn size(&self) -> Size {
+        Size::new(self.config.width, self.config.height)
     }
 
     /// Denoising steps N.

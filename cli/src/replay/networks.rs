@@ -8,7 +8,7 @@ use livediffusion_pipeline::noise::NoiseSource;
 
 use super::case::{Case, Tensor};
 use super::ledger::Ledger;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 
 pub(super) type SharedLedger = Arc<Mutex<Ledger>>;
 
@@ -60,35 +60,53 @@ impl Recording {
     }
 }
 
-/// Watches the U-Net's inputs and answers with recorded outputs, or lets the real network answer.
-pub(super) struct WatchedDenoiser {
+/// Compares the U-Net's inputs with recorded ones.
+pub(super) struct WatchedRows {
     pub(super) recording: Recording,
-    pub(super) real: Option<Box<dyn Denoiser>>,
     pub(super) ledger: SharedLedger,
     /// Rows whose inputs are compared: all, unless the reference has a defect.
     pub(super) compares: fn(&Row) -> bool,
 }
 
-impl Denoiser for WatchedDenoiser {
-    fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
-        let len = batch.shape.len();
-        let failed = |failure: crate::failure::Failure| ModelError::new(failure.message().to_owned());
-        for (row, sample) in batch.rows.iter().zip(batch.sample.chunks(len)) {
+impl WatchedRows {
+    /// Looks at the rows of a call: their samples side by side, and their times.
+    pub(super) fn look_at(&self, rows: &[Row], samples: &[f32]) -> Result<(), ModelError> {
+        let len = samples.len() / rows.len().max(1);
+        for (row, sample) in rows.iter().zip(samples.chunks(len.max(1))) {
             if !(self.compares)(row) {
                 continue;
             }
-            if let Some(recorded) = self.recording.unet_row(row, "sample").map_err(failed)? {
+            if let Some(recorded) = self.recording.unet_row(row, "sample").map_err(|failure| failed(&failure))? {
                 lock(&self.ledger).compare(format!("unet sample, step {}", row.step), sample, &recorded);
             }
-            if let Some(recorded) = self.recording.unet_row(row, "timestep").map_err(failed)? {
+            if let Some(recorded) = self.recording.unet_row(row, "timestep").map_err(|failure| failed(&failure))? {
                 lock(&self.ledger).compare("unet timestep", &[row.timestep], &recorded);
             }
         }
+        Ok(())
+    }
+}
+
+/// A network cannot fail otherwise.
+fn failed(failure: &Failure) -> ModelError {
+    ModelError::new(failure.message().to_owned())
+}
+
+/// Watches the U-Net's inputs and answers with recorded outputs, or lets the real network answer.
+pub(super) struct WatchedDenoiser {
+    pub(super) rows: WatchedRows,
+    pub(super) real: Option<Box<dyn Denoiser>>,
+}
+
+impl Denoiser for WatchedDenoiser {
+    fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
+        let len = batch.shape.len();
+        self.rows.look_at(batch.rows, batch.sample)?;
         if let Some(real) = &mut self.real {
             return real.denoise(batch, out);
         }
         for (row, out) in batch.rows.iter().zip(out.chunks_mut(len)) {
-            match self.recording.unet_row(row, "out").map_err(failed)? {
+            match self.rows.recording.unet_row(row, "out").map_err(|failure| failed(&failure))? {
                 Some(recorded) if recorded.len() == len => out.copy_from_slice(&recorded),
                 Some(recorded) => {
                     let what = format!("a recorded U-Net row has {} values, not {len}", recorded.len());
@@ -129,8 +147,7 @@ impl Encoder for WatchedEncoder {
             self.encoded += 1;
             let Some(frame) = self.case.processed.get(position) else { continue };
             let key = format!("f{frame:02}/x0_latent");
-            let failed = |failure: crate::failure::Failure| ModelError::new(failure.message().to_owned());
-            let tensor = self.case.tensor(&key).map_err(failed)?;
+            let tensor = self.case.tensor(&key).map_err(|failure| failed(&failure))?;
             let recorded = tensor.row(row).filter(|recorded| recorded.len() == len);
             let recorded =
                 recorded.ok_or_else(|| ModelError::new(format!("{key} has the shape {:?}", tensor.shape)))?;
@@ -183,6 +200,11 @@ impl RecordedNoise {
             noise.posterior.push(first(frame, "randn_gen")?);
         }
         Ok(noise)
+    }
+
+    /// Whether frames have noise of their own behind the first step.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh.iter().any(|frame| !frame.is_empty())
     }
 
     /// Whether the reference sampled its VAE's posterior.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use livediffusion_onnx::{Extent, GpuSettings, Libraries, LoadedPack, Pack, Runtime, SessionSettings, load_networks};
+use livediffusion_onnx::LoadedPack;
 use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::{Conditioning, Networks, Row, SharedText, TextEncoder as _};
@@ -13,40 +13,14 @@ use livediffusion_pipeline::{PromptPair, Settings};
 use serde_json::json;
 
 use super::case::{CONTRADICTION, Case, ReferenceBug};
-use super::networks::{NoDecoder, RecordedNoise, Recording, SharedLedger, WatchedDenoiser, WatchedEncoder, lock};
-use crate::args::{Level, ReplayArgs};
+use super::networks::{
+    NoDecoder, RecordedNoise, Recording, SharedLedger, WatchedDenoiser, WatchedEncoder, WatchedRows, lock,
+};
+use crate::args::Level;
 use crate::failure::{Failure, Outcome, USAGE};
-use crate::session::extent;
 
 /// The mode that reads x̂0 out without boundary scalings.
 pub(super) const TURBO: &str = "txt2img_sd_turbo";
-
-/// The case's networks, as the arguments say: on the CPU in f32 unless they ask for something else.
-pub(super) fn load(
-    args: &ReplayArgs,
-    case: &Case,
-    folder: &Path,
-    (parameters, size): (&Parameters, Size),
-) -> Outcome<LoadedPack> {
-    let pack = Pack::open(folder)?;
-    if args.level == Level::EndToEnd && case.is_img2img() && pack.vae_kind.is_none() {
-        let what = format!("{} has no vae_encoder/, which an img2img case needs", folder.display());
-        return Err(Failure::usage(what, "replay at --level networks, or add the VAE encoder to the pack"));
-    }
-    let (ort, cuda) = (args.ort_lib.as_deref(), args.cuda_lib_dir.as_deref());
-    let runtime = Runtime::load_with(&Libraries { ort, cuda, provider: args.provider })?;
-    let settings = SessionSettings {
-        provider: args.provider,
-        precision: args.precision,
-        gpu: GpuSettings { device: args.gpu, ..GpuSettings::default() },
-        // The networks of cases are tiny, and many cases are replayed at once: more threads only wait for one another.
-        threads: Some(1),
-        // The size does not change.
-        extent: Some(Extent { most_side: 0, ..extent(&pack, parameters, size) }),
-        ..SessionSettings::default()
-    };
-    Ok(load_networks(&runtime, &pack, &settings)?)
-}
 
 /// The case's configuration as parameters.
 pub(super) fn parameters(case: &Case, noise: &RecordedNoise, size: Size) -> Outcome<Parameters> {
@@ -166,13 +140,14 @@ pub(super) fn prompts(
 }
 
 /// Recorded or watched networks, as the level asks.
-pub(super) fn networks(case: &Arc<Case>, level: Level, loaded: Option<LoadedPack>, ledger: &SharedLedger) -> Networks {
+pub(super) fn networks(case: &Arc<Case>, level: Level, loaded: Option<&LoadedPack>, ledger: &SharedLedger) -> Networks {
     let (mut encoder, mut denoiser, mut decoder) = (None, None, None);
     if let Some(loaded) = loaded {
-        denoiser = Some(loaded.networks.denoiser);
+        let networks = loaded.shared.fork();
+        denoiser = Some(networks.denoiser);
         if level == Level::EndToEnd {
-            encoder = loaded.networks.encoder;
-            decoder = Some(loaded.networks.decoder);
+            encoder = networks.encoder;
+            decoder = Some(networks.decoder);
         }
     }
     Networks {
@@ -183,17 +158,19 @@ pub(super) fn networks(case: &Arc<Case>, level: Level, loaded: Option<LoadedPack
             encoded: 0,
         })),
         denoiser: Box::new(WatchedDenoiser {
-            recording: Recording { case: Arc::clone(case) },
+            rows: WatchedRows {
+                recording: Recording { case: Arc::clone(case) },
+                ledger: Arc::clone(ledger),
+                compares: compares(case.bug, case.config.frame_buffer_size),
+            },
             real: denoiser,
-            ledger: Arc::clone(ledger),
-            compares: compares(case.bug, case.config.frame_buffer_size),
         }),
         decoder: decoder.unwrap_or_else(|| Box::new(NoDecoder)),
     }
 }
 
 /// Rows whose U-Net inputs the reference's defect does not reach.
-fn compares(bug: Option<ReferenceBug>, frames: usize) -> fn(&Row) -> bool {
+pub(super) fn compares(bug: Option<ReferenceBug>, frames: usize) -> fn(&Row) -> bool {
     match (bug, frames) {
         (None, _) => |_| true,
         (Some(ReferenceBug::OneStepSelf | ReferenceBug::NoNoiseResidual | ReferenceBug::BoundaryResidual), _) => {

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, serialize_to_file};
 use serde_json::Value;
 
-use crate::support::{Done, RUNNING, USAGE, has_runtime, packs, project, run};
+use crate::support::{Done, RUNNING, USAGE, command, has_runtime, packs, project, run};
 
 const LEVELS: [&str; 3] = ["arithmetic", "networks", "end-to-end"];
 
@@ -17,51 +16,68 @@ fn cases() -> PathBuf {
 }
 
 fn replay(case: &Path, models: &Path, level: &str) -> Done {
-    replay_in(case, models, (level, "f32"))
-}
-
-fn replay_in(case: &Path, models: &Path, (level, precision): (&str, &str)) -> Done {
     let (case, models) = (case.to_str().unwrap(), models.to_str().unwrap());
-    run(["replay", case, "--models", models, "--level", level, "--precision", precision, "--json"])
+    run(["replay", case, "--models", models, "--level", level, "--json"])
 }
 
-/// Replays every committed case at a level, two at a time.
+/// Replays every committed case at a level, in two processes.
 fn all_pass(level: &str, precision: &str) {
     let paths = std::fs::read_dir(cases()).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
     paths.sort();
-    let count = paths.len();
-    assert!(count >= 30, "{count} cases");
-    let (queue, failed) = (Mutex::new(paths.into_iter()), Mutex::new(Vec::new()));
-    let work = || {
-        loop {
-            let next = queue.lock().unwrap().next();
-            let Some(path) = next else { return };
-            let done = replay_in(&path, &packs(), (level, precision));
-            let name = path.file_stem().unwrap().display().to_string();
-            match serde_json::from_str::<Value>(&done.stdout) {
-                Ok(json) => {
-                    println!(
-                        "{name:<32} {:.1e} of {:.0e} in {}, {} tensors",
-                        json["worst_error"].as_f64().unwrap(),
-                        json["tolerance"].as_f64().unwrap(),
-                        json["worst_tensor"],
-                        json["tensors_compared"]
-                    );
-                    if done.code != Some(0) || json["passed"] != true {
-                        failed.lock().unwrap().push(name);
-                    }
-                }
-                Err(_) => failed.lock().unwrap().push(format!("{name}: {}", done.stderr)),
-            }
+    assert!(paths.len() >= 30, "{} cases", paths.len());
+    let replayed = |paths: Vec<PathBuf>| {
+        let mut command = command(["replay", "--level", level, "--precision", precision, "--json"]);
+        let done: Done = command.arg("--models").arg(packs()).args(&paths).output().unwrap().into();
+        let found: Vec<Value> = serde_json::Deserializer::from_str(&done.stdout).into_iter().flatten().collect();
+        for json in &found {
+            println!("{:<32} {}", json["case"].as_str().unwrap(), summary(json));
         }
+        assert_eq!(done.code, Some(0), "at the level {level} in {precision}: {}", done.stderr);
+        let names: Vec<&str> = found.iter().map(|json| json["case"].as_str().unwrap()).collect();
+        assert_eq!(names, paths.iter().map(|path| path.file_stem().unwrap().to_str().unwrap()).collect::<Vec<_>>());
+        assert!(found.iter().all(|json| json["passed"] == true));
     };
+    let half = paths.split_off(paths.len() / 2);
     std::thread::scope(|scope| {
-        scope.spawn(work);
-        work();
+        scope.spawn(|| replayed(half));
+        replayed(paths);
     });
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "at the level {level} in {precision} fail: {failed:#?}");
+}
+
+/// How far a case was off.
+fn summary(json: &Value) -> String {
+    let number = |name: &str| json[name].as_f64().unwrap_or(f64::NAN);
+    format!(
+        "{:.1e} of {:.0e} in {}, {} tensors",
+        number("worst_error"),
+        number("tolerance"),
+        json["worst_tensor"],
+        json["tensors_compared"]
+    )
+}
+
+#[test]
+fn of_several_cases_each_is_told_of() {
+    let good = Copy::of(PLAIN);
+    let bad = Copy::of(FILTERED).tensors(|tensors| shift(tensors, "f00/unet0/out", 1e-2));
+    let missing = Path::new("/nosuch.json");
+    let replayed = |more: &[&str]| -> Done {
+        let mut command = command(["replay", "--level", "arithmetic"]);
+        command.arg("--models").arg(packs()).args(more);
+        command.args([missing, &bad.path("json"), &good.path("json")]).output().unwrap().into()
+    };
+    let done = replayed(&["--json"]);
+    done.refused_after_output(RUNNING, &["2 of 3", "nosuch", FILTERED]);
+    let found: Vec<Value> =
+        serde_json::Deserializer::from_str(&done.stdout).into_iter().map(|json| json.unwrap()).collect();
+    assert_eq!(found.len(), 3, "{}", done.stdout);
+    assert_eq!([0, 1, 2].map(|at| found[at]["passed"] == true), [false, false, true]);
+    assert!(found[0]["error"].as_str().unwrap().contains("/nosuch.json"), "{}", found[0]);
+    let done = replayed(&[]);
+    for part in ["nosuch cannot be replayed", "FAIL", "pass"] {
+        assert!(done.stdout.contains(part), "{}", done.stdout);
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::facts::{ModelFacts, make_plan};
 use crate::frame::{FrameMeta, PictureView, Size};
 use crate::layout::noise_origin;
 use crate::model::ModelError;
-use crate::noise::{SeededNoise, SeededUniform};
+use crate::noise::{NoiseSource, SeededNoise, SeededUniform};
 use crate::params::{Parameters, PromptPolicy};
 use crate::plan::Plan;
 use crate::schedule::NoiseSchedule;
@@ -78,8 +78,9 @@ pub struct DeviceEngine<Q: Queue> {
     admission: Admission,
     noise: Arc<DeviceNoise>,
     noises: NoiseStore,
+    recorded_noise: bool,
     filter: SimilarityFilter,
-    uniform: SeededUniform,
+    uniform: Box<dyn FnMut() -> f64 + Send>,
     /// The frame as the similarity filter looks at it.
     looked_at: Vec<f32>,
     batch: DeviceBatch,
@@ -123,7 +124,7 @@ impl<Q: Queue> DeviceEngine<Q> {
         let seeded = SeededNoise::blend(&parameters.seed_weights(), plan.len(), len);
         let mut noises = NoiseStore::default();
         let noise = noises.take(&queues.work, &seeded, plan.len(), len)?;
-        let uniform = SeededUniform::new(parameters.seed);
+        let mut uniform = SeededUniform::new(parameters.seed);
         let admission = Admission { plan, noise: Arc::new(seeded), prompts: Arc::clone(&settings.prompts) };
         let sets = lanes.max(1);
         let overlap = Overlap::new(&queues, sets, (bytes, bytes))?;
@@ -142,8 +143,9 @@ impl<Q: Queue> DeviceEngine<Q> {
             admission,
             noise,
             noises,
+            recorded_noise: false,
             filter: SimilarityFilter::default(),
-            uniform,
+            uniform: Box::new(move || uniform.next_uniform()),
             looked_at: Vec::new(),
             batch: DeviceBatch::new(shape),
             overlap,
@@ -157,6 +159,22 @@ impl<Q: Queue> DeviceEngine<Q> {
             clock,
             stats: Stats::default(),
         })
+    }
+
+    /// As [`Engine::replay_randomness`](crate::engine::Engine::replay_randomness). A step's noise is that of frame 0 for all frames.
+    ///
+    /// # Errors
+    /// A device without memory.
+    pub fn replay_randomness(
+        &mut self,
+        noise: Arc<dyn NoiseSource>,
+        uniform: Box<dyn FnMut() -> f64 + Send>,
+    ) -> Result<(), EngineError> {
+        self.noise = self.noises.take(&self.queues.work, &*noise, self.admission.plan.len(), self.len)?;
+        self.admission.noise = noise;
+        self.uniform = uniform;
+        self.recorded_noise = true;
+        Ok(())
     }
 
     /// Starts a call: as [`Engine`](crate::engine::Engine) does.
@@ -182,7 +200,7 @@ impl<Q: Queue> DeviceEngine<Q> {
             self.admission.plan = Arc::new(plan);
         }
         let is_reseeded = (new.seed, &new.seeds) != (old.seed, &old.seeds);
-        if is_reseeded || new.t_index.len() != old.t_index.len() {
+        if !self.recorded_noise && (is_reseeded || new.t_index.len() != old.t_index.len()) {
             let seeded = SeededNoise::blend(&new.seed_weights(), steps, self.len);
             self.noise = self.noises.take(&self.queues.work, &seeded, steps, self.len)?;
             self.admission.noise = Arc::new(seeded);
@@ -206,8 +224,7 @@ impl<Q: Queue> DeviceEngine<Q> {
         self.looked_at.resize(3 * width * height, 0.0);
         rgb8_to_chw(picture.rgb, picture.stride, width, height, &mut self.looked_at);
         let (metric, most) = (parameters.similarity_metric, parameters.max_skip);
-        let uniform = || self.uniform.next_uniform();
-        let decision = self.filter.decide(&self.looked_at, metric, threshold, most, uniform);
+        let decision = self.filter.decide(&self.looked_at, metric, threshold, most, &mut self.uniform);
         self.stats.record(Stage::Similarity, self.clock.now().saturating_sub(started));
         decision
     }

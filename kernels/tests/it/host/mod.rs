@@ -80,6 +80,12 @@ impl Launch for Host {
     }
 }
 
+/// Where tests of this build may write. Cargo does not tell those of a binary, which lie in `deps` of a folder beside it.
+fn scratch() -> PathBuf {
+    let told = option_env!("CARGO_TARGET_TMPDIR").map(PathBuf::from);
+    told.unwrap_or_else(|| std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("tmp"))
+}
+
 /// Builds a library of one of the sources beside this file, once for each state of them all; `None`, and a line that says why,
 /// without a C++ compiler.
 pub(super) fn build(source: &str, library: &str) -> Result<Option<PathBuf>, String> {
@@ -99,7 +105,7 @@ pub(super) fn build(source: &str, library: &str) -> Result<Option<PathBuf>, Stri
         hash.update(part);
     }
     let name = hash.finalize().iter().take(8).fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kernels-{name}"));
+    let folder = scratch().join(format!("kernels-{name}"));
     let library = folder.join(library);
     std::fs::create_dir_all(&folder).unwrap();
     // Tests are processes of their own: one builds, the others wait.
