@@ -16,7 +16,7 @@ use livediffusion_pipeline::{Control, Emitted, Prompts, Settings};
 use self::host::Host;
 use crate::support::{load, pack_dir, runtime};
 
-pub(crate) const SIZE: Size = Size::new(128, 64);
+pub(crate) const SIZE: Size = Size::new(64, 32);
 
 /// A device, and how it runs the networks of a pack.
 pub(crate) trait Device {

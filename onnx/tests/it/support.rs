@@ -46,7 +46,7 @@ pub(crate) fn openvino() -> Option<Runtime> {
 
 /// Settings of that provider.
 pub(crate) fn on(provider: Provider) -> SessionSettings {
-    SessionSettings { provider: ProviderChoice::Fixed(provider), ..SessionSettings::default() }
+    SessionSettings { provider: ProviderChoice::Fixed(provider), threads: Some(1), ..SessionSettings::default() }
 }
 
 /// A pack on the CPU provider.
