@@ -39,6 +39,8 @@ struct Options {
     fit: Option<String>,
     control: Option<String>,
     retry: Option<toml::Value>,
+    #[serde(rename = "loop")]
+    looped: Option<bool>,
     frames: Option<u64>,
     duration: Option<f64>,
 }
@@ -51,7 +53,7 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-const OPTIONS: [&str; 24] = [
+const OPTIONS: [&str; 25] = [
     "input",
     "output",
     "record",
@@ -74,6 +76,7 @@ const OPTIONS: [&str; 24] = [
     "fit",
     "control",
     "retry",
+    "loop",
     "frames",
     "duration",
 ];
@@ -144,7 +147,7 @@ impl ConfigFile {
     #[cfg(feature = "media")]
     pub(crate) fn complete(&self, args: &mut RunArgs) -> Outcome<()> {
         self.complete_model(&mut args.model, &mut args.parameters)?;
-        let Options { input, output, record, fit, control, retry, frames, duration, .. } = &self.options;
+        let Options { input, output, record, fit, control, retry, looped, frames, duration, .. } = &self.options;
         fill(&mut args.input, input.as_ref());
         if args.output.is_empty() {
             args.output = match output {
@@ -155,6 +158,7 @@ impl ConfigFile {
         }
         fill(&mut args.record, record.as_ref());
         fill(&mut args.control, control.as_ref());
+        args.looped |= looped.unwrap_or(false);
         fill(&mut args.frames, frames.as_ref());
         fill(&mut args.duration, duration.as_ref());
         let retry = retry.as_ref().map(text_of);

@@ -43,6 +43,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "S|off")]
     pub(crate) retry: Option<RetryArg>,
 
+    /// Begin again at the end of the input, without a gap: at its own speed, as a camera, or into files every frame, as many as
+    /// --frames or --duration say. A single picture is shown 25 times a second
+    #[arg(long = "loop")]
+    pub(crate) looped: bool,
+
     /// Print gst-launch-1.0 commands that try the input and each output alone, and exit
     #[arg(long)]
     pub(crate) print_pipeline: bool,

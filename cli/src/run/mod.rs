@@ -50,6 +50,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     for output in &outputs {
         refuse_same(input.as_ref(), output)?;
     }
+    let looped = args.looped.then(|| Looped::of(&args, input.as_ref(), &outputs)).transpose()?;
     let mut open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack, &file, &args.parameters)?;
     let size = open.size(&parameters);
@@ -67,10 +68,12 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
 
     let stop = stream::stop_on_ctrl_c()?;
     let limits = Limits { frames: args.frames, duration: args.duration };
+    let options = source_options(size, args.fit, limits);
+    let options = SourceOptions { live: looped.as_ref().and_then(Looped::live), ..options };
     // Both take a quarter of a second, mostly of waiting.
     let (source, backend) = std::thread::scope(|scope| {
         let backend = scope.spawn(|| Backend::find(&args.model, &open));
-        let source = input.as_ref().map(|input| open_source(input, size, args.fit, limits)).transpose();
+        let source = input.as_ref().map(|input| VideoSource::open(input, &options)).transpose();
         (source, backend.join())
     });
     let source = source?;
@@ -93,23 +96,28 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
 
     let (frames, sinks, estimate) = if let Some(mut source) = source {
         let (framerate, live) = (source.info().framerate, source.info().live);
-        let estimate = source.info().frames_estimate;
+        let estimate = if looped.is_some() { limits.frames(framerate) } else { source.info().frames_estimate };
         let retry = args.retry.unwrap_or_default().0.filter(|_| live);
-        let (frames, audio) = if let (Some(retry), Some(input)) = (retry, input) {
-            let options = SourceOptions { patience: SILENCE, ..source_options(size, args.fit, limits) };
-            let mut source = LiveSource::new(source, input, &options, retry);
+        let returning = |mut source: LiveSource| {
             let audio = source.take_audio();
             (Frames::Live(Box::new(source)), audio)
-        } else {
-            let audio = source.take_audio();
-            (Frames::Video(Box::new(source)), audio)
+        };
+        let (frames, audio) = match (input, retry) {
+            (Some(input), retry) if looped.is_some() => returning(LiveSource::looped(source, input, &options, retry)),
+            (Some(input), Some(retry)) => {
+                let options = SourceOptions { patience: SILENCE, ..options };
+                returning(LiveSource::new(source, input, &options, retry))
+            }
+            (..) => {
+                let audio = source.take_audio();
+                (Frames::Video(Box::new(source)), audio)
+            }
         };
         let sinks = Outputs::open(&outputs, OutputsOptions { size, framerate, live, audio, retry })?;
         (frames, sinks, estimate)
     } else {
-        let duration = args.duration.map(|s| (s * f64::from(NOISE_RATE.0)).ceil() as u64);
-        let count = args.frames.into_iter().chain(duration).min().unwrap_or(0);
         let framerate = Some(NOISE_RATE);
+        let count = limits.frames(framerate).unwrap_or(0);
         let options = OutputsOptions { size, framerate, live: false, audio: None, retry: None };
         (Frames::noise(count, NOISE_RATE), Outputs::open(&outputs, options)?, Some(count))
     };
@@ -126,8 +134,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     progress.finish();
     drop(live_control);
     let frames_out = painter.stats().frames_out;
-    let is_kept = |output: &&Output| matches!(output, Output::File(..) | Output::Pngs(_) | Output::Picture(..));
-    if let Some(output) = outputs.iter().find(is_kept).filter(|_| frames_out == 0) {
+    if let Some(output) = outputs.iter().find(|output| is_kept(output)).filter(|_| frames_out == 0) {
         let what = format!("{output} was not written: there was no picture before the end");
         return Err(Failure::new(RUNNING, what).with_hint(Some("what was there before is as it was".into())));
     }
@@ -200,6 +207,49 @@ fn outputs(args: &RunArgs) -> Outcome<Vec<Output>> {
 struct Limits {
     frames: Option<u64>,
     duration: Option<f64>,
+}
+
+impl Limits {
+    /// How many frames they leave of a source without an end.
+    fn frames(self, framerate: Option<(u32, u32)>) -> Option<u64> {
+        let rate = framerate.map(|(n, d)| f64::from(n) / f64::from(d));
+        let of_duration = self.duration.zip(rate).map(|(seconds, rate)| (seconds * rate).ceil() as u64);
+        self.frames.into_iter().chain(of_duration).min()
+    }
+}
+
+/// An input that begins again at its end.
+struct Looped {
+    /// Whether somebody watches it, so that it comes at its own speed; files get every frame.
+    watched: bool,
+}
+
+impl Looped {
+    fn of(args: &RunArgs, input: Option<&Input>, outputs: &[Output]) -> Outcome<Self> {
+        let text = args.input.as_deref().unwrap_or_default();
+        if input.is_none_or(Input::is_live) {
+            return Err(Failure::usage(
+                format!("{text} has no end at which --loop could begin again"),
+                "leave out --loop",
+            ));
+        }
+        let watched = !outputs.iter().all(is_kept);
+        if !watched && args.frames.is_none() && args.duration.is_none() {
+            let what = format!("with --loop {text} never ends, nor do the files that are made of it");
+            return Err(Failure::usage(what, "say how much with --frames N or --duration S"));
+        }
+        Ok(Self { watched })
+    }
+
+    /// As [`SourceOptions::live`].
+    fn live(&self) -> Option<bool> {
+        self.watched.then_some(true)
+    }
+}
+
+/// Whether an output is something that is kept, rather than watched.
+fn is_kept(output: &Output) -> bool {
+    matches!(output, Output::File(..) | Output::Pngs(_) | Output::Picture(..))
 }
 
 fn source_options(size: Size, fit: Option<Fit>, limits: Limits) -> SourceOptions {

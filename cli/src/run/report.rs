@@ -98,6 +98,7 @@ impl Report {
             "frames_corrupt": self.counts.corrupt,
             "frames_failed": self.stats.frames_failed,
             "source_losses": self.counts.losses,
+            "loops": self.counts.passes_ended,
             "time_to_first_frame_ms": self.time_to_first_frame_ms().map(round),
             "saved_by_skipping_ms": round(self.saved_by_skipping_ms()),
             "elapsed_ms": round(milliseconds(self.elapsed)),
@@ -133,7 +134,13 @@ impl Report {
             say!("quality   {size} in {steps} at the end, {changes} changes, {repeated} pictures shown again");
         }
         if self.counts.losses > 0 {
-            say!("source    lost and found again {} times", self.counts.losses);
+            let times = if self.counts.losses == 1 { "once" } else { &format!("{} times", self.counts.losses) };
+            say!("source    lost {times}");
+        }
+        if self.counts.passes_ended > 0 {
+            let times =
+                if self.counts.passes_ended == 1 { "once" } else { &format!("{} times", self.counts.passes_ended) };
+            say!("loop      the input began again {times}");
         }
         if frames_skipped > 0 {
             say!("saved     {:.1} s of network time by skipping", self.saved_by_skipping_ms() / 1e3);

@@ -51,6 +51,8 @@ pub(crate) struct Counts {
     pub(crate) streaming: Duration,
     /// How often the live source was lost.
     pub(crate) losses: u64,
+    /// How often the input came to its end and began again.
+    pub(crate) passes_ended: u64,
     /// Whether the user stopped it.
     pub(crate) stopped: bool,
 }
@@ -79,20 +81,22 @@ const SOUND_PATIENCE: Duration = Duration::from_secs(5);
 /// Finishes the outputs. A file has sound left that belongs to its pictures, or goes on behind them, so that it is closed after them; one
 /// that was left before its end is closed when no more of it may come. Of a device the sound would never end.
 fn finish(sinks: Outputs, frames: Frames) -> Result<(), IoError> {
-    let source = match frames {
-        Frames::Video(source) if !source.info().live => source,
-        other => {
-            drop(other);
-            return sinks.finish();
-        }
+    let is_live = match &frames {
+        Frames::Video(source) => source.info().live,
+        Frames::Live(source) => source.info().live,
+        Frames::Noise { .. } => true,
     };
-    let has_ended = source.has_ended();
+    if is_live {
+        drop(frames);
+        return sinks.finish();
+    }
+    let has_ended = matches!(&frames, Frames::Video(source) if source.has_ended());
     std::thread::scope(|scope| {
         let (done, is_done) = std::sync::mpsc::sync_channel::<()>(1);
         scope.spawn(move || {
             // Either way it is over: the outputs are finished and `done` is gone, or nothing is waited for any more.
             let _ = if has_ended { is_done.recv().ok() } else { is_done.recv_timeout(SOUND_PATIENCE).ok() };
-            drop(source);
+            drop(frames);
         });
         let finished = sinks.finish();
         drop(done);
@@ -179,6 +183,11 @@ impl Stream<'_> {
                     LiveNext::Away(meta) => self.push(painter.flush()?, &mut screen)? && screen.repeat(meta)?,
                     LiveNext::TimedOut => self.push(painter.ready()?, &mut screen)?,
                     LiveNext::End => break,
+                    LiveNext::Failed(error) if source.info().live && begun.is_some() => {
+                        lost = Some(error);
+                        break;
+                    }
+                    LiveNext::Failed(error) => return Err(error.into()),
                 },
                 Frames::Noise { left: 0, .. } => break,
                 Frames::Noise { left, next, interval_ns } => {
@@ -208,7 +217,7 @@ impl Stream<'_> {
             Frames::Video(source) => (counts.dropped, counts.corrupt) = (source.dropped(), source.corrupt()),
             Frames::Live(source) => {
                 (counts.dropped, counts.corrupt) = (source.dropped(), source.corrupt());
-                counts.losses = source.losses();
+                (counts.losses, counts.passes_ended) = (source.losses(), source.passes_ended());
             }
             Frames::Noise { .. } => {}
         }

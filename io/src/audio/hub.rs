@@ -11,6 +11,10 @@ use crate::lock;
 /// behind is stuck, and loses the oldest.
 const MOST_WAITING: usize = 100_000;
 
+/// Sources whose sound may wait for that of the one before: pictures that come so much earlier than what becomes of them are of passes of
+/// a few frames each.
+const MOST_TO_FOLLOW: usize = 4;
+
 /// Where packets come out at the moment. A live source that was lost and came back has another than before.
 #[derive(Clone, Debug)]
 pub(crate) struct Spring {
@@ -21,6 +25,14 @@ pub(crate) struct Spring {
     pub(crate) closed: Arc<AtomicBool>,
     /// Added to all times: the source's clock may have begun anew, the stream's goes on.
     pub(crate) shift_ns: i64,
+}
+
+/// Where packets come from now, and then.
+#[derive(Debug)]
+struct Springs {
+    now: Spring,
+    /// What follows, each from a time of the stream on.
+    then: VecDeque<(Spring, u64)>,
 }
 
 type Packet = (gst::Buffer, u64);
@@ -37,13 +49,23 @@ pub(crate) struct Hub {
     caps: gst::Caps,
     /// Tells the source's pictures to run on without being taken.
     discard_pictures: Arc<AtomicBool>,
-    spring: Mutex<Spring>,
+    springs: Mutex<Springs>,
     /// Held by the listener that takes the next packet, for all of them.
     taking: Mutex<()>,
     waiting: Mutex<Waiting>,
     arrived: Condvar,
     /// Whether the source may come back after its end.
     may_return: AtomicBool,
+    /// Whether the pictures go on behind what is the end of their source.
+    goes_on: AtomicBool,
+}
+
+impl Springs {
+    /// Goes on with what follows, if there is something.
+    fn go_on(&mut self) -> bool {
+        let then = self.then.pop_front().map(|(spring, _)| self.now = spring);
+        then.is_some()
+    }
 }
 
 /// What a listener got.
@@ -58,11 +80,12 @@ impl Hub {
         Arc::new(Self {
             caps,
             discard_pictures,
-            spring: Mutex::new(spring),
+            springs: Mutex::new(Springs { now: spring, then: VecDeque::new() }),
             taking: Mutex::default(),
             waiting: Mutex::default(),
             arrived: Condvar::new(),
             may_return: AtomicBool::new(false),
+            goes_on: AtomicBool::new(false),
         })
     }
 
@@ -77,14 +100,55 @@ impl Hub {
         if self.caps != other.caps {
             return false;
         }
-        let spring = Spring { shift_ns, ..lock(&other.spring).clone() };
-        spring.packets.set_drop(lock(&self.waiting).listeners.is_empty());
-        *lock(&self.spring) = spring;
+        let now = Spring { shift_ns, ..other.spring() };
+        now.packets.set_drop(self.is_unheard());
+        *lock(&self.springs) = Springs { now, then: VecDeque::new() };
         true
     }
 
+    /// The source begins again as `other`, whose sound comes with `shift_ns` added to its times from `from_ns` of the stream on: behind
+    /// what the sound until now has before that. Refused as by [`replace`](Self::replace).
+    pub(crate) fn follow(&self, other: &Self, shift_ns: i64, from_ns: u64) -> bool {
+        if self.caps != other.caps {
+            return false;
+        }
+        let spring = Spring { shift_ns, ..other.spring() };
+        let is_unheard = self.is_unheard();
+        spring.packets.set_drop(is_unheard);
+        let mut springs = lock(&self.springs);
+        springs.then.push_back((spring, from_ns));
+        // Nobody takes what is left of those before.
+        let most = if is_unheard { 0 } else { MOST_TO_FOLLOW };
+        while springs.then.len() > most {
+            springs.go_on();
+        }
+        true
+    }
+
+    /// How many of the sources that [`follow`](Self::follow) named have not begun: as many before the last are needed still.
+    pub(crate) fn to_follow(&self) -> usize {
+        lock(&self.springs).then.len()
+    }
+
+    /// The end of the source is not the end of the pictures: sound that goes on behind it is not wanted.
+    pub(crate) fn pictures_go_on(&self) {
+        self.goes_on.store(true, Ordering::Relaxed);
+    }
+
+    fn is_unheard(&self) -> bool {
+        lock(&self.waiting).listeners.is_empty()
+    }
+
     fn spring(&self) -> Spring {
-        lock(&self.spring).clone()
+        lock(&self.springs).now.clone()
+    }
+
+    /// Lets packets nobody waits for be dropped, or not.
+    fn set_drop(&self, drops: bool) {
+        let springs = lock(&self.springs);
+        for spring in springs.then.iter().map(|(spring, _)| spring).chain([&springs.now]) {
+            spring.packets.set_drop(drops);
+        }
     }
 
     fn pop(&self, listener: u64) -> Option<Packet> {
@@ -110,11 +174,17 @@ impl Hub {
             self.pause();
             return Heard::Nothing;
         };
-        let spring = self.spring();
+        let (spring, until_ns) = {
+            let springs = lock(&self.springs);
+            (springs.now.clone(), springs.then.front().map(|(_, from_ns)| *from_ns))
+        };
         let look_up = gst::ClockTime::from_nseconds(LOOK_UP.as_nanos() as u64);
         let Some(sample) = spring.packets.try_pull_sample(look_up) else {
             drop(taking);
             if !spring.packets.is_eos() && !spring.closed.load(Ordering::Acquire) {
+                return Heard::Nothing;
+            }
+            if lock(&self.springs).go_on() {
                 return Heard::Nothing;
             }
             if self.may_return.load(Ordering::Relaxed) {
@@ -127,7 +197,11 @@ impl Hub {
         if let Some((buffer, time_ns)) = placed(&sample)
             && let Some(time_ns) = time_ns.checked_add_signed(spring.shift_ns)
         {
-            self.hand_out(&(buffer, time_ns));
+            if until_ns.is_some_and(|until| time_ns >= until) {
+                lock(&self.springs).go_on();
+            } else {
+                self.hand_out(&(buffer, time_ns));
+            }
         }
         Heard::Nothing
     }
@@ -155,7 +229,7 @@ impl AudioTrack {
         waiting.next += 1;
         waiting.listeners.insert(listener, VecDeque::new());
         drop(waiting);
-        hub.spring().packets.set_drop(false);
+        hub.set_drop(false);
         Self { hub: Arc::clone(hub), listener }
     }
 
@@ -202,7 +276,7 @@ impl AudioTrack {
 
     /// Whether the pictures came to their own end.
     pub(super) fn pictures_ended(&self) -> bool {
-        self.hub.spring().ended.load(Ordering::Acquire)
+        self.hub.spring().ended.load(Ordering::Acquire) && !self.hub.goes_on.load(Ordering::Relaxed)
     }
 
     /// Tells the source's pictures to run on without being taken.
@@ -217,7 +291,7 @@ impl AudioTrack {
         let nobody = waiting.listeners.is_empty();
         drop(waiting);
         if nobody {
-            self.hub.spring().packets.set_drop(true);
+            self.hub.set_drop(true);
         }
     }
 }

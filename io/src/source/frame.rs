@@ -9,7 +9,7 @@ use crate::launch;
 /// A picture and its place in the stream. Holds `GStreamer`'s own memory: nothing was copied.
 ///
 /// Keep few of these at a time: memory comes from a pool, and what is held cannot be used again.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SourceFrame {
     meta: FrameMeta,
     sample: gst::Sample,

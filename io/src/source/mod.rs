@@ -22,9 +22,11 @@ pub(crate) use head::LOW_DELAY;
 pub(crate) use images::list as list_images;
 pub use reconnect::{LiveNext, LiveSource};
 
+use self::open::Until;
 use crate::audio::{AudioTrack, Hub};
 use crate::error::IoError;
 use crate::input::{Fit, Input};
+use crate::launch;
 use crate::monitor::Monitor;
 use crate::queue::{Lossless, Newest, Received};
 use crate::webrtc::Call;
@@ -123,6 +125,8 @@ pub struct VideoSource {
     first: Option<gst::Sample>,
     audio: Option<AudioTrack>,
     hub: Option<Arc<Hub>>,
+    /// Whether its sound is taken by those who listen to that of another: none of it may be lost until they come to it.
+    sound_follows: bool,
     frames: u64,
     first_pts_ns: Option<u64>,
     dropped: u64,
@@ -141,7 +145,24 @@ pub struct VideoSource {
 impl VideoSource {
     /// Opens `input` and waits for its first picture, up to ten seconds.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, IoError> {
-        open::open(input, options)
+        open::open(input, options, Until::Running)
+    }
+
+    /// Opens `input` up to where [`start`](Self::start) makes its first picture come at once. Of no input that comes in real time.
+    fn prepare(input: &Input, options: &SourceOptions) -> Result<Self, IoError> {
+        let mut source = open::open(input, options, Until::Ready)?;
+        source.sound_follows = true;
+        Ok(source)
+    }
+
+    /// Lets it run; one that was opened does already.
+    fn start(&self) -> Result<(), IoError> {
+        let Producer::Pipeline(pipeline) = &self.producer else { return Ok(()) };
+        if pipeline.set_state(gst::State::Playing).is_err() {
+            self.monitor.check()?;
+            return Err(launch::failed(&self.monitor.what(), &"it does not start"));
+        }
+        Ok(())
     }
 
     /// What the input says of itself.
@@ -156,8 +177,10 @@ impl VideoSource {
 
     /// Waits up to `timeout` for the next picture. Pictures that were read before an error come before the error.
     pub fn next(&mut self, timeout: Duration) -> Result<Next, IoError> {
-        // Nobody asked for the sound before the first picture: it must not fill its queue.
-        drop(self.audio.take());
+        if !self.sound_follows {
+            // Nobody asked for the sound before the first picture: it must not fill its queue.
+            drop(self.audio.take());
+        }
         if self.done || self.options.max_frames.is_some_and(|most| self.frames >= most) {
             self.done = true;
             return Ok(Next::End);

@@ -18,10 +18,21 @@ use crate::{launch, lock, webrtc};
 /// How long an input may take to give its first picture.
 const FIRST_PICTURE: Duration = Duration::from_secs(10);
 
+const FIRST_PICTURE_AT_MOST: gst::ClockTime = gst::ClockTime::from_seconds(FIRST_PICTURE.as_secs());
+
 /// Pictures read ahead of the engine: enough to hide the jitter of decoding. Each holds a whole picture in memory.
 const READ_AHEAD: usize = 4;
 
-pub(super) fn open(input: &Input, options: &SourceOptions) -> Result<VideoSource, IoError> {
+/// How far an input is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// It runs, and its first picture is here.
+    Running,
+    /// It is ready to start, and its first picture would come at once.
+    Ready,
+}
+
+pub(super) fn open(input: &Input, options: &SourceOptions, until: Until) -> Result<VideoSource, IoError> {
     crate::init()?;
     match input {
         Input::Images(folder) => open_images(input, &images::list(folder)?, options),
@@ -31,9 +42,9 @@ pub(super) fn open(input: &Input, options: &SourceOptions) -> Result<VideoSource
             if size.is_file() && size.len() == 0 {
                 return Err(IoError::EmptyInput { what: path.display().to_string(), why: "it has no bytes".into() });
             }
-            open_pipeline(input, options)
+            open_pipeline(input, options, until)
         }
-        _ => open_pipeline(input, options),
+        _ => open_pipeline(input, options, until),
     }
 }
 
@@ -64,6 +75,7 @@ fn source(
         first: None,
         audio: None,
         hub: None,
+        sound_follows: false,
         frames: 0,
         first_pts_ns: None,
         dropped: 0,
@@ -93,7 +105,7 @@ fn open_images(input: &Input, paths: &[std::path::PathBuf], options: &SourceOpti
     Ok(source)
 }
 
-fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, IoError> {
+fn open_pipeline(input: &Input, options: &SourceOptions, until: Until) -> Result<VideoSource, IoError> {
     let what = input.to_string();
     let monitor = Monitor::new(Side::Input(what.clone()));
     let pipeline = gst::Pipeline::new();
@@ -126,7 +138,11 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
     };
     // From here on dropping `source` takes the pipeline down.
     let mut source = source(input, options, Producer::Pipeline(pipeline.clone()), queue, Arc::clone(&monitor))?;
-    if paused.and_then(|_| pipeline.set_state(gst::State::Playing)).is_err() {
+    let started = match until {
+        Until::Running => paused.and_then(|_| pipeline.set_state(gst::State::Playing)),
+        Until::Ready => paused.and_then(|_| pipeline.state(Some(FIRST_PICTURE_AT_MOST)).0),
+    };
+    if started.is_err() {
         monitor.check()?;
         return Err(IoError::Failed { what, detail: "it does not start".into() });
     }
@@ -134,7 +150,13 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
         call.place()?;
         source.call = Some(call);
     }
-    wait_for_first(&mut source)?;
+    match until {
+        Until::Running => wait_for_first(&mut source)?,
+        Until::Ready if started == Ok(gst::StateChangeSuccess::Async) => {
+            return Err(IoError::Stalled { what, seconds: FIRST_PICTURE.as_secs() });
+        }
+        Until::Ready => {}
+    }
 
     if let Some((natural, framerate)) = chain.natural() {
         source.info.natural = natural;

@@ -7,6 +7,7 @@ mod errors;
 mod fit;
 mod in_step;
 mod live;
+mod looped;
 mod losses;
 mod network;
 mod peers;

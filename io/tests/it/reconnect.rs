@@ -65,6 +65,7 @@ impl Reader {
                 }
                 LiveNext::Away(meta) => (Seen::Away, meta.pts_ns),
                 LiveNext::End => (Seen::End, None),
+                LiveNext::Failed(error) => panic!("{error}"),
                 LiveNext::TimedOut => {
                     quiet += 1;
                     assert!(quiet < LOOKS, "waited in vain for {wanted:?}");
@@ -264,7 +265,7 @@ fn an_hls_output_with_sound_outlives_an_input_that_is_away() {
                 away += 1;
             }
             LiveNext::TimedOut => {}
-            LiveNext::End => panic!("it ended"),
+            LiveNext::End | LiveNext::Failed(_) => panic!("it ended"),
         }
     }
     drop(source);

@@ -1,4 +1,6 @@
-//! A live input that is opened again when it is lost, while its reader goes on.
+//! An input that is opened again when it is lost, or at its end, while its reader goes on.
+
+mod again;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use livediffusion_pipeline::frame::FrameMeta;
 use livediffusion_pipeline::stats::{Clock as _, MonotonicClock};
 
+use self::again::Passes;
 use super::{Next, SourceFrame, SourceInfo, SourceOptions, VideoSource};
 use crate::aside;
 use crate::audio::{AudioTrack, Hub};
@@ -36,8 +39,11 @@ pub enum LiveNext {
     TimedOut,
     /// There are no more.
     End,
+    /// It was lost, and is not to be opened again.
+    Failed(IoError),
 }
 
+/// Opened aside, or why not.
 type Opened = Result<Box<VideoSource>, IoError>;
 
 enum State {
@@ -47,16 +53,26 @@ enum State {
         until: Duration,
     },
     Opening(Receiver<Opened>),
+    /// The only picture of an input that begins again, until it is shown again.
+    Still {
+        until: Duration,
+    },
     Over,
 }
 
-/// A live input that survives its own failures: cameras that are unplugged, servers that go, networks that stall.
+/// A live input that survives its own failures: cameras that are unplugged, servers that go, networks that stall. Or a file that begins
+/// again at its end ([`looped`](Self::looped)).
 ///
 /// Times go on over a loss: a frame after it is as much later than the frame before it as it came later.
 pub struct LiveSource {
     input: Input,
     options: SourceOptions,
-    retry: Retry,
+    /// `None`: a loss is the end.
+    retry: Option<Retry>,
+    /// Where it begins again at its end.
+    passes: Option<Passes>,
+    /// Whether the next frame is the first of another pass.
+    begins_again: bool,
     clock: MonotonicClock,
     info: SourceInfo,
     state: State,
@@ -95,7 +111,9 @@ impl LiveSource {
         Self {
             input,
             options: SourceOptions { live: Some(true), ..options.clone() },
-            retry,
+            retry: Some(retry),
+            passes: None,
+            begins_again: false,
             clock: MonotonicClock::start(),
             info: source.info().clone(),
             state: State::Here(source),
@@ -149,21 +167,23 @@ impl LiveSource {
     pub fn next(&mut self, timeout: Duration) -> LiveNext {
         drop(self.audio.take());
         if self.options.max_frames.is_some_and(|most| self.frames >= most) {
-            self.state = State::Over;
+            return self.end();
         }
         match &mut self.state {
             State::Over => LiveNext::End,
+            State::Still { until } => {
+                let until = *until;
+                self.still(until, timeout)
+            }
             State::Here(source) => match source.next(timeout) {
                 Ok(Next::Frame(frame)) => self.place(frame),
                 Ok(Next::TimedOut) => LiveNext::TimedOut,
-                Ok(Next::End) if !self.input.ends_when_lost() => {
-                    self.leave(State::Over);
-                    LiveNext::End
-                }
+                Ok(Next::End) if self.passes.is_some() => self.begin_again(),
+                Ok(Next::End) if !self.input.ends_when_lost() => self.end(),
                 Ok(Next::End) => {
-                    self.lose(&launch::failed(&self.input.to_string(), &"the other side has ended the stream"))
+                    self.lose(launch::failed(&self.input.to_string(), &"the other side has ended the stream"))
                 }
-                Err(error) => self.lose(&error),
+                Err(error) => self.lose(error),
             },
             State::Waiting { .. } | State::Opening(_) => self.wait(timeout),
         }
@@ -175,15 +195,29 @@ impl LiveSource {
         let own_ns = frame.meta().pts_ns.unwrap_or_default();
         let shift_ns = *self.shift_ns.get_or_insert_with(|| {
             let (last_ns, at) = self.last.unwrap_or_default();
-            let away_ns = now.saturating_sub(at).as_nanos() as u64;
-            (last_ns + away_ns.max(STEP_NS)) as i64 - own_ns as i64
+            // What does not come in real time takes the time that its frames say.
+            let away_ns = if self.info.live { now.saturating_sub(at).as_nanos() as u64 } else { 0 };
+            let step_ns = self.passes.as_ref().filter(|_| self.begins_again).map_or(STEP_NS, Passes::frame_ns);
+            (last_ns + away_ns.max(step_ns)) as i64 - own_ns as i64
         });
         let pts_ns = own_ns.saturating_add_signed(shift_ns);
         let pts_ns = self.last.map_or(pts_ns, |(last_ns, _)| pts_ns.max(last_ns + 1));
         let first_ns = *self.first_pts_ns.get_or_insert(pts_ns);
         if self.options.max_duration_ns.is_some_and(|most| pts_ns - first_ns >= most) {
-            self.leave(State::Over);
-            return LiveNext::End;
+            return self.end();
+        }
+        if let Some(passes) = &mut self.passes {
+            let State::Here(source) = &self.state else { return LiveNext::TimedOut };
+            if passes.see(&frame, source.info()) {
+                let next = open_aside(&self.input, &self.options, VideoSource::prepare);
+                passes.expect(next);
+            }
+        }
+        if std::mem::take(&mut self.begins_again) {
+            self.follow_sound(shift_ns, pts_ns);
+        }
+        if let Some(passes) = &mut self.passes {
+            passes.tidy(self.sound.as_deref());
         }
         if self.away {
             let away = now.saturating_sub(self.lost_at);
@@ -206,8 +240,28 @@ impl LiveSource {
         }
     }
 
-    fn lose(&mut self, error: &IoError) -> LiveNext {
+    /// The end of it all. What is not live stays until it is dropped: the sound of its last pictures is still to be taken.
+    fn end(&mut self) -> LiveNext {
+        if let Some(sound) = &self.sound {
+            sound.expect_return(false);
+        }
+        if self.info.live {
+            self.leave(State::Over);
+        } else if let (State::Here(source), Some(passes)) =
+            (std::mem::replace(&mut self.state, State::Over), &mut self.passes)
+        {
+            (self.dropped, self.corrupt) = (self.dropped + source.dropped(), self.corrupt + source.corrupt());
+            passes.keep(source);
+        }
+        LiveNext::End
+    }
+
+    fn lose(&mut self, error: IoError) -> LiveNext {
         let now = self.clock.now();
+        let Some(retry) = self.retry else {
+            self.end();
+            return LiveNext::Failed(error);
+        };
         if self.away {
             tracing::debug!("attempt {}: {error}", self.attempts);
         } else {
@@ -222,9 +276,12 @@ impl LiveSource {
             // At once: what was lost is already late.
             self.repeated_at = now.saturating_sub(REPEAT);
         }
-        let until = now + self.retry.pause(self.attempts);
+        let until = now + retry.pause(self.attempts);
         self.attempts += 1;
-        self.shift_ns = None;
+        (self.shift_ns, self.begins_again) = (None, false);
+        if let Some(passes) = &mut self.passes {
+            passes.give_up();
+        }
         self.leave(State::Waiting { until });
         LiveNext::TimedOut
     }
@@ -242,7 +299,7 @@ impl LiveSource {
     fn wait(&mut self, timeout: Duration) -> LiveNext {
         let now = self.clock.now();
         let repeat_at = self.repeated_at + REPEAT;
-        let mut wait = timeout.min(repeat_at.saturating_sub(now));
+        let mut wait = if self.info.live { timeout.min(repeat_at.saturating_sub(now)) } else { timeout };
         if let State::Waiting { until } = self.state {
             if now >= until {
                 self.state = self.open();
@@ -253,20 +310,28 @@ impl LiveSource {
         let opened = if let State::Opening(receiver) = &self.state {
             receiver.recv_timeout(wait)
         } else {
-            // A channel that nobody sends into is how to wait without sleeping.
             crossbeam_channel::never().recv_timeout(wait)
         };
-        match opened {
-            Ok(Ok(source)) => self.state = State::Here(source),
-            Ok(Err(error)) => drop(self.lose(&error)),
-            Err(RecvTimeoutError::Timeout) => {}
+        let opened = match opened {
+            Ok(opened) => opened.and_then(|source| source.start().map(|()| source)),
+            Err(RecvTimeoutError::Timeout) => return self.repeat(),
             Err(RecvTimeoutError::Disconnected) => {
-                let error = launch::failed(&self.input.to_string(), &"the thread that opens it panicked");
-                drop(self.lose(&error));
+                Err(launch::failed(&self.input.to_string(), &"the thread that opens it panicked"))
             }
+        };
+        match opened {
+            Ok(source) => {
+                self.state = State::Here(source);
+                LiveNext::TimedOut
+            }
+            Err(error) => self.lose(error),
         }
+    }
+
+    /// The last picture again, where it is time to show it.
+    fn repeat(&mut self) -> LiveNext {
         let now = self.clock.now();
-        if now < repeat_at {
+        if now < self.repeated_at + REPEAT || !self.info.live {
             return LiveNext::TimedOut;
         }
         self.repeated_at = now;
@@ -277,21 +342,35 @@ impl LiveSource {
         LiveNext::Away(FrameMeta { id: self.frames, pts_ns: Some(pts_ns), duration_ns })
     }
 
-    /// Opens the input on a thread of its own: that may take many seconds, in which the last picture is still shown and
-    /// the user may want to stop.
     fn open(&self) -> State {
-        let (sender, receiver) = crossbeam_channel::bounded(1);
-        let input = self.input.clone();
-        let options = SourceOptions { max_frames: None, max_duration_ns: None, ..self.options.clone() };
-        let open = move || {
-            // Nobody receives it where the run has ended meanwhile: then it is dropped here.
-            let _ = sender.send(VideoSource::open(&input, &options).map(Box::new));
-        };
-        match aside::spawn("io-opening", open) {
-            Ok(()) => State::Opening(receiver),
-            Err(_) => State::Waiting { until: self.clock.now() + self.retry.longest },
+        let longest = self.retry.unwrap_or_default().longest;
+        match open_aside(&self.input, &self.options, VideoSource::open) {
+            Some(receiver) => State::Opening(receiver),
+            None => State::Waiting { until: self.clock.now() + longest },
         }
     }
+}
+
+/// Opens an input on a thread of its own: that may take many seconds, in which the last picture is still shown and the user may want to
+/// stop. `None` where there is no thread to be had.
+fn open_aside(
+    input: &Input,
+    options: &SourceOptions,
+    open: fn(&Input, &SourceOptions) -> Result<VideoSource, IoError>,
+) -> Option<Receiver<Opened>> {
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let (input, options) =
+        (input.clone(), SourceOptions { max_frames: None, max_duration_ns: None, ..options.clone() });
+    let work = move || {
+        // Nobody receives it where the run has ended meanwhile: then it is dropped here.
+        let _ = sender.send(open(&input, &options).map(Box::new));
+    };
+    aside::spawn("io-opening", work).ok().map(|()| receiver)
+}
+
+/// A channel that nobody sends into is how to wait without sleeping.
+fn pause(time: Duration) {
+    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
 }
 
 impl Drop for LiveSource {
