@@ -153,6 +153,16 @@ impl Output {
         }
     }
 
+    /// Whether somebody sees the pictures as they come, who would rather miss some than see them late.
+    pub const fn is_watched(&self) -> bool {
+        matches!(self, Self::Network(..) | Self::V4l2(_) | Self::Window)
+    }
+
+    /// Whether it is kept for later: then no picture may be missing.
+    pub const fn is_kept(&self) -> bool {
+        matches!(self, Self::File(..) | Self::Pngs(_) | Self::Picture(..))
+    }
+
     /// Whether it may be lost and come back: then it is opened again, while other outputs go on.
     pub(crate) const fn may_return(&self) -> bool {
         matches!(self, Self::Network(..))

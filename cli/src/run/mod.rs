@@ -50,7 +50,9 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     for output in &outputs {
         refuse_same(input.as_ref(), output)?;
     }
-    let looped = args.looped.then(|| Looped::of(&args, input.as_ref(), &outputs)).transpose()?;
+    if args.looped {
+        refuse_loop(&args, input.as_ref(), &outputs)?;
+    }
     let mut open = OpenPack::open(&args.model)?;
     let parameters = config::parameters(&open.pack, &file, &args.parameters)?;
     let size = open.size(&parameters);
@@ -68,8 +70,10 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
 
     let stop = stream::stop_on_ctrl_c()?;
     let limits = Limits { frames: args.frames, duration: args.duration };
-    let options = source_options(size, args.fit, limits);
-    let options = SourceOptions { live: looped.as_ref().and_then(Looped::live), ..options };
+    let options = SourceOptions {
+        live: is_paced(args.looped, &outputs).then_some(true),
+        ..source_options(size, args.fit, limits)
+    };
     // Both take a quarter of a second, mostly of waiting.
     let (source, backend) = std::thread::scope(|scope| {
         let backend = scope.spawn(|| Backend::find(&args.model, &open));
@@ -96,14 +100,14 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
 
     let (frames, sinks, estimate) = if let Some(mut source) = source {
         let (framerate, live) = (source.info().framerate, source.info().live);
-        let estimate = if looped.is_some() { limits.frames(framerate) } else { source.info().frames_estimate };
+        let estimate = if args.looped { limits.frames(framerate) } else { source.info().frames_estimate };
         let retry = args.retry.unwrap_or_default().0.filter(|_| live);
         let returning = |mut source: LiveSource| {
             let audio = source.take_audio();
             (Frames::Live(Box::new(source)), audio)
         };
         let (frames, audio) = match (input, retry) {
-            (Some(input), retry) if looped.is_some() => returning(LiveSource::looped(source, input, &options, retry)),
+            (Some(input), retry) if args.looped => returning(LiveSource::looped(source, input, &options, retry)),
             (Some(input), Some(retry)) => {
                 let options = SourceOptions { patience: SILENCE, ..options };
                 returning(LiveSource::new(source, input, &options, retry))
@@ -134,7 +138,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     progress.finish();
     drop(live_control);
     let frames_out = painter.stats().frames_out;
-    if let Some(output) = outputs.iter().find(|output| is_kept(output)).filter(|_| frames_out == 0) {
+    if let Some(output) = outputs.iter().find(|output| output.is_kept()).filter(|_| frames_out == 0) {
         let what = format!("{output} was not written: there was no picture before the end");
         return Err(Failure::new(RUNNING, what).with_hint(Some("what was there before is as it was".into())));
     }
@@ -218,38 +222,24 @@ impl Limits {
     }
 }
 
-/// An input that begins again at its end.
-struct Looped {
-    /// Whether somebody watches it, so that it comes at its own speed; files get every frame.
-    watched: bool,
+/// Refuses what cannot begin again at its end, or would never end.
+fn refuse_loop(args: &RunArgs, input: Option<&Input>, outputs: &[Output]) -> Outcome<()> {
+    let text = args.input.as_deref().unwrap_or_default();
+    if input.is_none_or(Input::is_live) {
+        return Err(Failure::usage(format!("{text} has no end at which --loop could begin again"), "leave out --loop"));
+    }
+    if outputs.iter().all(Output::is_kept) && args.frames.is_none() && args.duration.is_none() {
+        let what = format!("with --loop {text} never ends, nor do the files that are made of it");
+        return Err(Failure::usage(what, "say how much with --frames N or --duration S"));
+    }
+    Ok(())
 }
 
-impl Looped {
-    fn of(args: &RunArgs, input: Option<&Input>, outputs: &[Output]) -> Outcome<Self> {
-        let text = args.input.as_deref().unwrap_or_default();
-        if input.is_none_or(Input::is_live) {
-            return Err(Failure::usage(
-                format!("{text} has no end at which --loop could begin again"),
-                "leave out --loop",
-            ));
-        }
-        let watched = !outputs.iter().all(is_kept);
-        if !watched && args.frames.is_none() && args.duration.is_none() {
-            let what = format!("with --loop {text} never ends, nor do the files that are made of it");
-            return Err(Failure::usage(what, "say how much with --frames N or --duration S"));
-        }
-        Ok(Self { watched })
-    }
-
-    /// As [`SourceOptions::live`].
-    fn live(&self) -> Option<bool> {
-        self.watched.then_some(true)
-    }
-}
-
-/// Whether an output is something that is kept, rather than watched.
-fn is_kept(output: &Output) -> bool {
-    matches!(output, Output::File(..) | Output::Pngs(_) | Output::Picture(..))
+/// Whether a file plays at its own speed, and frames that the networks cannot take are left out: where it is watched. Files get every frame,
+/// unless the input goes round for those who watch it beside them.
+fn is_paced(looped: bool, outputs: &[Output]) -> bool {
+    let (kept, watched) = (outputs.iter().filter(|output| output.is_kept()), outputs.iter().any(Output::is_watched));
+    if looped { kept.count() < outputs.len() } else { watched && kept.count() == 0 }
 }
 
 fn source_options(size: Size, fit: Option<Fit>, limits: Limits) -> SourceOptions {
@@ -315,4 +305,28 @@ pub(crate) fn packed(picture: PictureView<'_>) -> Vec<u8> {
 fn pack_into(picture: PictureView<'_>, rgb: &mut Vec<u8>) {
     rgb.clear();
     picture.rows().for_each(|row| rgb.extend_from_slice(row));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_watched_is_paced_and_what_is_kept_has_every_frame() {
+        let of = |texts: &[&str]| texts.iter().map(|text| Output::parse(text).unwrap()).collect::<Vec<_>>();
+        for (outputs, once, looped) in [
+            (&["out.mp4"][..], false, false),
+            (&["out.mp4", "frames/", "last.png"], false, false),
+            (&["window"], true, true),
+            (&["rtmp://host/app/key", "/dev/video10"], true, true),
+            // A rendering that is looked at, and a show that is recorded.
+            (&["window", "out.mp4"], false, true),
+            // Nobody knows what becomes of these.
+            (&["fakesink"], false, true),
+            (&["live/index.m3u8"], false, true),
+        ] {
+            let outputs = of(outputs);
+            assert_eq!((is_paced(false, &outputs), is_paced(true, &outputs)), (once, looped), "{outputs:?}");
+        }
+    }
 }

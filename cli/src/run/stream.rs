@@ -81,16 +81,15 @@ const SOUND_PATIENCE: Duration = Duration::from_secs(5);
 /// Finishes the outputs. A file has sound left that belongs to its pictures, or goes on behind them, so that it is closed after them; one
 /// that was left before its end is closed when no more of it may come. Of a device the sound would never end.
 fn finish(sinks: Outputs, frames: Frames) -> Result<(), IoError> {
-    let is_live = match &frames {
-        Frames::Video(source) => source.info().live,
-        Frames::Live(source) => source.info().live,
-        Frames::Noise { .. } => true,
+    let (is_live, has_ended) = match &frames {
+        Frames::Video(source) => (source.info().live, source.has_ended()),
+        Frames::Live(source) => (source.info().live, source.has_ended()),
+        Frames::Noise { .. } => (true, false),
     };
-    if is_live {
+    if is_live && !has_ended {
         drop(frames);
         return sinks.finish();
     }
-    let has_ended = matches!(&frames, Frames::Video(source) if source.has_ended());
     std::thread::scope(|scope| {
         let (done, is_done) = std::sync::mpsc::sync_channel::<()>(1);
         scope.spawn(move || {

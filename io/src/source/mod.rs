@@ -22,7 +22,6 @@ pub(crate) use head::LOW_DELAY;
 pub(crate) use images::list as list_images;
 pub use reconnect::{LiveNext, LiveSource};
 
-use self::open::Until;
 use crate::audio::{AudioTrack, Hub};
 use crate::error::IoError;
 use crate::input::{Fit, Input};
@@ -127,6 +126,8 @@ pub struct VideoSource {
     hub: Option<Arc<Hub>>,
     /// Whether its sound is taken by those who listen to that of another: none of it may be lost until they come to it.
     sound_follows: bool,
+    /// What is ready to run, until somebody asks for the first picture.
+    to_start: Option<gst::Pipeline>,
     frames: u64,
     first_pts_ns: Option<u64>,
     dropped: u64,
@@ -145,24 +146,14 @@ pub struct VideoSource {
 impl VideoSource {
     /// Opens `input` and waits for its first picture, up to ten seconds.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, IoError> {
-        open::open(input, options, Until::Running)
+        open::open(input, options)
     }
 
-    /// Opens `input` up to where [`start`](Self::start) makes its first picture come at once. Of no input that comes in real time.
+    /// Opens `input` for the listeners of another source's sound, none of which is lost until they come to it.
     fn prepare(input: &Input, options: &SourceOptions) -> Result<Self, IoError> {
-        let mut source = open::open(input, options, Until::Ready)?;
+        let mut source = Self::open(input, options)?;
         source.sound_follows = true;
         Ok(source)
-    }
-
-    /// Lets it run; one that was opened does already.
-    fn start(&self) -> Result<(), IoError> {
-        let Producer::Pipeline(pipeline) = &self.producer else { return Ok(()) };
-        if pipeline.set_state(gst::State::Playing).is_err() {
-            self.monitor.check()?;
-            return Err(launch::failed(&self.monitor.what(), &"it does not start"));
-        }
-        Ok(())
     }
 
     /// What the input says of itself.
@@ -185,6 +176,7 @@ impl VideoSource {
             self.done = true;
             return Ok(Next::End);
         }
+        self.start()?;
         let received = match self.first.take() {
             Some(first) => self.begin(first),
             None => self.wait(timeout)?,
@@ -212,6 +204,17 @@ impl VideoSource {
         let meta = FrameMeta { id: self.frames, pts_ns, duration_ns };
         self.frames += 1;
         Ok(Next::Frame(SourceFrame::new(meta, sample, self.picture.clone())))
+    }
+
+    /// Lets the clock of a file run that is to play at its own speed.
+    fn start(&mut self) -> Result<(), IoError> {
+        let Some(pipeline) = self.to_start.take() else { return Ok(()) };
+        if pipeline.set_state(gst::State::Playing).is_err() {
+            self.done = true;
+            self.monitor.check()?;
+            return Err(launch::failed(&self.monitor.what(), &"it does not start"));
+        }
+        Ok(())
     }
 
     /// Live frames that were replaced by newer ones before they were taken.

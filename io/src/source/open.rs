@@ -20,19 +20,13 @@ const FIRST_PICTURE: Duration = Duration::from_secs(10);
 
 const FIRST_PICTURE_AT_MOST: gst::ClockTime = gst::ClockTime::from_seconds(FIRST_PICTURE.as_secs());
 
+/// Why an input is empty that could be opened.
+pub(super) const NO_PICTURE: &str = "no picture in it could be read";
+
 /// Pictures read ahead of the engine: enough to hide the jitter of decoding. Each holds a whole picture in memory.
 const READ_AHEAD: usize = 4;
 
-/// How far an input is taken.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
-    /// It runs, and its first picture is here.
-    Running,
-    /// It is ready to start, and its first picture would come at once.
-    Ready,
-}
-
-pub(super) fn open(input: &Input, options: &SourceOptions, until: Until) -> Result<VideoSource, IoError> {
+pub(super) fn open(input: &Input, options: &SourceOptions) -> Result<VideoSource, IoError> {
     crate::init()?;
     match input {
         Input::Images(folder) => open_images(input, &images::list(folder)?, options),
@@ -42,9 +36,9 @@ pub(super) fn open(input: &Input, options: &SourceOptions, until: Until) -> Resu
             if size.is_file() && size.len() == 0 {
                 return Err(IoError::EmptyInput { what: path.display().to_string(), why: "it has no bytes".into() });
             }
-            open_pipeline(input, options, until)
+            open_pipeline(input, options)
         }
-        _ => open_pipeline(input, options, until),
+        _ => open_pipeline(input, options),
     }
 }
 
@@ -76,6 +70,7 @@ fn source(
         audio: None,
         hub: None,
         sound_follows: false,
+        to_start: None,
         frames: 0,
         first_pts_ns: None,
         dropped: 0,
@@ -105,7 +100,7 @@ fn open_images(input: &Input, paths: &[std::path::PathBuf], options: &SourceOpti
     Ok(source)
 }
 
-fn open_pipeline(input: &Input, options: &SourceOptions, until: Until) -> Result<VideoSource, IoError> {
+fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, IoError> {
     let what = input.to_string();
     let monitor = Monitor::new(Side::Input(what.clone()));
     let pipeline = gst::Pipeline::new();
@@ -125,7 +120,8 @@ fn open_pipeline(input: &Input, options: &SourceOptions, until: Until) -> Result
     let real_time = matches!(paused, Ok(gst::StateChangeSuccess::NoPreroll)) || input.is_live_stream();
     let live = options.live.unwrap_or(real_time);
     // A file that is to behave as a camera needs the clock to slow it down.
-    chain.pictures.set_sync(live && !real_time);
+    let paced = live && !real_time;
+    chain.pictures.set_sync(paced);
     let discard = Arc::new(AtomicBool::new(false));
     let queue = if live {
         let (sender, queue) = newest();
@@ -138,24 +134,27 @@ fn open_pipeline(input: &Input, options: &SourceOptions, until: Until) -> Result
     };
     // From here on dropping `source` takes the pipeline down.
     let mut source = source(input, options, Producer::Pipeline(pipeline.clone()), queue, Arc::clone(&monitor))?;
-    let started = match until {
-        Until::Running => paused.and_then(|_| pipeline.set_state(gst::State::Playing)),
-        Until::Ready => paused.and_then(|_| pipeline.state(Some(FIRST_PICTURE_AT_MOST)).0),
+    let started = if paced {
+        // Its clock runs from the first `next` on: nobody misses the beginning of a file.
+        paused.and_then(|_| pipeline.state(Some(FIRST_PICTURE_AT_MOST)).0)
+    } else {
+        paused.and_then(|_| pipeline.set_state(gst::State::Playing))
     };
-    if started.is_err() {
-        monitor.check()?;
-        return Err(IoError::Failed { what, detail: "it does not start".into() });
-    }
+    let started = started.map_err(|_| IoError::Failed { what: what.clone(), detail: "it does not start".into() });
+    let started = started.or_else(|error| monitor.check().and(Err(error)))?;
     if let Some(call) = call {
         call.place()?;
         source.call = Some(call);
     }
-    match until {
-        Until::Running => wait_for_first(&mut source)?,
-        Until::Ready if started == Ok(gst::StateChangeSuccess::Async) => {
-            return Err(IoError::Stalled { what, seconds: FIRST_PICTURE.as_secs() });
-        }
-        Until::Ready => {}
+    if !paced {
+        wait_for_first(&mut source)?;
+    } else if started == gst::StateChangeSuccess::Async {
+        return Err(IoError::Stalled { what, seconds: FIRST_PICTURE.as_secs() });
+    } else if chain.pictures.is_eos() {
+        monitor.check()?;
+        return Err(IoError::EmptyInput { what, why: NO_PICTURE.into() });
+    } else {
+        source.to_start = Some(pipeline.clone());
     }
 
     if let Some((natural, framerate)) = chain.natural() {
@@ -228,8 +227,7 @@ fn wait_for_first(source: &mut VideoSource) -> Result<(), IoError> {
             Received::Empty => waited += LOOK_UP,
             Received::Closed => {
                 source.monitor.check()?;
-                let why = "no picture in it could be read".into();
-                return Err(IoError::EmptyInput { what: source.monitor.what(), why });
+                return Err(IoError::EmptyInput { what: source.monitor.what(), why: NO_PICTURE.into() });
             }
         }
     }

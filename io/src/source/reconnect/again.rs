@@ -9,6 +9,7 @@ use crossbeam_channel::Receiver;
 use livediffusion_pipeline::frame::FrameMeta;
 use livediffusion_pipeline::stats::Clock as _;
 
+use super::super::open::NO_PICTURE;
 use super::super::{SourceFrame, SourceInfo, SourceOptions, VideoSource};
 use super::{LiveNext, LiveSource, Opened, State, open_aside, pause};
 use crate::audio::Hub;
@@ -155,8 +156,7 @@ impl LiveSource {
             return LiveNext::TimedOut;
         }
         if passes.frames() == 0 {
-            let why = "no picture in it could be read".to_owned();
-            return self.lose(IoError::EmptyInput { what: self.input.to_string(), why });
+            return self.lose(IoError::EmptyInput { what: self.input.to_string(), why: NO_PICTURE.into() });
         }
         let next = passes.end().or_else(|| open_aside(&self.input, &self.options, VideoSource::prepare));
         let Some(next) = next else {
@@ -174,7 +174,7 @@ impl LiveSource {
     /// The only picture again, when its time has come.
     pub(super) fn still(&mut self, until: Duration, timeout: Duration) -> LiveNext {
         let now = self.clock.now();
-        let Some(mut frame) = self.passes.as_ref().and_then(Passes::only).cloned() else { return self.end() };
+        let Some(mut frame) = self.passes.as_ref().and_then(Passes::only).cloned() else { return self.end(false) };
         if self.info.live && now < until {
             pause(timeout.min(until.saturating_sub(now)));
             if self.clock.now() < until {
@@ -188,7 +188,7 @@ impl LiveSource {
         let since_ns = if self.info.live { now.saturating_sub(at).as_nanos() as u64 } else { still_ns };
         let pts_ns = last_ns + since_ns.max(1);
         if self.options.max_duration_ns.zip(self.first_pts_ns).is_some_and(|(most, first)| pts_ns - first >= most) {
-            return self.end();
+            return self.end(false);
         }
         self.last = Some((pts_ns, now));
         frame.set_meta(FrameMeta { id: self.frames, pts_ns: Some(pts_ns), duration_ns: Some(still_ns) });

@@ -73,6 +73,8 @@ pub struct LiveSource {
     passes: Option<Passes>,
     /// Whether the next frame is the first of another pass.
     begins_again: bool,
+    /// What came to its end, for the sound of its last pictures.
+    over: Option<Box<VideoSource>>,
     clock: MonotonicClock,
     info: SourceInfo,
     state: State,
@@ -114,6 +116,7 @@ impl LiveSource {
             retry: Some(retry),
             passes: None,
             begins_again: false,
+            over: None,
             clock: MonotonicClock::start(),
             info: source.info().clone(),
             state: State::Here(source),
@@ -159,6 +162,11 @@ impl LiveSource {
         self.losses
     }
 
+    /// As [`VideoSource::has_ended`].
+    pub fn has_ended(&self) -> bool {
+        self.over.as_ref().is_some_and(|source| source.has_ended())
+    }
+
     fn here(&self) -> Option<&VideoSource> {
         if let State::Here(source) = &self.state { Some(source) } else { None }
     }
@@ -167,7 +175,7 @@ impl LiveSource {
     pub fn next(&mut self, timeout: Duration) -> LiveNext {
         drop(self.audio.take());
         if self.options.max_frames.is_some_and(|most| self.frames >= most) {
-            return self.end();
+            return self.end(false);
         }
         match &mut self.state {
             State::Over => LiveNext::End,
@@ -179,7 +187,7 @@ impl LiveSource {
                 Ok(Next::Frame(frame)) => self.place(frame),
                 Ok(Next::TimedOut) => LiveNext::TimedOut,
                 Ok(Next::End) if self.passes.is_some() => self.begin_again(),
-                Ok(Next::End) if !self.input.ends_when_lost() => self.end(),
+                Ok(Next::End) if !self.input.ends_when_lost() => self.end(true),
                 Ok(Next::End) => {
                     self.lose(launch::failed(&self.input.to_string(), &"the other side has ended the stream"))
                 }
@@ -204,7 +212,7 @@ impl LiveSource {
         let pts_ns = self.last.map_or(pts_ns, |(last_ns, _)| pts_ns.max(last_ns + 1));
         let first_ns = *self.first_pts_ns.get_or_insert(pts_ns);
         if self.options.max_duration_ns.is_some_and(|most| pts_ns - first_ns >= most) {
-            return self.end();
+            return self.end(false);
         }
         if let Some(passes) = &mut self.passes {
             let State::Here(source) = &self.state else { return LiveNext::TimedOut };
@@ -240,18 +248,17 @@ impl LiveSource {
         }
     }
 
-    /// The end of it all. What is not live stays until it is dropped: the sound of its last pictures is still to be taken.
-    fn end(&mut self) -> LiveNext {
+    /// The end of it all, at the input's own or at a limit. The sound of the last pictures is still to be taken: what is not a device, of
+    /// which it would never end, stays until this is dropped.
+    fn end(&mut self, own: bool) -> LiveNext {
         if let Some(sound) = &self.sound {
             sound.expect_return(false);
         }
-        if self.info.live {
+        if self.info.live && !own {
             self.leave(State::Over);
-        } else if let (State::Here(source), Some(passes)) =
-            (std::mem::replace(&mut self.state, State::Over), &mut self.passes)
-        {
+        } else if let State::Here(source) = std::mem::replace(&mut self.state, State::Over) {
             (self.dropped, self.corrupt) = (self.dropped + source.dropped(), self.corrupt + source.corrupt());
-            passes.keep(source);
+            self.over = Some(source);
         }
         LiveNext::End
     }
@@ -259,7 +266,7 @@ impl LiveSource {
     fn lose(&mut self, error: IoError) -> LiveNext {
         let now = self.clock.now();
         let Some(retry) = self.retry else {
-            self.end();
+            self.end(false);
             return LiveNext::Failed(error);
         };
         if self.away {
@@ -313,7 +320,7 @@ impl LiveSource {
             crossbeam_channel::never().recv_timeout(wait)
         };
         let opened = match opened {
-            Ok(opened) => opened.and_then(|source| source.start().map(|()| source)),
+            Ok(opened) => opened,
             Err(RecvTimeoutError::Timeout) => return self.repeat(),
             Err(RecvTimeoutError::Disconnected) => {
                 Err(launch::failed(&self.input.to_string(), &"the thread that opens it panicked"))
