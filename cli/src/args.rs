@@ -128,7 +128,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, help_heading = "Model")]
     pub(crate) vae_streams: bool,
 
-    /// How cuDNN picks convolutions with cuda: exhaustive (tries all at the first frames of a shape) or heuristic (starts
+    /// How cuDNN picks convolutions with cuda: exhaustive (by how fast it expects each to be) or heuristic (by a table: starts
     /// sooner, may run slower) [default: exhaustive]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) cudnn_search: Option<CudnnSearch>,

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use crate::error::OnnxError;
 use crate::graph::proto::NodeProto;
-use crate::graph::{DType, Graph, GraphError, Halves, fold_known_sides, fold_upsampling, has_known_sides, to_halves};
+use crate::graph::{
+    DType, Graph, GraphError, Halves, fold_known_sides, fold_upsampling, has_known_sides, has_uneven_pads,
+    split_uneven_pads, to_halves,
+};
 use crate::pack::config_beside;
 use crate::provider::{Chosen, OpenVinoDevice, Precision, Provider, SessionSettings};
 use crate::session::Model;
@@ -13,8 +16,8 @@ use crate::session::Model;
 /// Larger files are not searched for upsampling that could be folded: it takes a copy of them in memory.
 const MOST_UPSAMPLED: u64 = 1 << 30;
 
-/// A changed copy of the model: on a CPU its upsampling folded into convolutions, on CUDA what follows from known sides made constant,
-/// in f16 where that is chosen and the provider takes a graph's own types. `None` where nothing is to be changed.
+/// A changed copy of the model: on a CPU its upsampling folded into convolutions, on CUDA what follows from known sides made constant and
+/// uneven borders of convolutions apart, in f16 where that is chosen and the provider takes a graph's own types. `None` where nothing is to be changed.
 ///
 /// # Errors
 /// A graph that cannot be had in f16.
@@ -52,7 +55,11 @@ fn folded(model: &Model<'_>, provider: Provider, settings: &SessionSettings) -> 
         Provider::Cpu => upsampling(model),
         Provider::OpenVino if settings.openvino == OpenVinoDevice::Cpu => upsampling(model),
         // A file of a model is no larger than 2 GB, which a machine with a card has. TensorRT folds shapes itself.
-        Provider::Cuda => changed(model, u64::MAX, has_known_sides, fold_known_sides),
+        Provider::Cuda => {
+            let sides = changed(model, u64::MAX, has_known_sides, fold_known_sides);
+            let edited = sides.as_deref().map_or(*model, |bytes| Model::Edited(model.path(), bytes));
+            changed(&edited, u64::MAX, has_uneven_pads, split_uneven_pads).or(sides)
+        }
         _ => None,
     }
 }

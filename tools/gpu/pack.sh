@@ -7,14 +7,14 @@
 #
 #   --out FOLDER    where the pieces go, which must not hold any (out/gpu)
 #   --cuda 12|13    the CUDA that the machine's libraries are of (13)
-#   --piece MIB     largest piece (60)
+#   --piece MIB     largest piece (20)
 #   --ort FOLDER    an ONNX Runtime of your own in place of the pinned one
 #   --binary FILE   a binary of your own in place of the one that is built here
 #   --no-kernels    without the tests of the kernels
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-out=$root/out/gpu cuda=13 piece=60 ort="" binary="" kernels=yes
+out=$root/out/gpu cuda=13 piece=20 ort="" binary="" kernels=yes
 
 fail() {
     echo "error: $1" >&2
@@ -35,7 +35,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-case $piece in '' | *[!0-9]* | 0*) fail "--piece $piece is no number of MiB" "--piece 60" ;; esac
+case $piece in '' | *[!0-9]* | 0*) fail "--piece $piece is no number of MiB" "--piece 20" ;; esac
 [ -f "$here/../setup/cuda-$cuda.txt" ] || fail "there is no pinned ONNX Runtime for CUDA $cuda" "--cuda 12 or 13"
 [ ! -e "$out/pieces.txt" ] || fail "$out holds pieces already" "remove it, or give another --out"
 

@@ -171,6 +171,10 @@ pub(crate) struct GpuArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(16..=16_384))]
     pub(crate) matrix: Option<u16>,
 
+    /// Speed, memory and energy alone: neither the comparison with frames that pass through the host nor that with matrices
+    #[arg(long)]
+    pub(crate) brief: bool,
+
     #[command(flatten)]
     pub(crate) setup: SetupArgs,
 }

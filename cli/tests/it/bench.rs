@@ -180,6 +180,10 @@ fn gpu_has_every_stage_of_a_frame_and_what_is_between_them() {
         assert!(of(case, "networks over matmul") > Some(0.0), "{case}: {json}");
     }
     assert!(of("unet", "arithmetic of a call") > Some(0.0), "{json}");
+    let brief = measured("gpu", &["--steps", "1", "--cfg", "none", "--brief"]);
+    let has = |name: &str| brief["figures"].as_array().unwrap().iter().any(|figure| figure["figure"] == name);
+    assert!(has("speed") && has("denoise") && has("memory of the card"), "{brief}");
+    assert!(!has("networks over matmul") && !has("arithmetic of a call"), "{brief}");
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn what_a_card_cannot_do_is_refused() {
     assert_eq!(full.kind, GpuErrorKind::OutOfMemory, "{full}");
     assert!(full.hint.is_some(), "{full}");
     let bus_id = cuda.card().bus_id().unwrap();
-    assert!(bus_id.len() == 12 && bus_id.ends_with(".0") && bus_id.starts_with("0000:"), "{bus_id}");
+    assert!(bus_id.ends_with(".0") && bus_id.matches(':').count() == 2, "{bus_id}");
     // An error of one call is none of the next.
     assert_eq!(download::<f32>(&stream, &cuda.zeros(DType::F32, &[8]).unwrap()), [0.0; 8]);
 }

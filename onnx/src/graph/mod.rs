@@ -4,6 +4,7 @@
 //! without reading its weights.
 
 mod halves;
+mod pads;
 pub mod proto;
 mod rewrite;
 mod sides;
@@ -21,6 +22,8 @@ use prost::Message;
 
 pub(crate) use self::halves::reckons_in_halves;
 pub use self::halves::{Halves, to_halves};
+pub(crate) use self::pads::has_uneven_pads;
+pub use self::pads::split_uneven_pads;
 use self::proto::{NodeProto, OperatorSetIdProto, ValueInfoProto};
 pub(crate) use self::rewrite::weights;
 pub use self::rewrite::{Change, Part, rewrite};

@@ -240,6 +240,14 @@ impl NodeProto {
         self.with(&AttributeProto { name: name.to_owned(), ints: ints.to_vec(), kind: 7, ..AttributeProto::default() })
     }
 
+    /// The same operator with the default of its option `name`.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        let named = |bytes: &Vec<u8>| AttributeProto::decode(&bytes[..]).is_ok_and(|attribute| attribute.name == name);
+        self.attribute.retain(|bytes| !named(bytes));
+        self
+    }
+
     fn with(mut self, attribute: &AttributeProto) -> Self {
         self.attribute.push(attribute.encode_to_vec());
         self

@@ -55,6 +55,10 @@ pub(crate) fn builder(runtime: &Runtime, of: &Builder<'_>) -> ort::Result<Sessio
         .with_intra_op_spinning(settings.spinning)?
         // With it, every new shape adds an arena of its own: gigabytes for a U-Net that needs a few hundred megabytes.
         .with_memory_pattern(false)?;
+    let builder = match left_out(provider) {
+        Some(passes) => builder.with_disabled_optimizers(passes)?,
+        None => builder,
+    };
     if let Some(plugin) = Plugin::of(provider)
         && let Some(library) = plugin.library(runtime.path())
     {
@@ -72,6 +76,12 @@ pub(crate) fn builder(runtime: &Runtime, of: &Builder<'_>) -> ort::Result<Sessio
 /// OpenVINO compiles the graph itself; what ONNX Runtime does to it before only takes time (30 ms for a small U-Net).
 fn optimization(provider: Provider) -> GraphOptimizationLevel {
     if provider == Provider::OpenVino { GraphOptimizationLevel::Disable } else { GraphOptimizationLevel::Level3 }
+}
+
+/// Passes of ONNX Runtime that a provider does without. Putting a border into the convolution behind it makes one that cuDNN may have no plan
+/// for (`graph/pads.rs`), for the sake of one short kernel.
+fn left_out(provider: Provider) -> Option<&'static str> {
+    matches!(provider, Provider::Cuda).then_some("Pad_Fusion")
 }
 
 /// The provider, and before the CPU the one that takes what it leaves.

@@ -128,13 +128,13 @@ impl FromStr for OpenVinoDevice {
     }
 }
 
-/// How cuDNN picks a convolution's algorithm.
+/// How cuDNN picks a convolution's algorithm. Since ONNX Runtime calls cuDNN through its frontend, nothing is timed: both ask a heuristic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CudnnSearch {
-    /// By trying all of them at the first call of each shape, while the card waits: the fastest, known late.
+    /// By mode B, a model of how fast each would be: better choices, and a slower one where shapes are new.
     #[default]
     Exhaustive,
-    /// By rule: starts sooner, may run slower.
+    /// By mode A, a table: starts sooner, may run slower.
     Heuristic,
 }
 

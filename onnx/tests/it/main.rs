@@ -10,6 +10,7 @@ mod errors;
 mod int8;
 mod made_up;
 mod packs;
+mod pads;
 mod prompt_kv;
 mod sides;
 mod software;

@@ -68,6 +68,8 @@ def main() -> int:
             wrong.append(f"{count['cudaGraphLaunch']} graphs and {count['launch']} launches beside them")
         if asked.engines is not None and (count["tensorrt_run"], count["launch"]) != (asked.engines, 0):
             wrong.append(f"{count['tensorrt_run']} engines and {count['launch']} launches beside them")
+    if any(call == "cudnn_uneven_padding" for call, _, _ in all_lines):
+        wrong.append("or before it, a convolution whose border is wider on one side")
     kernels = sum(n for call, n in count.items() if call == "launch" or "_" in call and call.islower() and call not in WITHIN)
     engines = f"{count['tensorrt_run']} engines, " if count["tensorrt_run"] else ""
     print(f"a frame: {kernels} kernels, {count['cudaGraphLaunch']} graphs, {engines}{len(up)} copy to the card, {len(down)} from it")

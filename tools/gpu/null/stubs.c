@@ -156,6 +156,21 @@ int cudnnCreateFilterDescriptor(void** made) { return handle(made); }
 int cudnnCreateActivationDescriptor(void** made) { return handle(made); }
 int cudnnBackendCreateDescriptor(int kind, void** made) { return handle(made); }
 // One of whatever is asked for, of which every number is 0.
+/* Borders of convolutions: cuDNN has no plan for some whose two sides differ. They come one after the other. */
+int cudnnBackendSetAttribute(void* of, int name, int type, int64_t count, const int64_t* values) {
+    enum { POST_PADDINGS = 104, PRE_PADDINGS = 105 };
+    static __thread int64_t seen[2][4];
+    static __thread void* set[2];
+    (void)type;
+    trace("cudnnBackendSetAttribute", 0, 0);
+    if ((name == POST_PADDINGS || name == PRE_PADDINGS) && count <= 4) {
+        int which = name == PRE_PADDINGS;
+        memcpy(seen[which], values, (size_t)count * sizeof *values);
+        set[which] = of;
+        if (set[0] == set[1] && memcmp(seen[0], seen[1], (size_t)count * sizeof *values)) trace("cudnn_uneven_padding", 0, 0);
+    }
+    return 0;
+}
 int cudnnBackendGetAttribute(void* of, int name, int type, int64_t most, int64_t* count, void* values) {
     const int is_handle = type == 0 || type == 15;
     if (count) *count = values && most < 1 ? most : 1;
