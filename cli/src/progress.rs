@@ -22,6 +22,13 @@ impl Progress {
         Self::shown(Some(all), "{wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")
     }
 
+    /// What is waited for, where nobody knows for how long.
+    pub(crate) fn waiting(what: String) -> Self {
+        let waiting = Self::shown(None, "{spinner} {msg}  {elapsed}");
+        waiting.0.set_message(what);
+        waiting
+    }
+
     fn shown(length: Option<u64>, template: &str) -> Self {
         let quiet = !tracing::enabled!(tracing::Level::WARN);
         if quiet || !std::io::stderr().is_terminal() {

@@ -1,6 +1,8 @@
 //! `gst-launch` fragments: recognising them, trimming OpenCV's habits off, and building them with errors that name
 //! the element at fault.
 
+use std::path::{Path, PathBuf};
+
 use gst::prelude::*;
 
 use crate::error::IoError;
@@ -102,6 +104,11 @@ pub(crate) fn named<T: IsA<gst::Element>>(bin: &impl IsA<gst::Bin>, name: &str) 
 /// A failure that only a fault in this crate or a broken installation can cause.
 pub(crate) fn failed(what: &str, detail: &dyn std::fmt::Display) -> IoError {
     IoError::Failed { what: what.to_owned(), detail: detail.to_string() }
+}
+
+/// A path for elements that put numbers into theirs as `printf` does: into none of its own characters.
+pub(crate) fn unnumbered(path: &Path) -> PathBuf {
+    path.to_string_lossy().replace('%', "%%").into()
 }
 
 /// `text` in quotes, as a property's value in a pipeline's description.

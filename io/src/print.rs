@@ -66,12 +66,14 @@ pub fn sink_command(output: &Output, size: Size, framerate: Option<(u32, u32)>, 
         text = text.replace(sink::PEER, &whip("whipsink", "whip", address));
     }
     let files = match output {
-        Output::Pngs(folder) => Some((folder.join("frame_%06d.png"), String::new())),
+        Output::Pngs(folder) => Some((launch::unnumbered(folder).join("frame_%06d.png"), String::new())),
         // Of one name alone: each picture in place of the one before.
-        Output::Picture(path, Still::Png) => Some((path.clone(), "videoconvert ! pngenc snapshot=false ! ".into())),
+        Output::Picture(path, Still::Png) => {
+            Some((launch::unnumbered(path), "videoconvert ! pngenc snapshot=false ! ".into()))
+        }
         Output::Picture(path, Still::Jpeg) => {
             let encoder = format!("videoconvert ! video/x-raw,format=I420 ! jpegenc quality={} ! ", sink::JPEG_QUALITY);
-            Some((path.clone(), encoder))
+            Some((launch::unnumbered(path), encoder))
         }
         _ => None,
     };

@@ -93,6 +93,11 @@ impl Client {
         }
     }
 
+    /// The server that is asked.
+    pub(crate) fn host(&self) -> String {
+        host(&self.endpoint)
+    }
+
     pub(super) fn patience(&self) -> Patience {
         Patience { all: self.retries, left: self.retries }
     }

@@ -26,7 +26,11 @@ pub(super) fn command(args: &PullArgs) -> Outcome<()> {
     }
 
     let client = Client::new(&environment, args.retries);
-    let listing = client.list(&wanted.repo, revision)?;
+    // A server that is away is asked several times, for a quarter of a minute.
+    let asking = Progress::waiting(format!("asking {} for {}", client.host(), wanted.repo));
+    let listing = client.list(&wanted.repo, revision);
+    asking.finish();
+    let listing = listing?;
     if let Some(missing) = listing.missing() {
         return Err(no_pack(&wanted.repo, &listing.commit, missing, wanted.known.map(|known| known.original)));
     }

@@ -389,8 +389,8 @@ fn a_config_file_has_one_output_or_a_list() {
 fn printed_pipelines_run() {
     let folder = tempfile::tempdir().unwrap();
     let [file, playlist, frames] =
-        ["a b.mkv", "hls/index.m3u8", "frames/"].map(|name| folder.path().join(name).display().to_string());
-    std::fs::create_dir(folder.path().join("frames")).unwrap();
+        ["a b.mkv", "hls/index.m3u8", "50 %/frames/"].map(|name| folder.path().join(name).display().to_string());
+    std::fs::create_dir_all(&frames).unwrap();
     let outputs =
         ["-o", &file, "-o", &playlist, "-o", &frames, "-o", "videoflip ! fakesink", "-o", "srt://127.0.0.1:9"];
     let printed = run(["run", "--print-pipeline", "-i", "test://ball?frames=9"].iter().chain(&outputs));
@@ -406,7 +406,7 @@ fn printed_pipelines_run() {
         assert!(done.status.success(), "{short}: {}", String::from_utf8_lossy(&done.stderr));
     }
     assert_eq!(reread(Path::new(&file)).0, 9);
-    assert_eq!(names(&folder.path().join("frames")).len(), 9);
+    assert_eq!(names(Path::new(&frames)).len(), 9);
     let rtsp = run(["run", "--print-pipeline", "-i", "rtsp://host/x", "-o", "rtmp://host/live/key"]).stdout;
     assert!(rtsp.contains("source::latency=200") && rtsp.contains("rtmp2sink 'location="), "{rtsp}");
 }

@@ -75,7 +75,7 @@ fn whip(made: Made<'_>) -> String {
 /// The pipeline that keeps a folder of segments with the playlist `path`.
 pub(super) fn hls(path: &Path, made: Made<'_>) -> Result<String, IoError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let segments = launch::quoted(&folder.join("segment%05d.ts").to_string_lossy());
+    let segments = launch::quoted(&launch::unnumbered(folder).join("segment%05d.ts").to_string_lossy());
     let playlist = launch::quoted(&path.to_string_lossy());
     // A file's stream is kept whole, a live one's old segments go.
     let (length, files) = if made.live { (SEGMENTS, 2 * SEGMENTS) } else { (0, 0) };

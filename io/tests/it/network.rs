@@ -127,7 +127,7 @@ fn an_hls_folder_can_be_read_as_it_is_written() {
     if !has(&["hlssink2", "hlsdemux", "x264enc"]) {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::Builder::new().prefix("100 %d live").tempdir().unwrap();
     let playlist = folder.path().join("index.m3u8");
     let output = playlist.to_str().unwrap().to_owned();
     send_while(&output, || {
