@@ -7,10 +7,13 @@ use clap::Args;
 use livediffusion_io::{Fit, Retry};
 
 use crate::args::{ModelArgs, is_duration};
-use crate::parameter_args::ParameterArgs;
+use crate::parameter_args::{Given, ParameterArgs};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) flags: Given,
+
     /// What to repaint: a file (video or picture), URI, folder of images, camera://, screen://, /dev/videoN, test://PATTERN,
     /// noise:// (txt2img) or a gst-launch fragment
     #[arg(short, long, value_name = "URI")]
@@ -45,7 +48,7 @@ pub(crate) struct RunArgs {
 
     /// Begin again at the end of the input, without a gap: at its own speed, as a camera, or into files every frame, as many as
     /// --frames or --duration say. A single picture is shown 25 times a second
-    #[arg(long = "loop")]
+    #[arg(id = "loop", long)]
     pub(crate) looped: bool,
 
     /// Print gst-launch-1.0 commands that try the input and each output alone, and exit

@@ -2,7 +2,7 @@
 //! and `--preset`, which stands for several of them.
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, Error, FromArgMatches};
+use clap::{Arg, ArgMatches, Command, Error, FromArgMatches, Id};
 use livediffusion_pipeline::params::{Kind, PARAMETERS};
 
 /// Name of the flag, and of the config file's key.
@@ -16,6 +16,34 @@ const HEADING: &str = "Parameters (the model may have other defaults: livediffus
 pub(crate) struct ParameterArgs {
     pub(crate) preset: Option<String>,
     pub(crate) given: Vec<(&'static str, String)>,
+}
+
+/// Names of the flags that were given. Before all others among the fields of a command's arguments, which are taken one by one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given(pub(crate) Vec<String>);
+
+impl clap::Args for Given {
+    fn augment_args(command: Command) -> Command {
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command
+    }
+}
+
+impl FromArgMatches for Given {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let mut given = Self::default();
+        given.update_from_arg_matches(matches)?;
+        Ok(given)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        let is_given = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+        self.0 = matches.ids().filter(is_given).map(|id| id.as_str().replace('_', "-")).collect();
+        Ok(())
+    }
 }
 
 impl clap::Args for ParameterArgs {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use livediffusion_pipeline::{Tuning, find_preset};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -18,20 +19,23 @@ pub(crate) struct ConfigWatch {
 }
 
 impl ConfigWatch {
-    /// Watches `path`. Parameters among `flags` stay as the command line has them.
-    pub(crate) fn start(path: &Path, flags: Vec<&'static str>, tuning: Tuning) -> Outcome<Self> {
+    /// Watches the file at `path`, of which `file` is what the run began with: it may have changed since. What is among `flags` stays as
+    /// the command line has it.
+    pub(crate) fn start(path: &Path, file: &ConfigFile, flags: Vec<String>, tuning: Tuning) -> Outcome<Self> {
         let path = path.to_path_buf();
         // Editors replace a file rather than write into it: only its folder sees that.
         let folder =
             path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
-        let known = Known::read(&path).unwrap_or_default();
+        let known = Known::of(file);
         let (started, waiting) = (known.options.clone(), BTreeSet::new());
-        let mut reader = Reader { known, started, waiting, path: path.clone(), flags, tuning };
+        let reader = Reader { known, started, waiting, path: path.clone(), flags, tuning };
+        let reader = Arc::new(Mutex::new(reader));
+        let theirs = Arc::clone(&reader);
         let name = path.file_name().map(std::ffi::OsStr::to_os_string);
         let seen = move |event: notify::Result<notify::Event>| {
             let about = |event: &notify::Event| event.paths.iter().any(|path| path.file_name() == name.as_deref());
             if event.is_ok_and(|event| !event.kind.is_access() && about(&event)) {
-                reader.read();
+                lock(&theirs).read();
             }
         };
         let failed = |error: notify::Error| {
@@ -40,8 +44,17 @@ impl ConfigWatch {
         };
         let mut watcher = notify::recommended_watcher(seen).map_err(failed)?;
         watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(failed)?;
+        // What changed while networks were loaded. A pipe has nothing more to say.
+        if path.is_file() {
+            lock(&reader).read();
+        }
         Ok(Self { _watcher: watcher })
     }
+}
+
+/// Also after a panic of the watch's thread: what was known then is known.
+fn lock(reader: &Mutex<Reader>) -> MutexGuard<'_, Reader> {
+    reader.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Reader {
@@ -50,22 +63,22 @@ struct Reader {
     /// The options that the run began with, and the names of those that the file now has otherwise.
     started: BTreeMap<String, String>,
     waiting: BTreeSet<String>,
-    flags: Vec<&'static str>,
+    flags: Vec<String>,
     tuning: Tuning,
 }
 
 impl Reader {
     /// Hands on what is new. A file that cannot be read, perhaps because it is half written, changes nothing.
     fn read(&mut self) {
-        let new = match Known::read(&self.path) {
-            Ok(new) => new,
+        let new = match ConfigFile::read(&self.path) {
+            Ok(file) => Known::of(&file),
             Err(error) => return tracing::warn!("{}; the old settings stay", error.message()),
         };
         if new.is_empty() {
             // Nothing to take, and some editors empty a file before they write it.
             return;
         }
-        let is_other_preset = new.preset() != self.known.preset() && !self.flags.contains(&PRESET);
+        let is_other_preset = new.preset() != self.known.preset() && !self.is_flag(PRESET);
         let mut values: Vec<(&str, &str)> = Vec::new();
         if let Some(name) = new.preset().filter(|_| is_other_preset) {
             if let Some(preset) = find_preset(self.tuning.presets(), |preset| &preset.name, name) {
@@ -78,7 +91,7 @@ impl Reader {
         let is_new = |(name, text): &(&String, &String)| is_other_preset || self.known.values.get(*name) != Some(*text);
         values.extend(new.values.iter().filter(is_new).map(|(name, text)| (name.as_str(), text.as_str())));
         for (name, text) in values {
-            if self.flags.contains(&name) {
+            if self.is_flag(name) {
                 continue;
             }
             if let Err(error) = self.tuning.set(name, text) {
@@ -89,10 +102,15 @@ impl Reader {
         self.known = new;
     }
 
+    fn is_flag(&self, name: &str) -> bool {
+        self.flags.iter().any(|flag| flag == name)
+    }
+
     /// Tells of options that differ from those of the start, when other ones do than before.
     fn tell_what_waits(&mut self, options: &BTreeMap<String, String>) {
         let names = options.keys().chain(self.started.keys());
-        let waits = |name: &&String| *name != PRESET && options.get(*name) != self.started.get(*name);
+        let changed = |name: &str| options.get(name) != self.started.get(name);
+        let waits = |name: &&String| *name != PRESET && !self.is_flag(name) && changed(name);
         let waiting: BTreeSet<String> = names.filter(waits).cloned().collect();
         if !waiting.is_subset(&self.waiting) {
             let names = waiting.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -103,7 +121,6 @@ impl Reader {
 }
 
 /// What the file said when it was last read.
-#[derive(Default)]
 struct Known {
     values: BTreeMap<String, String>,
     /// What a running stream does not take, but for the preset.
@@ -115,9 +132,8 @@ impl Known {
         self.values.is_empty() && self.options.is_empty()
     }
 
-    fn read(path: &Path) -> Outcome<Self> {
-        let file = ConfigFile::read(path)?;
-        Ok(Self { values: file.parameters().iter().cloned().collect(), options: file.options().clone() })
+    fn of(file: &ConfigFile) -> Self {
+        Self { values: file.parameters().iter().cloned().collect(), options: file.options().clone() }
     }
 
     fn preset(&self) -> Option<&str> {

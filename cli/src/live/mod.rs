@@ -20,6 +20,7 @@ use self::keyboard::{Hands, Keyboard};
 use self::osc::OscServer;
 pub(crate) use self::osc::parse_address;
 pub(crate) use self::terminal::{restore_terminal, tell};
+use crate::config::ConfigFile;
 use crate::failure::Outcome;
 
 /// Everything that listens for changes. Dropping it ends the listeners, then the tuner.
@@ -34,10 +35,10 @@ pub(crate) struct Live {
 pub(crate) struct Sources<'a> {
     /// `osc://HOST:PORT`.
     pub(crate) osc: Option<&'a str>,
-    /// The config file that the run began with.
-    pub(crate) config: Option<&'a Path>,
-    /// Parameters that flags gave: they win over the file, then as at the start.
-    pub(crate) flags: Vec<&'static str>,
+    /// The config file, and what it said when the run began.
+    pub(crate) config: Option<(&'a Path, &'a ConfigFile)>,
+    /// Names of the flags that were given: they win over the file, then as at the start.
+    pub(crate) flags: &'a [String],
     /// What the model's maker recommends.
     pub(crate) presets: Vec<PresetValues>,
     /// What keys switch and end; `None` reads no keys.
@@ -56,7 +57,10 @@ impl Live {
         let tuner =
             Tuner::start(prompts, Sizes::Free(size), control, MonotonicClock::start())?.with_presets(sources.presets);
         let osc = sources.osc.map(|address| OscServer::start(address, tuner.handle())).transpose()?;
-        let config = sources.config.map(|path| ConfigWatch::start(path, sources.flags, tuner.handle())).transpose()?;
+        let config = sources
+            .config
+            .map(|(path, file)| ConfigWatch::start(path, file, sources.flags.to_vec(), tuner.handle()))
+            .transpose()?;
         let keyboard =
             sources.keys.and_then(|Keys { desk, quit }| Keyboard::start(Hands { desk, tuning: tuner.handle(), quit }));
         Ok(Self { _keyboard: keyboard, _osc: osc, _config: config, _tuner: tuner })

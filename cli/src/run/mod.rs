@@ -92,11 +92,15 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let presets = session.open.pack.presets.iter().map(preset_values).collect();
     let control = Control::new(settings);
     let (mut painter, prompts) = session.into_painter(size, control.clone())?;
-    let mut flags: Vec<&str> = args.parameters.given.iter().map(|(name, _)| *name).collect();
-    flags.extend(args.parameters.preset.as_ref().map(|_| "preset"));
     let desk = Arc::new(Desk::new(control.clone()));
     let keys = Some(Keys { desk: Arc::clone(&desk), quit: Arc::clone(&stop) });
-    let sources = Sources { osc: args.control.as_deref(), config: args.config.as_deref(), flags, presets, keys };
+    let sources = Sources {
+        osc: args.control.as_deref(),
+        config: args.config.as_deref().map(|path| (path, &file)),
+        flags: &args.flags.0,
+        presets,
+        keys,
+    };
 
     let (frames, sinks, estimate) = if let Some(mut source) = source {
         let (framerate, live) = (source.info().framerate, source.info().live);

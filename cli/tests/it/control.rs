@@ -120,6 +120,30 @@ fn a_changed_config_file_takes_effect_and_flags_still_win_over_it() {
     assert!(running.lines.try_iter().all(|line| !line.contains("delta =")), "a flag lost to the file");
 }
 
+/// What the command line said wins while it runs as it does at the start, and nothing else does.
+#[test]
+fn a_config_file_that_begins_with_a_preset_may_change_it() {
+    if !has_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("look.toml");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("preset = \"oil-painting\"\nthreads = 1\n");
+    let running = Running::start(&["--config", file.to_str().unwrap(), "--threads", "2"]);
+    let mut number = 0;
+    running.until(r#"prompt = "neon lights""#, || {
+        number += 1;
+        // It may have been read after the first change.
+        write(&format!("preset = \"{}\"\n", ["oil-painting", "neon-lights"][number % 2]));
+    });
+    // A flag stands in the place of the number of threads, whatever the file says.
+    running.until("lanes: taken at the next start", || {
+        number += 1;
+        write(&format!("preset = \"neon-lights\"\nseed = {number}\nthreads = 3\nlanes = 2\n"));
+    });
+}
+
 #[test]
 fn only_this_machine_may_send() {
     for address in ["osc://0.0.0.0:9000", "osc://10.0.0.1:9000", "http://127.0.0.1:9000", "osc://127.0.0.1:99999"] {
