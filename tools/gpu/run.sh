@@ -50,6 +50,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+out=${out%/}
 for number in "$limit" ${within:+"$within"}; do
     case $number in *[!0-9]* | 0?* | '') fail "$number is no number of seconds" "--limit 900, --within 600" ;; esac
 done

@@ -58,7 +58,8 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let size = open.size(&parameters);
     open.facts.latent_shape(size)?;
     if args.print_pipeline {
-        return print_pipeline(input.as_ref(), &outputs, size, args.fit.unwrap_or_default());
+        let live = is_paced(args.looped, &outputs) || input.as_ref().is_some_and(Input::is_live);
+        return print_pipeline(input.as_ref(), &outputs, (size, args.fit.unwrap_or_default()), live);
     }
     if input.is_some() && open.pack.vae_kind.is_none() {
         let what = format!("{} has no vae_encoder/: it cannot repaint pictures", open.folder.display());
@@ -112,7 +113,8 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
         };
         let (frames, audio) = match (input, retry) {
             (Some(input), retry) if args.looped => returning(LiveSource::looped(source, input, &options, retry)),
-            (Some(input), Some(retry)) => {
+            // A file's error is no loss: it would begin anew.
+            (Some(input), Some(retry)) if !source.is_paced() => {
                 let options = SourceOptions { patience: SILENCE, ..options };
                 returning(LiveSource::new(source, input, &options, retry))
             }
@@ -168,11 +170,9 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
 }
 
 /// The commands that try source and outputs alone.
-fn print_pipeline(input: Option<&Input>, outputs: &[Output], size: Size, fit: Fit) -> Outcome<()> {
-    let mut live = false;
+fn print_pipeline(input: Option<&Input>, outputs: &[Output], (size, fit): (Size, Fit), live: bool) -> Outcome<()> {
     if let Some(input) = input {
         say!("{}", source_command(input, size, fit)?);
-        live = input.is_live();
     }
     for output in outputs {
         say!("{}", sink_command(output, size, None, live)?);
@@ -229,11 +229,13 @@ impl Limits {
 /// Refuses what cannot begin again at its end, or would never end.
 fn refuse_loop(args: &RunArgs, input: Option<&Input>, outputs: &[Output]) -> Outcome<()> {
     let text = args.input.as_deref().unwrap_or_default();
-    if input.is_none_or(Input::is_live) {
-        return Err(Failure::usage(format!("{text} has no end at which --loop could begin again"), "leave out --loop"));
-    }
+    let is_pipe = |input: &Input| matches!(input, Input::File(path) if !path.is_file());
+    let Some(input) = input.filter(|input| !input.is_live() && !is_pipe(input)) else {
+        let text = input.map_or(text.to_owned(), ToString::to_string);
+        return Err(Failure::usage(format!("{text} cannot begin again, as --loop would have it"), "leave out --loop"));
+    };
     if outputs.iter().all(Output::is_kept) && args.frames.is_none() && args.duration.is_none() {
-        let what = format!("with --loop {text} never ends, nor do the files that are made of it");
+        let what = format!("with --loop {input} never ends, nor do the files that are made of it");
         return Err(Failure::usage(what, "say how much with --frames N or --duration S"));
     }
     Ok(())

@@ -80,13 +80,16 @@ const SOUND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Finishes the outputs. A file has sound left that belongs to its pictures, or goes on behind them, so that it is closed after them; one
 /// that was left before its end is closed when no more of it may come. Of a device the sound would never end.
-fn finish(sinks: Outputs, frames: Frames) -> Result<(), IoError> {
-    let (is_live, has_ended) = match &frames {
-        Frames::Video(source) => (source.info().live, source.has_ended()),
-        Frames::Live(source) => (source.info().live, source.has_ended()),
+fn finish(sinks: Outputs, mut frames: Frames) -> Result<(), IoError> {
+    let (is_device, has_ended) = match &mut frames {
+        Frames::Video(source) => (source.info().live && !source.is_paced(), source.has_ended()),
+        Frames::Live(source) => {
+            source.finish();
+            (!source.is_looped(), source.has_ended())
+        }
         Frames::Noise { .. } => (true, false),
     };
-    if is_live && !has_ended {
+    if is_device && !has_ended {
         drop(frames);
         return sinks.finish();
     }

@@ -45,8 +45,15 @@ fn what_is_watched_goes_on_at_its_own_speed() {
 fn what_cannot_go_round_is_refused() {
     let refused = |flags: &[&str], named: &[&str]| run(["run", "--loop"].iter().chain(flags)).refused(USAGE, named);
     for input in ["noise://", "camera://", "screen://", "rtsp://127.0.0.1:9/x"] {
-        refused(&["-i", input, "-o", "fakesink", "--frames", "3"], &[input, "no end", "hint:--loop"]);
+        refused(&["-i", input, "-o", "fakesink", "--frames", "3"], &[input, "cannot begin again", "hint:--loop"]);
     }
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    refused(&["-i", pipe.to_str().unwrap(), "-o", "fakesink"], &["pipe", "cannot begin again"]);
+    // Secrets stay where they are.
+    let camera = run(["run", "--loop", "-i", "rtsp://user:hush@127.0.0.1:9/x", "-o", "fakesink"]);
+    assert!(camera.stderr.contains("cannot begin again") && !camera.stderr.contains("hush"), "{}", camera.stderr);
     let files = ["-i", "test://ball?frames=5", "-o", "out.mp4", "-o", "frames/"];
     refused(&files, &["never ends", "hint:--duration"]);
 }

@@ -31,11 +31,23 @@ pub(crate) struct Spring {
 #[derive(Debug)]
 struct Springs {
     now: Spring,
+    /// Its number in the order of all of them.
+    number: u64,
     /// What follows, each from a time of the stream on.
     then: VecDeque<(Spring, u64)>,
+    /// Where the sound of the last ones ends, as another follows there, by their numbers.
+    ends: VecDeque<(u64, u64)>,
 }
 
-type Packet = (gst::Buffer, u64);
+/// A piece of sound.
+#[derive(Clone, Debug)]
+pub(super) struct Packet {
+    pub(super) buffer: gst::Buffer,
+    /// Its place on the stream's clock.
+    pub(super) time_ns: u64,
+    /// The number of its spring.
+    spring: u64,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -63,14 +75,21 @@ pub(crate) struct Hub {
 impl Springs {
     /// Goes on with what follows, if there is something.
     fn go_on(&mut self) -> bool {
-        let then = self.then.pop_front().map(|(spring, _)| self.now = spring);
-        then.is_some()
+        let Some((spring, _)) = self.then.pop_front() else { return false };
+        self.now = spring;
+        self.number += 1;
+        true
+    }
+
+    /// The same behind the spring `number`, unless that was left meanwhile.
+    fn go_on_from(&mut self, number: u64) -> bool {
+        if self.number == number { self.go_on() } else { true }
     }
 }
 
 /// What a listener got.
 pub(super) enum Heard {
-    Packet(gst::Buffer, u64),
+    Packet(Packet),
     Nothing,
     Over,
 }
@@ -80,7 +99,7 @@ impl Hub {
         Arc::new(Self {
             caps,
             discard_pictures,
-            springs: Mutex::new(Springs { now: spring, then: VecDeque::new() }),
+            springs: Mutex::new(Springs { now: spring, number: 0, then: VecDeque::new(), ends: VecDeque::new() }),
             taking: Mutex::default(),
             waiting: Mutex::default(),
             arrived: Condvar::new(),
@@ -102,7 +121,10 @@ impl Hub {
         }
         let now = Spring { shift_ns, ..other.spring() };
         now.packets.set_drop(self.is_unheard());
-        *lock(&self.springs) = Springs { now, then: VecDeque::new() };
+        let mut springs = lock(&self.springs);
+        springs.number += springs.then.len() as u64 + 1;
+        springs.then.clear();
+        springs.now = now;
         true
     }
 
@@ -116,6 +138,11 @@ impl Hub {
         let is_unheard = self.is_unheard();
         spring.packets.set_drop(is_unheard);
         let mut springs = lock(&self.springs);
+        let last = springs.number + springs.then.len() as u64;
+        springs.ends.push_back((last, from_ns));
+        if springs.ends.len() > 2 * MOST_TO_FOLLOW {
+            springs.ends.pop_front();
+        }
         springs.then.push_back((spring, from_ns));
         // Nobody takes what is left of those before.
         let most = if is_unheard { 0 } else { MOST_TO_FOLLOW };
@@ -151,6 +178,12 @@ impl Hub {
         }
     }
 
+    /// Whether the sound of another spring has taken the place of a packet since it was taken.
+    pub(super) fn is_over(&self, packet: &Packet) -> bool {
+        let springs = lock(&self.springs);
+        springs.ends.iter().any(|&(spring, end_ns)| spring == packet.spring && packet.time_ns >= end_ns)
+    }
+
     fn pop(&self, listener: u64) -> Option<Packet> {
         lock(&self.waiting).listeners.get_mut(&listener)?.pop_front()
     }
@@ -167,40 +200,40 @@ impl Hub {
 
     /// The next packet for `listener`, taken from the source for all listeners if need be.
     fn next(&self, listener: u64) -> Heard {
-        if let Some((buffer, time_ns)) = self.pop(listener) {
-            return Heard::Packet(buffer, time_ns);
+        if let Some(packet) = self.pop(listener) {
+            return Heard::Packet(packet);
         }
         let Ok(taking) = self.taking.try_lock() else {
             self.pause();
             return Heard::Nothing;
         };
-        let (spring, until_ns) = {
+        let (spring, number, until_ns) = {
             let springs = lock(&self.springs);
-            (springs.now.clone(), springs.then.front().map(|(_, from_ns)| *from_ns))
+            (springs.now.clone(), springs.number, springs.then.front().map(|(_, from_ns)| *from_ns))
         };
         let look_up = gst::ClockTime::from_nseconds(LOOK_UP.as_nanos() as u64);
         let Some(sample) = spring.packets.try_pull_sample(look_up) else {
-            drop(taking);
             if !spring.packets.is_eos() && !spring.closed.load(Ordering::Acquire) {
                 return Heard::Nothing;
             }
-            if lock(&self.springs).go_on() {
+            if lock(&self.springs).go_on_from(number) {
                 return Heard::Nothing;
             }
+            drop(taking);
             if self.may_return.load(Ordering::Relaxed) {
                 self.pause();
                 return Heard::Nothing;
             }
             // Another listener may have taken the last packets meanwhile.
-            return self.pop(listener).map_or(Heard::Over, |(buffer, time_ns)| Heard::Packet(buffer, time_ns));
+            return self.pop(listener).map_or(Heard::Over, Heard::Packet);
         };
         if let Some((buffer, time_ns)) = placed(&sample)
             && let Some(time_ns) = time_ns.checked_add_signed(spring.shift_ns)
         {
             if until_ns.is_some_and(|until| time_ns >= until) {
-                lock(&self.springs).go_on();
+                lock(&self.springs).go_on_from(number);
             } else {
-                self.hand_out(&(buffer, time_ns));
+                self.hand_out(&Packet { buffer, time_ns, spring: number });
             }
         }
         Heard::Nothing
@@ -274,6 +307,11 @@ impl AudioTrack {
         self.hub.next(self.listener)
     }
 
+    /// Whether a packet that was taken is not wanted any more.
+    pub(super) fn is_over(&self, packet: &Packet) -> bool {
+        self.hub.is_over(packet)
+    }
+
     /// Whether the pictures came to their own end.
     pub(super) fn pictures_ended(&self) -> bool {
         self.hub.spring().ended.load(Ordering::Acquire) && !self.hub.goes_on.load(Ordering::Relaxed)
@@ -303,7 +341,7 @@ impl Drop for AudioTrack {
 }
 
 /// The packet and its place on the clock that it shares with the pictures; `None` if it lies before its start.
-fn placed(sample: &gst::Sample) -> Option<Packet> {
+fn placed(sample: &gst::Sample) -> Option<(gst::Buffer, u64)> {
     let buffer = sample.buffer_owned()?;
     let time_ns = match buffer.pts() {
         Some(_) => crate::source::running_time(sample)?,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::hub::{AudioTrack, Heard};
+use super::hub::{AudioTrack, Heard, Packet};
 use crate::lock;
 use crate::sink::Feeder;
 
@@ -108,14 +108,19 @@ impl Drop for Pump {
 
 fn move_packets(track: &AudioTrack, feeder: &Feeder, gate: &Gate, shift_ns: &Mutex<i64>) {
     while !gate.stopped() {
-        let (mut buffer, time_ns) = match track.next() {
-            Heard::Packet(buffer, time_ns) => (buffer, time_ns),
+        let packet = match track.next() {
+            Heard::Packet(packet) => packet,
             Heard::Nothing => continue,
             Heard::Over => return,
         };
-        if !gate.pass(time_ns) {
+        if !gate.pass(packet.time_ns) {
             return;
         }
+        // While it waited for its pictures the input began again.
+        if track.is_over(&packet) {
+            continue;
+        }
+        let Packet { mut buffer, time_ns, .. } = packet;
         let Some(time_ns) = time_ns.checked_add_signed(*lock(shift_ns)) else {
             continue;
         };

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 use livediffusion_pipeline::frame::{FrameMeta, Size};
+use livediffusion_pipeline::stats::{Clock as _, MonotonicClock};
 
 pub(crate) use chain::Chain;
 pub use frame::SourceFrame;
@@ -111,6 +112,25 @@ enum Producer {
     Images(Option<JoinHandle<()>>),
 }
 
+/// Who sees to it that pictures do not come before their time.
+enum Pace {
+    /// Nobody: they come as they are read, or a device gives them.
+    Own,
+    /// GStreamer's clock.
+    Clock {
+        /// What is ready to run, until somebody asks for the first picture.
+        to_start: Option<gst::Pipeline>,
+        /// Whether the next picture is there and its time has not come.
+        held: Arc<AtomicBool>,
+    },
+    /// We, by the pictures' time stamps.
+    Times {
+        clock: MonotonicClock,
+        /// When the first was handed out, and its time stamp.
+        begun: Option<(Duration, u64)>,
+    },
+}
+
 /// An opened input.
 pub struct VideoSource {
     info: SourceInfo,
@@ -126,8 +146,7 @@ pub struct VideoSource {
     hub: Option<Arc<Hub>>,
     /// Whether its sound is taken by those who listen to that of another: none of it may be lost until they come to it.
     sound_follows: bool,
-    /// What is ready to run, until somebody asks for the first picture.
-    to_start: Option<gst::Pipeline>,
+    pace: Pace,
     frames: u64,
     first_pts_ns: Option<u64>,
     dropped: u64,
@@ -181,6 +200,7 @@ impl VideoSource {
             Some(first) => self.begin(first),
             None => self.wait(timeout)?,
         };
+        let received = self.hold(received, timeout);
         let sample = match received {
             Received::Item(sample) => sample,
             Received::Empty => return Ok(Next::TimedOut),
@@ -208,13 +228,42 @@ impl VideoSource {
 
     /// Lets the clock of a file run that is to play at its own speed.
     fn start(&mut self) -> Result<(), IoError> {
-        let Some(pipeline) = self.to_start.take() else { return Ok(()) };
+        let Pace::Clock { to_start, .. } = &mut self.pace else { return Ok(()) };
+        let Some(pipeline) = to_start.take() else { return Ok(()) };
         if pipeline.set_state(gst::State::Playing).is_err() {
             self.done = true;
             self.monitor.check()?;
             return Err(launch::failed(&self.monitor.what(), &"it does not start"));
         }
         Ok(())
+    }
+
+    /// Keeps a picture back until its time has come, where nobody else does; one that is late by more than the next is left out.
+    fn hold(&mut self, received: Received<gst::Sample>, timeout: Duration) -> Received<gst::Sample> {
+        let (Pace::Times { clock, begun }, Received::Item(sample)) = (&mut self.pace, &received) else {
+            return received;
+        };
+        let (now, pts_ns) = (clock.now(), running_time(sample).unwrap_or_default());
+        let (begun, first_ns) = *begun.get_or_insert((now, pts_ns));
+        let due = begun + Duration::from_nanos(pts_ns.saturating_sub(first_ns));
+        let shown = sample.buffer().and_then(gst::BufferRef::duration).map_or(Duration::ZERO, Into::into);
+        if now >= due + shown && !shown.is_zero() {
+            self.dropped += 1;
+            return Received::Empty;
+        }
+        let early = due.saturating_sub(now);
+        pause(early.min(timeout));
+        if early <= timeout {
+            return received;
+        }
+        let Received::Item(sample) = received else { return received };
+        self.first = Some(sample);
+        Received::Empty
+    }
+
+    /// Whether it is a file that plays at its own speed.
+    pub const fn is_paced(&self) -> bool {
+        !matches!(self.pace, Pace::Own)
     }
 
     /// Live frames that were replaced by newer ones before they were taken.
@@ -299,6 +348,10 @@ impl VideoSource {
                 self.done = true;
                 self.monitor.check()?;
             }
+            // A picture that is shown for long is no silence.
+            if matches!(&self.pace, Pace::Clock { held, .. } if held.load(Ordering::Acquire)) {
+                self.idle = Duration::ZERO;
+            }
             // Silence before the first picture is another thing: a key frame may be seconds away.
             if self.frames > 0 && self.idle >= self.options.patience {
                 self.done = true;
@@ -321,6 +374,11 @@ impl Drop for VideoSource {
 /// From decoded video to pictures, as `gst-launch-1.0` takes it.
 pub(crate) fn describe_chain(size: Size, fit: Fit) -> String {
     Chain::describe(size, fit)
+}
+
+/// A channel that nobody sends into is how to wait without sleeping.
+fn pause(time: Duration) {
+    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
 }
 
 /// When a sample is shown, counted from the start of the stream: edit lists, seeks and streams that start late are

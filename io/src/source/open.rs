@@ -1,13 +1,15 @@
 //! Building the pipeline of an input and waiting for its first picture.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::prelude::*;
 
 use super::chain::Chain;
-use super::{LOOK_UP, Producer, Queue, SourceInfo, SourceOptions, VideoSource, head, images};
+use super::{LOOK_UP, Pace, Producer, Queue, SourceInfo, SourceOptions, VideoSource, head, images};
+use livediffusion_pipeline::stats::MonotonicClock;
+
 use crate::audio::{AudioTrack, Hub, Spring};
 use crate::error::IoError;
 use crate::input::Input;
@@ -17,8 +19,6 @@ use crate::{launch, lock, webrtc};
 
 /// How long an input may take to give its first picture.
 const FIRST_PICTURE: Duration = Duration::from_secs(10);
-
-const FIRST_PICTURE_AT_MOST: gst::ClockTime = gst::ClockTime::from_seconds(FIRST_PICTURE.as_secs());
 
 /// Why an input is empty that could be opened.
 pub(super) const NO_PICTURE: &str = "no picture in it could be read";
@@ -70,7 +70,7 @@ fn source(
         audio: None,
         hub: None,
         sound_follows: false,
-        to_start: None,
+        pace: Pace::Own,
         frames: 0,
         first_pts_ns: None,
         dropped: 0,
@@ -96,6 +96,10 @@ fn open_images(input: &Input, paths: &[std::path::PathBuf], options: &SourceOpti
     source.info.framerate = Some(images::FRAMERATE);
     let frame_ns = 1_000_000_000 * images::FRAMERATE.1 as u64 / images::FRAMERATE.0 as u64;
     source.info.duration_ns = Some(paths.len() as u64 * frame_ns);
+    if options.live == Some(true) {
+        source.info.live = true;
+        source.pace = Pace::Times { clock: MonotonicClock::start(), begun: None };
+    }
     estimate(&mut source);
     Ok(source)
 }
@@ -123,38 +127,33 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
     let paced = live && !real_time;
     chain.pictures.set_sync(paced);
     let discard = Arc::new(AtomicBool::new(false));
+    let held = holds(&chain);
     let queue = if live {
         let (sender, queue) = newest();
-        deliver(&chain, &monitor, Sender::Newest(sender));
+        deliver(&chain, (&monitor, &held), Sender::Newest(sender));
         Queue::Newest(queue)
     } else {
         let (sender, queue) = lossless(READ_AHEAD, Arc::clone(&discard));
-        deliver(&chain, &monitor, Sender::Lossless(sender));
+        deliver(&chain, (&monitor, &held), Sender::Lossless(sender));
         Queue::Lossless(queue)
     };
     // From here on dropping `source` takes the pipeline down.
     let mut source = source(input, options, Producer::Pipeline(pipeline.clone()), queue, Arc::clone(&monitor))?;
-    let started = if paced {
-        // Its clock runs from the first `next` on: nobody misses the beginning of a file.
-        paused.and_then(|_| pipeline.state(Some(FIRST_PICTURE_AT_MOST)).0)
-    } else {
-        paused.and_then(|_| pipeline.set_state(gst::State::Playing))
-    };
-    let started = started.map_err(|_| IoError::Failed { what: what.clone(), detail: "it does not start".into() });
-    let started = started.or_else(|error| monitor.check().and(Err(error)))?;
+    let started = paused.and_then(|_| if paced { Ok(()) } else { pipeline.set_state(gst::State::Playing).map(drop) });
+    if started.is_err() {
+        monitor.check()?;
+        return Err(IoError::Failed { what, detail: "it does not start".into() });
+    }
     if let Some(call) = call {
         call.place()?;
         source.call = Some(call);
     }
-    if !paced {
-        wait_for_first(&mut source)?;
-    } else if started == gst::StateChangeSuccess::Async {
-        return Err(IoError::Stalled { what, seconds: FIRST_PICTURE.as_secs() });
-    } else if chain.pictures.is_eos() {
-        monitor.check()?;
-        return Err(IoError::EmptyInput { what, why: NO_PICTURE.into() });
+    if paced {
+        // Its clock runs from the first `next` on: nobody misses the beginning of a file.
+        wait_until_ready(&pipeline, &chain, &source)?;
+        source.pace = Pace::Clock { to_start: Some(pipeline.clone()), held };
     } else {
-        source.to_start = Some(pipeline.clone());
+        wait_for_first(&mut source)?;
     }
 
     if let Some((natural, framerate)) = chain.natural() {
@@ -163,7 +162,8 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
     }
     source.info.duration_ns = pipeline.query_duration::<gst::ClockTime>().map(gst::ClockTime::nseconds);
     if let Some((packets, caps)) = lock(&sound).take() {
-        if live {
+        // A file's waits for the clock as its pictures do.
+        if live && !paced {
             forget_old_sound(&packets);
         }
         let (ended, closed) = (Arc::clone(&source.ended), Arc::clone(&source.closed));
@@ -191,12 +191,26 @@ enum Sender {
     Lossless(LosslessSender<gst::Sample>),
 }
 
+/// Whether a picture is there whose time has not come: [`deliver`] says when it was shown.
+fn holds(chain: &Chain) -> Arc<AtomicBool> {
+    let held = Arc::new(AtomicBool::new(false));
+    if let Some(pad) = chain.pictures.static_pad("sink") {
+        let held = Arc::clone(&held);
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            held.store(true, Ordering::Release);
+            gst::PadProbeReturn::Ok
+        });
+    }
+    held
+}
+
 /// Sends pictures into the queue from GStreamer's thread, and closes the queue at the end of the stream.
-fn deliver(chain: &Chain, monitor: &Arc<Monitor>, sender: Sender) {
+fn deliver(chain: &Chain, (monitor, held): (&Arc<Monitor>, &Arc<AtomicBool>), sender: Sender) {
     let sender = Arc::new(Mutex::new(Some(sender)));
     let last = Arc::clone(&sender);
-    let monitor = Arc::clone(monitor);
+    let (monitor, held) = (Arc::clone(monitor), Arc::clone(held));
     let new_sample = move |sink: &gst_app::AppSink| {
+        held.store(false, Ordering::Release);
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Flushing)?;
         if sample.buffer().is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::CORRUPTED)) {
             monitor.count_corrupt(1);
@@ -214,6 +228,25 @@ fn deliver(chain: &Chain, monitor: &Arc<Monitor>, sender: Sender) {
     };
     let eos = move |_: &gst_app::AppSink| drop(lock(&last).take());
     chain.pictures.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).eos(eos).build());
+}
+
+/// Waits until the first picture of a file is there to be shown.
+fn wait_until_ready(pipeline: &gst::Pipeline, chain: &Chain, source: &VideoSource) -> Result<(), IoError> {
+    let look_up = gst::ClockTime::from_nseconds(LOOK_UP.as_nanos() as u64);
+    let mut waited = Duration::ZERO;
+    while waited < FIRST_PICTURE {
+        let state = pipeline.state(Some(look_up)).0;
+        source.monitor.check()?;
+        match state {
+            Ok(gst::StateChangeSuccess::Async) => waited += LOOK_UP,
+            Ok(_) if chain.pictures.is_eos() => {
+                return Err(IoError::EmptyInput { what: source.monitor.what(), why: NO_PICTURE.into() });
+            }
+            Ok(_) => return Ok(()),
+            Err(_) => return Err(launch::failed(&source.monitor.what(), &"it does not start")),
+        }
+    }
+    Err(IoError::Stalled { what: source.monitor.what(), seconds: FIRST_PICTURE.as_secs() })
 }
 
 fn wait_for_first(source: &mut VideoSource) -> Result<(), IoError> {

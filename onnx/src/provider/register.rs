@@ -78,10 +78,10 @@ fn optimization(provider: Provider) -> GraphOptimizationLevel {
     if provider == Provider::OpenVino { GraphOptimizationLevel::Disable } else { GraphOptimizationLevel::Level3 }
 }
 
-/// Passes of ONNX Runtime that a provider does without. Putting a border into the convolution behind it makes one that cuDNN may have no plan
+/// Passes of ONNX Runtime that a provider does without, TensorRT for what it leaves to CUDA. Putting a border into the convolution behind it makes one that cuDNN may have no plan
 /// for (`graph/pads.rs`), for the sake of one short kernel.
 fn left_out(provider: Provider) -> Option<&'static str> {
-    matches!(provider, Provider::Cuda).then_some("Pad_Fusion")
+    matches!(provider, Provider::Cuda | Provider::TensorRt).then_some("Pad_Fusion")
 }
 
 /// The provider, and before the CPU the one that takes what it leaves.

@@ -10,8 +10,9 @@ use livediffusion_pipeline::frame::FrameMeta;
 use livediffusion_pipeline::stats::Clock as _;
 
 use super::super::open::NO_PICTURE;
+use super::super::pause;
 use super::super::{SourceFrame, SourceInfo, SourceOptions, VideoSource};
-use super::{LiveNext, LiveSource, Opened, State, open_aside, pause};
+use super::{LiveNext, LiveSource, Opened, State, open_aside};
 use crate::audio::Hub;
 use crate::error::IoError;
 use crate::input::Input;
@@ -53,14 +54,18 @@ impl Passes {
     }
 
     /// A frame of this pass came. Gives whether it is time to open the next.
-    pub(super) fn see(&mut self, frame: &SourceFrame, info: &SourceInfo) -> bool {
+    pub(super) fn see(&mut self, frame: &SourceFrame, info: &SourceInfo, input: &Input) -> bool {
         let meta = frame.meta();
         self.frames += 1;
         // One alone is kept: a second shows that it is not needed.
         self.first = (self.frames == 1).then(|| frame.clone());
         let usual_ns = info.framerate.map(|(n, d)| 1_000_000_000 * u64::from(d) / u64::from(n.max(1)));
         self.frame_ns = meta.duration_ns.or(usual_ns).unwrap_or(STILL.as_nanos() as u64);
-        let near = info.duration_ns.zip(meta.pts_ns).is_none_or(|(all, at)| at + AHEAD_NS >= all);
+        let near = match info.duration_ns.zip(meta.pts_ns) {
+            Some((all, at)) => at + AHEAD_NS >= all,
+            // Nobody knows when: a server is asked at the end, what lies on this machine at once.
+            None => !matches!(input, Input::Uri(_)),
+        };
         self.next.is_none() && near
     }
 
@@ -151,8 +156,13 @@ impl LiveSource {
     pub(super) fn begin_again(&mut self) -> LiveNext {
         let now = self.clock.now();
         let Some(passes) = &mut self.passes else { return LiveNext::End };
-        if passes.only().is_some() {
-            self.leave(State::Still { until: now });
+        let State::Here(source) = &self.state else { return LiveNext::End };
+        if passes.only().is_some() && source.dropped() == 0 {
+            // Its sound, if it has any, plays to its end.
+            if let State::Here(source) = std::mem::replace(&mut self.state, State::Still { until: now }) {
+                self.corrupt += source.corrupt();
+                self.over = Some(source);
+            }
             return LiveNext::TimedOut;
         }
         if passes.frames() == 0 {
@@ -167,6 +177,18 @@ impl LiveSource {
         let old = std::mem::replace(&mut self.state, State::Opening(next));
         if let (State::Here(source), Some(passes)) = (old, &mut self.passes) {
             passes.keep(source);
+        }
+        LiveNext::TimedOut
+    }
+
+    /// Lets the next pass begin, when its time has come.
+    pub(super) fn begin_pass(&mut self, until: Duration, timeout: Duration) -> LiveNext {
+        let early = until.saturating_sub(self.clock.now());
+        pause(early.min(timeout));
+        if early <= timeout
+            && let State::Ready { source, .. } = std::mem::replace(&mut self.state, State::Over)
+        {
+            self.state = State::Here(source);
         }
         LiveNext::TimedOut
     }

@@ -53,6 +53,11 @@ enum State {
         until: Duration,
     },
     Opening(Receiver<Opened>),
+    /// The next pass, until the last picture of the one before was shown for its time.
+    Ready {
+        source: Box<VideoSource>,
+        until: Duration,
+    },
     /// The only picture of an input that begins again, until it is shown again.
     Still {
         until: Duration,
@@ -162,6 +167,11 @@ impl LiveSource {
         self.losses
     }
 
+    /// Whether it is no device, but begins again at its end.
+    pub const fn is_looped(&self) -> bool {
+        self.passes.is_some()
+    }
+
     /// As [`VideoSource::has_ended`].
     pub fn has_ended(&self) -> bool {
         self.over.as_ref().is_some_and(|source| source.has_ended())
@@ -182,6 +192,10 @@ impl LiveSource {
             State::Still { until } => {
                 let until = *until;
                 self.still(until, timeout)
+            }
+            State::Ready { until, .. } => {
+                let until = *until;
+                self.begin_pass(until, timeout)
             }
             State::Here(source) => match source.next(timeout) {
                 Ok(Next::Frame(frame)) => self.place(frame),
@@ -216,7 +230,7 @@ impl LiveSource {
         }
         if let Some(passes) = &mut self.passes {
             let State::Here(source) = &self.state else { return LiveNext::TimedOut };
-            if passes.see(&frame, source.info()) {
+            if passes.see(&frame, source.info(), &self.input) {
                 let next = open_aside(&self.input, &self.options, VideoSource::prepare);
                 passes.expect(next);
             }
@@ -248,13 +262,17 @@ impl LiveSource {
         }
     }
 
-    /// The end of it all, at the input's own or at a limit. The sound of the last pictures is still to be taken: what is not a device, of
-    /// which it would never end, stays until this is dropped.
+    /// No more of it is wanted, but for the sound of what was handed out: dropping it ends that too.
+    pub fn finish(&mut self) {
+        self.end(false);
+    }
+
+    /// The end of it all, at the input's own or at a limit. A device, whose sound would never end, goes at once.
     fn end(&mut self, own: bool) -> LiveNext {
         if let Some(sound) = &self.sound {
             sound.expect_return(false);
         }
-        if self.info.live && !own {
+        if self.passes.is_none() && !own {
             self.leave(State::Over);
         } else if let State::Here(source) = std::mem::replace(&mut self.state, State::Over) {
             (self.dropped, self.corrupt) = (self.dropped + source.dropped(), self.corrupt + source.corrupt());
@@ -328,7 +346,12 @@ impl LiveSource {
         };
         match opened {
             Ok(source) => {
-                self.state = State::Here(source);
+                self.state = match self.last.zip(self.passes.as_ref()).filter(|_| self.begins_again && self.info.live) {
+                    Some(((_, at), passes)) => {
+                        State::Ready { source, until: at + Duration::from_nanos(passes.frame_ns()) }
+                    }
+                    None => State::Here(source),
+                };
                 LiveNext::TimedOut
             }
             Err(error) => self.lose(error),
@@ -373,11 +396,6 @@ fn open_aside(
         let _ = sender.send(open(&input, &options).map(Box::new));
     };
     aside::spawn("io-opening", work).ok().map(|()| receiver)
-}
-
-/// A channel that nobody sends into is how to wait without sleeping.
-fn pause(time: Duration) {
-    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
 }
 
 impl Drop for LiveSource {
