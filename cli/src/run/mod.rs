@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use livediffusion_io::{
-    Fit, Input, LiveSource, Output, Outputs, OutputsOptions, SinkOptions, SourceOptions, VideoSink, VideoSource,
-    sink_command, source_command,
+    Fit, Input, LiveSource, Output, Outputs, OutputsOptions, SinkOptions, SourceInfo, SourceOptions, VideoSink,
+    VideoSource, sink_command, source_command,
 };
 use livediffusion_onnx::Preset;
 use livediffusion_pipeline::frame::{PictureView, Size};
@@ -113,8 +113,8 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
         };
         let (frames, audio) = match (input, retry) {
             (Some(input), retry) if args.looped => returning(LiveSource::looped(source, input, &options, retry)),
-            // A file's error is no loss: it would begin anew.
-            (Some(input), Some(retry)) if !source.is_paced() => {
+            // A file's error is no loss: it would begin anew. A server that names no length is none.
+            (Some(input), Some(retry)) if !source.is_paced() || is_endless(&input, source.info()) => {
                 let options = SourceOptions { patience: SILENCE, ..options };
                 returning(LiveSource::new(source, input, &options, retry))
             }
@@ -246,6 +246,11 @@ fn refuse_loop(args: &RunArgs, input: Option<&Input>, outputs: &[Output]) -> Out
 fn is_paced(looped: bool, outputs: &[Output]) -> bool {
     let (kept, watched) = (outputs.iter().filter(|output| output.is_kept()), outputs.iter().any(Output::is_watched));
     if looped { kept.count() < outputs.len() } else { watched && kept.count() == 0 }
+}
+
+/// Whether it comes from a server that knows of no end of it, as cameras over HTTP do.
+fn is_endless(input: &Input, info: &SourceInfo) -> bool {
+    matches!(input, Input::Uri(_)) && info.duration_ns.is_none()
 }
 
 fn source_options(size: Size, fit: Option<Fit>, limits: Limits) -> SourceOptions {

@@ -33,6 +33,8 @@ struct Springs {
     now: Spring,
     /// Its number in the order of all of them.
     number: u64,
+    /// Where its sound begins: what it has before that is of a time that another's had.
+    begins_ns: u64,
     /// What follows, each from a time of the stream on.
     then: VecDeque<(Spring, u64)>,
     /// Where the sound of the last ones ends, as another follows there, by their numbers.
@@ -75,8 +77,8 @@ pub(crate) struct Hub {
 impl Springs {
     /// Goes on with what follows, if there is something.
     fn go_on(&mut self) -> bool {
-        let Some((spring, _)) = self.then.pop_front() else { return false };
-        self.now = spring;
+        let Some(then) = self.then.pop_front() else { return false };
+        (self.now, self.begins_ns) = then;
         self.number += 1;
         true
     }
@@ -99,7 +101,13 @@ impl Hub {
         Arc::new(Self {
             caps,
             discard_pictures,
-            springs: Mutex::new(Springs { now: spring, number: 0, then: VecDeque::new(), ends: VecDeque::new() }),
+            springs: Mutex::new(Springs {
+                now: spring,
+                number: 0,
+                begins_ns: 0,
+                then: VecDeque::new(),
+                ends: VecDeque::new(),
+            }),
             taking: Mutex::default(),
             waiting: Mutex::default(),
             arrived: Condvar::new(),
@@ -124,7 +132,7 @@ impl Hub {
         let mut springs = lock(&self.springs);
         springs.number += springs.then.len() as u64 + 1;
         springs.then.clear();
-        springs.now = now;
+        (springs.now, springs.begins_ns) = (now, 0);
         true
     }
 
@@ -207,9 +215,9 @@ impl Hub {
             self.pause();
             return Heard::Nothing;
         };
-        let (spring, number, until_ns) = {
-            let springs = lock(&self.springs);
-            (springs.now.clone(), springs.number, springs.then.front().map(|(_, from_ns)| *from_ns))
+        let (spring, number, begins_ns, until_ns) = {
+            let Springs { now, number, begins_ns, then, .. } = &*lock(&self.springs);
+            (now.clone(), *number, *begins_ns, then.front().map(|(_, from_ns)| *from_ns))
         };
         let look_up = gst::ClockTime::from_nseconds(LOOK_UP.as_nanos() as u64);
         let Some(sample) = spring.packets.try_pull_sample(look_up) else {
@@ -232,7 +240,7 @@ impl Hub {
         {
             if until_ns.is_some_and(|until| time_ns >= until) {
                 lock(&self.springs).go_on_from(number);
-            } else {
+            } else if time_ns >= begins_ns {
                 self.hand_out(&Packet { buffer, time_ns, spring: number });
             }
         }

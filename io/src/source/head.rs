@@ -18,7 +18,7 @@ pub(crate) type Sound = (gst_app::AppSink, gst::Caps);
 
 /// Compressed sound that waits for its pictures: ten minutes and more of any usual codec. A badly interleaved file
 /// that runs further ahead is an error, since waiting there would be for ever.
-const SOUND_BYTES: u32 = 64 << 20;
+pub(crate) const SOUND_BYTES: u32 = 64 << 20;
 
 /// As much live sound is kept for pictures that are still in the networks: far more than any stream batch delays them.
 pub(crate) const LIVE_SOUND_NS: u64 = 10_000_000_000;

@@ -238,25 +238,31 @@ impl VideoSource {
         Ok(())
     }
 
-    /// Keeps a picture back until its time has come, where nobody else does; one that is late by more than the next is left out.
+    /// Keeps a picture back until its time has come, where nobody else does. One that is late by more than its own time makes room for the
+    /// next, if that is there; else what follows is as much later.
     fn hold(&mut self, received: Received<gst::Sample>, timeout: Duration) -> Received<gst::Sample> {
-        let (Pace::Times { clock, begun }, Received::Item(sample)) = (&mut self.pace, &received) else {
-            return received;
-        };
-        let (now, pts_ns) = (clock.now(), running_time(sample).unwrap_or_default());
-        let (begun, first_ns) = *begun.get_or_insert((now, pts_ns));
-        let due = begun + Duration::from_nanos(pts_ns.saturating_sub(first_ns));
+        let Pace::Times { clock, begun } = &mut self.pace else { return received };
+        let Received::Item(sample) = received else { return received };
+        let (now, pts_ns) = (clock.now(), running_time(&sample).unwrap_or_default());
+        let (from, first_ns) = *begun.get_or_insert((now, pts_ns));
+        let due = from + Duration::from_nanos(pts_ns.saturating_sub(first_ns));
         let shown = sample.buffer().and_then(gst::BufferRef::duration).map_or(Duration::ZERO, Into::into);
-        if now >= due + shown && !shown.is_zero() {
-            self.dropped += 1;
-            return Received::Empty;
+        if now >= due + shown {
+            if let Some(Queue::Lossless(queue)) = &self.queue
+                && let Received::Item(newer) = queue.receive(Duration::ZERO)
+            {
+                self.dropped += 1;
+                self.first = Some(newer);
+                return Received::Empty;
+            }
+            *begun = Some((now, pts_ns));
+            return Received::Item(sample);
         }
         let early = due.saturating_sub(now);
         pause(early.min(timeout));
         if early <= timeout {
-            return received;
+            return Received::Item(sample);
         }
-        let Received::Item(sample) = received else { return received };
         self.first = Some(sample);
         Received::Empty
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use gst::prelude::*;
 
 use super::chain::Chain;
-use super::{LOOK_UP, Pace, Producer, Queue, SourceInfo, SourceOptions, VideoSource, head, images};
+use super::{AFTER_ERROR, LOOK_UP, Pace, Producer, Queue, SourceInfo, SourceOptions, VideoSource, head, images, pause};
 use livediffusion_pipeline::stats::MonotonicClock;
 
 use crate::audio::{AudioTrack, Hub, Spring};
@@ -162,9 +162,10 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
     }
     source.info.duration_ns = pipeline.query_duration::<gst::ClockTime>().map(gst::ClockTime::nseconds);
     if let Some((packets, caps)) = lock(&sound).take() {
-        // A file's waits for the clock as its pictures do.
-        if live && !paced {
-            forget_old_sound(&packets);
+        match (live, paced) {
+            (true, false) => forget_old_sound(&packets),
+            (_, true) => let_sound_wait(&packets),
+            (false, false) => {}
         }
         let (ended, closed) = (Arc::clone(&source.ended), Arc::clone(&source.closed));
         let spring = Spring { packets, ended, closed, shift_ns: 0 };
@@ -177,10 +178,21 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
     Ok(source)
 }
 
+/// Where sound waits for those who take it.
+fn waiting(packets: &gst_app::AppSink) -> Option<gst::Element> {
+    packets.parent().and_downcast::<gst::Bin>()?.by_name("waiting")
+}
+
+/// Sound of a file at its own speed waits for its pictures, which the clock holds back: a full queue is no error, but lets the file wait.
+fn let_sound_wait(packets: &gst_app::AppSink) {
+    if let Some(queue) = waiting(packets) {
+        queue.set_property("max-size-bytes", head::SOUND_BYTES - 1);
+    }
+}
+
 /// Live sound that nobody takes must not pile up: some seconds of it are kept, as it may wait for its pictures.
 fn forget_old_sound(packets: &gst_app::AppSink) {
-    let bin = packets.parent().and_downcast::<gst::Bin>();
-    let Some(queue) = bin.and_then(|bin| bin.by_name("waiting")) else { return };
+    let Some(queue) = waiting(packets) else { return };
     queue.set_property_from_str("leaky", "downstream");
     queue.set_property("max-size-bytes", head::LIVE_SOUND_BYTES);
     queue.set_property("max-size-time", head::LIVE_SOUND_NS);
@@ -199,6 +211,11 @@ fn holds(chain: &Chain) -> Arc<AtomicBool> {
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
             held.store(true, Ordering::Release);
             gst::PadProbeReturn::Ok
+        });
+        // Demuxers tell of gaps where only sound is left. A sink waits for the time of each, and what a decoder still has would come behind.
+        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| match info.event().map(|event| event.type_()) {
+            Some(gst::EventType::Gap) => gst::PadProbeReturn::Drop,
+            _ => gst::PadProbeReturn::Ok,
         });
     }
     held
@@ -233,7 +250,7 @@ fn deliver(chain: &Chain, (monitor, held): (&Arc<Monitor>, &Arc<AtomicBool>), se
 /// Waits until the first picture of a file is there to be shown.
 fn wait_until_ready(pipeline: &gst::Pipeline, chain: &Chain, source: &VideoSource) -> Result<(), IoError> {
     let look_up = gst::ClockTime::from_nseconds(LOOK_UP.as_nanos() as u64);
-    let mut waited = Duration::ZERO;
+    let (mut waited, mut failing) = (Duration::ZERO, Duration::ZERO);
     while waited < FIRST_PICTURE {
         let state = pipeline.state(Some(look_up)).0;
         source.monitor.check()?;
@@ -243,6 +260,11 @@ fn wait_until_ready(pipeline: &gst::Pipeline, chain: &Chain, source: &VideoSourc
                 return Err(IoError::EmptyInput { what: source.monitor.what(), why: NO_PICTURE.into() });
             }
             Ok(_) => return Ok(()),
+            // The reason is on its way.
+            Err(_) if failing < AFTER_ERROR => {
+                pause(LOOK_UP);
+                failing += LOOK_UP;
+            }
             Err(_) => return Err(launch::failed(&source.monitor.what(), &"it does not start")),
         }
     }

@@ -313,3 +313,57 @@ fn a_file_at_its_own_speed_ends_or_fails_as_it_is() {
     let error = support::open("fakesrc num-buffers=0 ! video/x-raw,format=RGB,width=8,height=8", &live).err().unwrap();
     assert!(!matches!(error, IoError::Stalled { .. }), "{error:?}");
 }
+
+/// `matroskamux` of that many pictures and seconds of sound, the pictures so much later.
+fn mkv(folder: &Path, pictures: u32, seconds: u32, later_ns: u64) -> String {
+    let clip = folder.join(format!("{pictures}-{seconds}-{later_ns}.mkv")).display().to_string();
+    support::run(&format!(
+        "videotestsrc num-buffers={pictures} pattern=ball timestamp-offset={later_ns} \
+         ! video/x-raw,format=I420,width=64,height=64,framerate=25/1 ! x264enc ! matroskamux name=m ! filesink location={clip} \
+         audiotestsrc num-buffers={} ! audio/x-raw,rate=48000,channels=2 ! avenc_aac ! aacparse ! m.",
+        seconds * 48_000 / 1024
+    ));
+    clip
+}
+
+#[test]
+fn pictures_do_not_wait_for_sound_that_goes_on_behind_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = SourceOptions { live: Some(true), ..SourceOptions::new(SIZE) };
+    for pictures in [1, 20] {
+        let options = SourceOptions { max_frames: Some(u64::from(pictures)), ..live.clone() };
+        let clock = MonotonicClock::start();
+        let mut source = support::open(&mkv(folder.path(), pictures, 30, 0), &options).unwrap();
+        let (read, error) = support::drain(&mut source);
+        assert!(error.is_none() && read.pictures.len() + source.dropped() as usize == pictures as usize, "{error:?}");
+        // They take less than a second.
+        assert!(clock.now() < Duration::from_secs(20), "{:?}", clock.now());
+    }
+}
+
+#[test]
+fn sound_from_before_the_pictures_is_not_heard_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = folder.path().join("written.mkv");
+    let options = SourceOptions { max_duration_ns: Some(4_000_000_000), ..SourceOptions::new(SIZE) };
+    write(&mut looped(&mkv(folder.path(), 25, 2, 1_000_000_000), &options), &written, 4);
+    let times: Vec<u64> = support::sound(&written).iter().map(|(time, _)| *time).collect();
+    assert!(times.len() > 100 && times.is_sorted_by(|a, b| a < b), "{times:?}");
+}
+
+#[test]
+fn pictures_that_are_slow_to_read_are_shown_late() {
+    let folder = tempfile::tempdir().unwrap();
+    support::run(&format!(
+        "videotestsrc num-buffers=6 pattern=ball ! video/x-raw,width=5000,height=4000 ! jpegenc ! multifilesink location={}/%d.jpg",
+        folder.path().display()
+    ));
+    let live = SourceOptions { live: Some(true), ..SourceOptions::new(SIZE) };
+    let mut source = support::open(folder.path().to_str().unwrap(), &live).unwrap();
+    let (read, error) = support::drain(&mut source);
+    assert!(error.is_none(), "{error:?}");
+    println!("{} shown, {} left out", read.pictures.len(), source.dropped());
+    assert_eq!(read.pictures.len() + source.dropped() as usize, 6);
+    // Each takes longer to read than to show, so that no newer one waits.
+    assert!(read.pictures.len() >= 4, "{} of 6", read.pictures.len());
+}

@@ -374,7 +374,8 @@ impl LiveSource {
 
     fn open(&self) -> State {
         let longest = self.retry.unwrap_or_default().longest;
-        match open_aside(&self.input, &self.options, VideoSource::open) {
+        let open = if self.passes.is_some() { VideoSource::prepare } else { VideoSource::open };
+        match open_aside(&self.input, &self.options, open) {
             Some(receiver) => State::Opening(receiver),
             None => State::Waiting { until: self.clock.now() + longest },
         }
