@@ -267,6 +267,12 @@ impl VideoSource {
         Received::Empty
     }
 
+    /// What its clock says, from the beginning on; `None` where GStreamer has none for it.
+    fn running_ns(&self) -> Option<u64> {
+        let Producer::Pipeline(pipeline) = &self.producer else { return None };
+        pipeline.current_running_time().map(gst::ClockTime::nseconds)
+    }
+
     /// Whether it is a file that plays at its own speed.
     pub const fn is_paced(&self) -> bool {
         !matches!(self.pace, Pace::Own)

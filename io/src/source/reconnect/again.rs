@@ -37,6 +37,10 @@ pub(super) struct Passes {
     first: Option<SourceFrame>,
     /// How long its last frame is shown.
     frame_ns: u64,
+    /// The own time of its last frame.
+    last_ns: u64,
+    /// When the last frame of the pass before has been shown for its time.
+    over_at: Duration,
     /// How many have ended.
     ended: u64,
 }
@@ -49,6 +53,8 @@ impl Passes {
             frames: 0,
             first: None,
             frame_ns: STILL.as_nanos() as u64,
+            last_ns: 0,
+            over_at: Duration::ZERO,
             ended: 0,
         }
     }
@@ -59,6 +65,7 @@ impl Passes {
         self.frames += 1;
         // One alone is kept: a second shows that it is not needed.
         self.first = (self.frames == 1).then(|| frame.clone());
+        self.last_ns = meta.pts_ns.unwrap_or_default();
         let usual_ns = info.framerate.map(|(n, d)| 1_000_000_000 * u64::from(d) / u64::from(n.max(1)));
         self.frame_ns = meta.duration_ns.or(usual_ns).unwrap_or(STILL.as_nanos() as u64);
         let near = match info.duration_ns.zip(meta.pts_ns) {
@@ -74,9 +81,15 @@ impl Passes {
         self.next = next;
     }
 
-    /// The pass is over, and the next one wanted.
-    pub(super) fn end(&mut self) -> Option<Receiver<Opened>> {
+    /// The pass is over, and the next one wanted. Its own clock says how long its last frame is still to be shown: whoever took that may
+    /// have been late, at `taken`.
+    pub(super) fn end(&mut self, source: &VideoSource, now: Duration, taken: Duration) -> Option<Receiver<Opened>> {
         self.ended += 1;
+        let shown = Duration::from_nanos(self.frame_ns);
+        self.over_at = match source.running_ns() {
+            Some(running_ns) => now + Duration::from_nanos((self.last_ns + self.frame_ns).saturating_sub(running_ns)),
+            None => taken + shown,
+        };
         (self.frames, self.first) = (0, None);
         self.next.take()
     }
@@ -96,9 +109,15 @@ impl Passes {
         self.frames
     }
 
-    /// How far the first frame of a pass is behind the last one before.
-    pub(super) const fn frame_ns(&self) -> u64 {
-        self.frame_ns
+    /// How far the first frame of a pass is behind the last one before, if it is due then: on a clock that goes on.
+    pub(super) fn step_ns(&self, due: Duration, is_live: bool) -> u64 {
+        let late = if is_live { due.saturating_sub(self.over_at) } else { Duration::ZERO };
+        self.frame_ns + late.as_nanos() as u64
+    }
+
+    /// When the next pass may begin.
+    pub(super) const fn over_at(&self) -> Duration {
+        self.over_at
     }
 
     /// How many passes have ended.
@@ -168,7 +187,9 @@ impl LiveSource {
         if passes.frames() == 0 {
             return self.lose(IoError::EmptyInput { what: self.input.to_string(), why: NO_PICTURE.into() });
         }
-        let next = passes.end().or_else(|| open_aside(&self.input, &self.options, VideoSource::prepare));
+        let taken = self.last.map_or(now, |(_, at)| at);
+        let next =
+            passes.end(source, now, taken).or_else(|| open_aside(&self.input, &self.options, VideoSource::prepare));
         let Some(next) = next else {
             return self.lose(launch::failed(&self.input.to_string(), &"there is no thread that could open it"));
         };

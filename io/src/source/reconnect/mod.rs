@@ -215,12 +215,16 @@ impl LiveSource {
     fn place(&mut self, mut frame: SourceFrame) -> LiveNext {
         let now = self.clock.now();
         let own_ns = frame.meta().pts_ns.unwrap_or_default();
+        // When the frame was due, by the input's own clock: it may have been taken late.
+        let running_ns = self.here().and_then(VideoSource::running_ns).unwrap_or(own_ns);
+        let due = now.saturating_sub(Duration::from_nanos(running_ns.saturating_sub(own_ns)));
         let shift_ns = *self.shift_ns.get_or_insert_with(|| {
             let (last_ns, at) = self.last.unwrap_or_default();
-            // What does not come in real time takes the time that its frames say.
-            let away_ns = if self.info.live { now.saturating_sub(at).as_nanos() as u64 } else { 0 };
-            let step_ns = self.passes.as_ref().filter(|_| self.begins_again).map_or(STEP_NS, Passes::frame_ns);
-            (last_ns + away_ns.max(step_ns)) as i64 - own_ns as i64
+            let step_ns = match self.passes.as_ref().filter(|_| self.begins_again) {
+                Some(passes) => passes.step_ns(due, self.info.live),
+                None => (now.saturating_sub(at).as_nanos() as u64).max(STEP_NS),
+            };
+            (last_ns + step_ns) as i64 - own_ns as i64
         });
         let pts_ns = own_ns.saturating_add_signed(shift_ns);
         let pts_ns = self.last.map_or(pts_ns, |(last_ns, _)| pts_ns.max(last_ns + 1));
@@ -346,10 +350,8 @@ impl LiveSource {
         };
         match opened {
             Ok(source) => {
-                self.state = match self.last.zip(self.passes.as_ref()).filter(|_| self.begins_again && self.info.live) {
-                    Some(((_, at), passes)) => {
-                        State::Ready { source, until: at + Duration::from_nanos(passes.frame_ns()) }
-                    }
+                self.state = match self.passes.as_ref().filter(|_| self.begins_again && self.info.live) {
+                    Some(passes) => State::Ready { source, until: passes.over_at() },
                     None => State::Here(source),
                 };
                 LiveNext::TimedOut
