@@ -86,8 +86,8 @@ impl Passes {
     pub(super) fn end(&mut self, source: &VideoSource, now: Duration, taken: Duration) -> Option<Receiver<Opened>> {
         self.ended += 1;
         let shown = Duration::from_nanos(self.frame_ns);
-        self.over_at = match source.running_ns() {
-            Some(running_ns) => now + Duration::from_nanos((self.last_ns + self.frame_ns).saturating_sub(running_ns)),
+        self.over_at = match source.running_ns().map(Duration::from_nanos) {
+            Some(running) => (now + Duration::from_nanos(self.last_ns) + shown).saturating_sub(running),
             None => taken + shown,
         };
         (self.frames, self.first) = (0, None);
