@@ -1,8 +1,9 @@
 //! Convolutions whose border is wider on one side than on the other, with the border as an operator of its own.
 //!
-//! cuDNN has no plan for some of them: of 3×3 kernels with a stride of 2 and a border on the right and below alone, as the encoders of
-//! Stable Diffusion's VAEs have, ONNX Runtime's users report `HEURISTIC_QUERY_FAILED` in f32. Of even borders it has all. Left as they
-//! are: borders that follow from the sides (`auto_pad`), and graphs within graphs, which no exporter of these models writes.
+//! cuDNN may have no plan for them: of 3×3 kernels with a stride of 2 and a border on the right and below alone, as the encoders of Stable
+//! Diffusion's VAEs have, ONNX Runtime's users report `HEURISTIC_QUERY_FAILED` in f32. Even borders are what all other convolutions of
+//! these models have. Left as they are: borders that follow from the sides (`auto_pad`), and graphs within graphs, which no exporter of
+//! these models writes.
 
 use super::proto::{NodeProto, TensorProto};
 use super::{Change, Graph, GraphError, Part, rewrite};
