@@ -78,8 +78,8 @@ fn optimization(provider: Provider) -> GraphOptimizationLevel {
     if provider == Provider::OpenVino { GraphOptimizationLevel::Disable } else { GraphOptimizationLevel::Level3 }
 }
 
-/// Passes of ONNX Runtime that a provider does without, TensorRT for what it leaves to CUDA. Putting a border into the convolution behind it makes one that cuDNN may have no plan
-/// for (`graph/pads.rs`), for the sake of one short kernel.
+/// Passes of ONNX Runtime that a provider does without, TensorRT for what it leaves to CUDA. Putting a border into the convolution
+/// behind it makes one that cuDNN may have no plan for (`graph/pads.rs`), for the sake of one short kernel.
 fn left_out(provider: Provider) -> Option<&'static str> {
     matches!(provider, Provider::Cuda | Provider::TensorRt).then_some("Pad_Fusion")
 }

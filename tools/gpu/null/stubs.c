@@ -156,7 +156,7 @@ int cudnnCreateFilterDescriptor(void** made) { return handle(made); }
 int cudnnCreateActivationDescriptor(void** made) { return handle(made); }
 int cudnnBackendCreateDescriptor(int kind, void** made) { return handle(made); }
 // One of whatever is asked for, of which every number is 0.
-/* Borders of convolutions: cuDNN has no plan for some whose two sides differ. They come one after the other. */
+/* Borders of convolutions: cuDNN may have no plan where the two sides differ. They come one after the other. */
 int cudnnBackendSetAttribute(void* of, int name, int type, int64_t count, const int64_t* values) {
     enum { POST_PADDINGS = 104, PRE_PADDINGS = 105 };
     static __thread int64_t seen[2][4];
