@@ -42,6 +42,7 @@ mod webcam;
 mod without_media;
 
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn main() -> ExitCode {
     #[cfg(feature = "media")]
@@ -77,4 +78,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Locks `mutex` even if a thread panicked while holding it: what is guarded here is always whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use livediffusion_pipeline::{Tuning, find_preset};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::config::ConfigFile;
 use crate::failure::{Failure, Outcome, RUNNING};
+use crate::lock;
 
 /// Stands for several parameters.
 const PRESET: &str = "preset";
@@ -50,11 +51,6 @@ impl ConfigWatch {
         }
         Ok(Self { _watcher: watcher })
     }
-}
-
-/// Also after a panic of the watch's thread: what was known then is known.
-fn lock(reader: &Mutex<Reader>) -> MutexGuard<'_, Reader> {
-    reader.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Reader {

@@ -1,7 +1,7 @@
 //! The networks of a replay on a device: what goes into the U-Net and the decoder is copied back and compared.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use livediffusion_kernels::f16;
 use livediffusion_kernels::gpu::{DType, GpuError, Mark as _, Queue, View, ViewMut};
@@ -9,8 +9,8 @@ use livediffusion_pipeline::device::{DeviceDecoder, DeviceDenoiser, DeviceNetwor
 use livediffusion_pipeline::model::{ModelError, Row};
 
 use super::case::Case;
-use super::networks::{Recording, SharedLedger, WatchedRows};
-use super::setup::compares;
+use super::networks::{SharedLedger, WatchedRows};
+use crate::lock;
 
 /// Clean latents in the order in which they were decoded.
 #[derive(Clone, Default)]
@@ -19,11 +19,11 @@ pub(super) struct Latents(Arc<Mutex<VecDeque<Vec<f32>>>>);
 impl Latents {
     /// That of the next picture.
     pub(super) fn next(&self) -> Option<Vec<f32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        lock(&self.0).pop_front()
     }
 
     fn push(&self, latent: Vec<f32>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(latent);
+        lock(&self.0).push_back(latent);
     }
 }
 
@@ -34,14 +34,9 @@ pub(super) fn networks<Q: Queue>(
     ledger: &SharedLedger,
 ) -> (DeviceNetworks<Q>, Latents) {
     let latents = Latents::default();
-    let rows = WatchedRows {
-        recording: Recording { case: Arc::clone(case) },
-        ledger: Arc::clone(ledger),
-        compares: compares(case.bug, case.config.frame_buffer_size),
-    };
     let networks = DeviceNetworks {
         encoder: real.encoder,
-        denoiser: Box::new(WatchedDenoiser { real: real.denoiser, rows }),
+        denoiser: Box::new(WatchedDenoiser { real: real.denoiser, rows: WatchedRows::of(case, ledger) }),
         decoder: Box::new(WatchedDecoder { real: real.decoder, latents: latents.clone() }),
     };
     (networks, latents)

@@ -22,12 +22,13 @@ use serde_json::{Value, json};
 
 use self::case::Case;
 use self::ledger::Ledger;
-use self::networks::{SharedLedger, lock};
+use self::networks::SharedLedger;
 use self::packs::Packs;
 use self::run::Replay;
 use self::tolerance::Tolerance;
 use crate::args::{Level, ReplayArgs};
 use crate::failure::{Failure, Outcome, RUNNING};
+use crate::lock;
 
 pub(crate) fn command(args: &ReplayArgs) -> Outcome<()> {
     let [_] = args.cases.as_slice() else { return several(args) };

@@ -1,21 +1,17 @@
 //! The engine's networks in a replay: recorded outputs, or the real networks with their inputs watched.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Branch, Decoder, DenoiseBatch, Denoiser, Encoder, ModelError, Row};
 use livediffusion_pipeline::noise::NoiseSource;
 
-use super::case::{Case, Tensor};
+use super::case::{Case, ReferenceBug, Tensor};
 use super::ledger::Ledger;
 use crate::failure::{Failure, Outcome};
+use crate::lock;
 
 pub(super) type SharedLedger = Arc<Mutex<Ledger>>;
-
-/// Locks the ledger, also after a panic elsewhere: it only holds numbers.
-pub(super) fn lock(ledger: &SharedLedger) -> std::sync::MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Finds recorded tensors by what the engine knows of a row: frame, step and branch.
 pub(super) struct Recording {
@@ -62,13 +58,22 @@ impl Recording {
 
 /// Compares the U-Net's inputs with recorded ones.
 pub(super) struct WatchedRows {
-    pub(super) recording: Recording,
-    pub(super) ledger: SharedLedger,
+    recording: Recording,
+    ledger: SharedLedger,
     /// Rows whose inputs are compared: all, unless the reference has a defect.
-    pub(super) compares: fn(&Row) -> bool,
+    compares: fn(&Row) -> bool,
 }
 
 impl WatchedRows {
+    /// Of a case, as far as its defect lets them be compared.
+    pub(super) fn of(case: &Arc<Case>, ledger: &SharedLedger) -> Self {
+        Self {
+            recording: Recording { case: Arc::clone(case) },
+            ledger: Arc::clone(ledger),
+            compares: compares(case.bug, case.config.frame_buffer_size),
+        }
+    }
+
     /// Looks at the rows of a call: their samples side by side, and their times.
     pub(super) fn look_at(&self, rows: &[Row], samples: &[f32]) -> Result<(), ModelError> {
         let len = samples.len() / rows.len().max(1);
@@ -84,6 +89,19 @@ impl WatchedRows {
             }
         }
         Ok(())
+    }
+}
+
+/// Rows whose U-Net inputs the reference's defect does not reach.
+fn compares(bug: Option<ReferenceBug>, frames: usize) -> fn(&Row) -> bool {
+    match (bug, frames) {
+        (None, _) => |_| true,
+        (Some(ReferenceBug::OneStepSelf | ReferenceBug::NoNoiseResidual | ReferenceBug::BoundaryResidual), _) => {
+            |row| row.step == 0
+        }
+        (Some(ReferenceBug::SequentialNoise), 2) => |row| row.frame < 2,
+        (Some(ReferenceBug::SequentialNoise), _) => |row| row.frame == 0,
+        (Some(_), _) => |row| row.frame == 0 && row.step == 0,
     }
 }
 

@@ -14,12 +14,13 @@ use livediffusion_pipeline::stats::StoppedClock;
 use livediffusion_pipeline::{Control, Picture, Settings};
 
 use super::case::{Case, FilterRecord, ReferenceBug, Tensor};
-use super::networks::{RecordedNoise, Recording, SharedLedger, lock};
+use super::networks::{RecordedNoise, Recording, SharedLedger};
 use super::packs::Packs;
 use super::setup::TURBO;
 use super::{device as watched, picture, setup};
 use crate::args::{Level, ReplayArgs};
 use crate::failure::Outcome;
+use crate::lock;
 
 /// A case ready to run, as often as there are engines.
 pub(super) struct Replay<'a> {
@@ -63,9 +64,9 @@ impl<'a> Replay<'a> {
         engine.replay_randomness(Arc::clone(&self.noise) as Arc<_>, self.filter_randomness());
         compare_constants(self.case, engine.plan(), ledger)?;
         self.each_frame(&control, |turn, entries| {
-            for (meta, picture) in entries {
-                let emitted = match picture {
-                    Some(picture) => engine.step(meta, picture.view())?,
+            for (meta, rgb) in entries {
+                let emitted = match &rgb {
+                    Some(rgb) => engine.step(meta, PictureView::packed(self.size, rgb))?,
                     None => engine.generate(meta)?,
                 };
                 for picture in emitted.iter() {
@@ -105,10 +106,10 @@ impl<'a> Replay<'a> {
         let mut engine = DeviceEngine::new(queues.clone(), networks, of, control.clone(), 1, clock)?;
         engine.replay_randomness(Arc::clone(&self.noise) as Arc<_>, self.filter_randomness())?;
         self.each_frame(&control, |turn, entries| {
-            for (meta, picture) in entries {
+            for (meta, rgb) in entries {
                 let skipped = engine.stats().frames_skipped;
-                let emitted = match picture {
-                    Some(picture) => engine.step(meta, picture.view())?,
+                let emitted = match &rgb {
+                    Some(rgb) => engine.step(meta, PictureView::packed(self.size, rgb))?,
                     None => engine.generate(meta)?,
                 };
                 for picture in emitted.iter() {
@@ -140,7 +141,7 @@ impl<'a> Replay<'a> {
     fn each_frame(
         &self,
         control: &Control,
-        mut turn: impl FnMut(usize, Vec<(FrameMeta, Option<Fitted>)>) -> Outcome<()>,
+        mut turn: impl FnMut(usize, Vec<(FrameMeta, Option<Vec<u8>>)>) -> Outcome<()>,
     ) -> Outcome<()> {
         let config = &self.case.config;
         for frame in 0..config.frames {
@@ -153,10 +154,8 @@ impl<'a> Replay<'a> {
             let entries = rows.map(|row| {
                 let id = frame * config.frame_buffer_size + row;
                 let fit = |frames| picture::fit(frames, id, self.size, self.level == Level::EndToEnd);
-                let fitted = self.frames.as_ref().map(fit).transpose()?;
-                let size = self.size;
                 let meta = FrameMeta { id: id as u64, ..FrameMeta::default() };
-                Ok((meta, fitted.map(|rgb| Fitted { rgb, size })))
+                Ok((meta, self.frames.as_ref().map(fit).transpose()?))
             });
             turn(frame, entries.collect::<Outcome<_>>()?)?;
         }
@@ -181,13 +180,12 @@ impl<'a> Replay<'a> {
             let recorded = recorded.row(row).unwrap_or_default().to_vec();
             let mut ledger = lock(ledger);
             match case.bug {
-                None => {
+                Some(bug) if bug != ReferenceBug::SequentialNoise || frame > 0 => {
+                    ledger.deviating.push((latent.to_vec(), recorded));
+                }
+                _ => {
                     ledger.compare("latent_out", latent, &recorded);
                 }
-                Some(ReferenceBug::SequentialNoise) if frame == 0 => {
-                    ledger.compare("latent_out", latent, &recorded);
-                }
-                Some(_) => ledger.deviating.push((latent.to_vec(), recorded)),
             }
         }
         if self.level == Level::EndToEnd && case.has_picture(call) {
@@ -195,18 +193,6 @@ impl<'a> Replay<'a> {
             lock(ledger).compare_bytes(picture.rgb, recorded.row(row).unwrap_or_default());
         }
         Ok(())
-    }
-}
-
-/// A recorded frame at the size of the networks.
-struct Fitted {
-    rgb: Vec<u8>,
-    size: Size,
-}
-
-impl Fitted {
-    fn view(&self) -> PictureView<'_> {
-        PictureView::packed(self.size, &self.rgb)
     }
 }
 

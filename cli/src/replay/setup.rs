@@ -6,18 +6,17 @@ use std::sync::Arc;
 use livediffusion_onnx::LoadedPack;
 use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
-use livediffusion_pipeline::model::{Conditioning, Networks, Row, SharedText, TextEncoder as _};
+use livediffusion_pipeline::model::{Conditioning, Networks, SharedText, TextEncoder as _};
 use livediffusion_pipeline::params::Parameters;
 use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::{PromptPair, Settings};
 use serde_json::json;
 
-use super::case::{CONTRADICTION, Case, ReferenceBug};
-use super::networks::{
-    NoDecoder, RecordedNoise, Recording, SharedLedger, WatchedDenoiser, WatchedEncoder, WatchedRows, lock,
-};
+use super::case::{CONTRADICTION, Case};
+use super::networks::{NoDecoder, RecordedNoise, SharedLedger, WatchedDenoiser, WatchedEncoder, WatchedRows};
 use crate::args::Level;
 use crate::failure::{Failure, Outcome, USAGE};
+use crate::lock;
 
 /// The mode that reads x̂0 out without boundary scalings.
 pub(super) const TURBO: &str = "txt2img_sd_turbo";
@@ -157,27 +156,7 @@ pub(super) fn networks(case: &Arc<Case>, level: Level, loaded: Option<&LoadedPac
             ledger: Arc::clone(ledger),
             encoded: 0,
         })),
-        denoiser: Box::new(WatchedDenoiser {
-            rows: WatchedRows {
-                recording: Recording { case: Arc::clone(case) },
-                ledger: Arc::clone(ledger),
-                compares: compares(case.bug, case.config.frame_buffer_size),
-            },
-            real: denoiser,
-        }),
+        denoiser: Box::new(WatchedDenoiser { rows: WatchedRows::of(case, ledger), real: denoiser }),
         decoder: decoder.unwrap_or_else(|| Box::new(NoDecoder)),
-    }
-}
-
-/// Rows whose U-Net inputs the reference's defect does not reach.
-pub(super) fn compares(bug: Option<ReferenceBug>, frames: usize) -> fn(&Row) -> bool {
-    match (bug, frames) {
-        (None, _) => |_| true,
-        (Some(ReferenceBug::OneStepSelf | ReferenceBug::NoNoiseResidual | ReferenceBug::BoundaryResidual), _) => {
-            |row| row.step == 0
-        }
-        (Some(ReferenceBug::SequentialNoise), 2) => |row| row.frame < 2,
-        (Some(ReferenceBug::SequentialNoise), _) => |row| row.frame == 0,
-        (Some(_), _) => |row| row.frame == 0 && row.step == 0,
     }
 }

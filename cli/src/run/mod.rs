@@ -244,8 +244,10 @@ fn refuse_loop(args: &RunArgs, input: Option<&Input>, outputs: &[Output]) -> Out
 /// Whether a file plays at its own speed, and frames that the networks cannot take are left out: where it is watched. Files get every frame,
 /// unless the input goes round for those who watch it beside them.
 fn is_paced(looped: bool, outputs: &[Output]) -> bool {
-    let (kept, watched) = (outputs.iter().filter(|output| output.is_kept()), outputs.iter().any(Output::is_watched));
-    if looped { kept.count() < outputs.len() } else { watched && kept.count() == 0 }
+    if looped {
+        return !outputs.iter().all(Output::is_kept);
+    }
+    outputs.iter().any(Output::is_watched) && !outputs.iter().any(Output::is_kept)
 }
 
 /// Whether it comes from a server that knows of no end of it, as cameras over HTTP do.

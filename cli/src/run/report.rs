@@ -28,6 +28,11 @@ pub(crate) struct Report {
     pub(crate) counts: Counts,
 }
 
+/// A count in words.
+fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
 impl Report {
     pub(crate) fn of(stats: &Stats, counts: &Counts) -> Self {
         Self {
@@ -134,13 +139,10 @@ impl Report {
             say!("quality   {size} in {steps} at the end, {changes} changes, {repeated} pictures shown again");
         }
         if self.counts.losses > 0 {
-            let times = if self.counts.losses == 1 { "once" } else { &format!("{} times", self.counts.losses) };
-            say!("source    lost {times}");
+            say!("source    lost {}", times(self.counts.losses));
         }
         if self.counts.passes_ended > 0 {
-            let times =
-                if self.counts.passes_ended == 1 { "once" } else { &format!("{} times", self.counts.passes_ended) };
-            say!("loop      the input began again {times}");
+            say!("loop      the input began again {}", times(self.counts.passes_ended));
         }
         if frames_skipped > 0 {
             say!("saved     {:.1} s of network time by skipping", self.saved_by_skipping_ms() / 1e3);

@@ -162,10 +162,10 @@ fn open_pipeline(input: &Input, options: &SourceOptions) -> Result<VideoSource, 
     }
     source.info.duration_ns = pipeline.query_duration::<gst::ClockTime>().map(gst::ClockTime::nseconds);
     if let Some((packets, caps)) = lock(&sound).take() {
-        match (live, paced) {
-            (true, false) => forget_old_sound(&packets),
-            (_, true) => let_sound_wait(&packets),
-            (false, false) => {}
+        if paced {
+            let_sound_wait(&packets);
+        } else if live {
+            forget_old_sound(&packets);
         }
         let (ended, closed) = (Arc::clone(&source.ended), Arc::clone(&source.closed));
         let spring = Spring { packets, ended, closed, shift_ns: 0 };

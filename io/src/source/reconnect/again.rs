@@ -5,18 +5,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-
 use livediffusion_pipeline::frame::FrameMeta;
 use livediffusion_pipeline::stats::Clock as _;
 
-use super::super::open::NO_PICTURE;
-use super::super::pause;
-use super::super::{SourceFrame, SourceInfo, SourceOptions, VideoSource};
 use super::{LiveNext, LiveSource, Opened, State, open_aside};
 use crate::audio::Hub;
 use crate::error::IoError;
 use crate::input::Input;
 use crate::retry::Retry;
+use crate::source::open::NO_PICTURE;
+use crate::source::{SourceFrame, SourceInfo, SourceOptions, VideoSource, pause};
 use crate::{aside, launch};
 
 /// How long before its end the next pass is opened: longer than that takes, and no longer than a server may keep an idle connection.

@@ -215,17 +215,8 @@ impl LiveSource {
     fn place(&mut self, mut frame: SourceFrame) -> LiveNext {
         let now = self.clock.now();
         let own_ns = frame.meta().pts_ns.unwrap_or_default();
-        // When the frame was due, by the input's own clock: it may have been taken late.
-        let running_ns = self.here().and_then(VideoSource::running_ns).unwrap_or(own_ns);
-        let due = now.saturating_sub(Duration::from_nanos(running_ns.saturating_sub(own_ns)));
-        let shift_ns = *self.shift_ns.get_or_insert_with(|| {
-            let (last_ns, at) = self.last.unwrap_or_default();
-            let step_ns = match self.passes.as_ref().filter(|_| self.begins_again) {
-                Some(passes) => passes.step_ns(due, self.info.live),
-                None => (now.saturating_sub(at).as_nanos() as u64).max(STEP_NS),
-            };
-            (last_ns + step_ns) as i64 - own_ns as i64
-        });
+        let shift_ns = self.shift_ns.unwrap_or_else(|| self.shift_from(now, own_ns));
+        self.shift_ns = Some(shift_ns);
         let pts_ns = own_ns.saturating_add_signed(shift_ns);
         let pts_ns = self.last.map_or(pts_ns, |(last_ns, _)| pts_ns.max(last_ns + 1));
         let first_ns = *self.first_pts_ns.get_or_insert(pts_ns);
@@ -255,6 +246,21 @@ impl LiveSource {
         frame.set_meta(FrameMeta { id: self.frames, pts_ns: Some(pts_ns), ..frame.meta() });
         self.frames += 1;
         LiveNext::Frame(frame)
+    }
+
+    /// What is added to the times of a connection or pass, whose first frame came now.
+    fn shift_from(&self, now: Duration, own_ns: u64) -> i64 {
+        let (last_ns, at) = self.last.unwrap_or_default();
+        let step_ns = match self.passes.as_ref().filter(|_| self.begins_again) {
+            Some(passes) => {
+                // When the frame was due, by the input's own clock: it may have been taken late.
+                let running_ns = self.here().and_then(VideoSource::running_ns).unwrap_or(own_ns);
+                let due = now.saturating_sub(Duration::from_nanos(running_ns.saturating_sub(own_ns)));
+                passes.step_ns(due, self.info.live)
+            }
+            None => (now.saturating_sub(at).as_nanos() as u64).max(STEP_NS),
+        };
+        (last_ns + step_ns) as i64 - own_ns as i64
     }
 
     /// Sound of the new connection follows that of the old one, if it is of the same format.
