@@ -122,3 +122,9 @@ impl Subject {
         Ok(run)
     }
 }
+
+/// Pictures without meaning but with structure, for measurements whose time does not depend on what they show.
+pub fn patterns(size: Size) -> Vec<Vec<u8>> {
+    let value = |frame: usize, at: usize| ((at * 7919 + at / 97 * 31 + frame * 4001) % 256) as u8;
+    (0..4).map(|frame| (0..3 * size.pixels()).map(|at| value(frame, at)).collect()).collect()
+}

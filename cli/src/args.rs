@@ -4,7 +4,8 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use livediffusion_onnx::{CudnnSearch, OpenVinoDevice, Precision, ProviderChoice};
+use livediffusion_onnx::{Precision, ProviderChoice};
+use livediffusion_session::{ModelOptions, hub};
 use tracing_subscriber::EnvFilter;
 
 use crate::bench::args::BenchArgs;
@@ -67,80 +68,6 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     /// List and inspect model packs
     Models(ModelsArgs),
-}
-
-/// Which model runs on what.
-#[derive(Clone, Debug, Args)]
-#[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
-pub(crate) struct ModelArgs {
-    /// Model pack: a folder in the diffusers ONNX layout, the name of one that `models list` shows, or the org/name of one
-    /// that `models pull` brought
-    #[arg(short, long, value_name = "DIR", help_heading = "Model")]
-    pub(crate) model: Option<PathBuf>,
-
-    /// What executes the networks: auto (the fastest by a few frames on each at the first start), cpu, openvino, cuda,
-    /// tensorrt, tensorrt-rtx, coreml, directml, migraphx or webgpu
-    #[arg(long, value_name = "NAME", help_heading = "Model")]
-    pub(crate) provider: Option<ProviderChoice>,
-
-    /// Arithmetic of the networks: auto (bf16 on a CPU, f16 with cuda, where that is faster and the pictures stay the same to
-    /// the eye), f32, bf16, f16 (on GPUs, also of a model in f32), or int8 where the model has it
-    #[arg(long, value_name = "NAME", help_heading = "Model")]
-    pub(crate) precision: Option<Precision>,
-
-    /// Threads of the networks [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
-    pub(crate) threads: Option<u16>,
-
-    /// Frames worked on at once, each on its share of the threads: more frames a second, each of them later [default: for
-    /// files one a core, up to 4; for live input and models over 256 MB 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64), help_heading = "Model")]
-    pub(crate) lanes: Option<u8>,
-
-    /// The ONNX Runtime library, or the folder that holds it [default: found as `doctor` shows]
-    #[arg(long, value_name = "PATH", help_heading = "Model")]
-    pub(crate) ort_lib: Option<PathBuf>,
-
-    /// What OpenVINO runs on: cpu, gpu or npu [default: cpu]
-    #[arg(long, value_name = "NAME", help_heading = "Model")]
-    pub(crate) openvino_device: Option<OpenVinoDevice>,
-
-    /// Number of the card, for providers that use one [default: 0]
-    #[arg(long, value_name = "N", help_heading = "Model")]
-    pub(crate) gpu: Option<u32>,
-
-    /// Multiply f32 matrices in TF32 on NVIDIA cards since Ampere: faster, with 10 bits of mantissa; networks in f16 do so
-    /// anyway, and so does TensorRT
-    #[arg(long, help_heading = "Model")]
-    pub(crate) tf32: bool,
-
-    /// Folder with the libraries of CUDA, cuDNN, NVRTC and TensorRT [default: cuda/ beside ONNX Runtime; for NVRTC also pip's
-    /// folders, CUDA_HOME and the system]
-    #[arg(long, value_name = "DIR", help_heading = "Model")]
-    pub(crate) cuda_lib_dir: Option<PathBuf>,
-
-    /// Capture the networks' kernels as CUDA graphs, where all of a network is on the card: less work for the processor
-    #[arg(long, help_heading = "Model")]
-    pub(crate) cuda_graph: bool,
-
-    /// Encode the next frame and decode the last beside the work on this one, in streams of their own: on NVIDIA cards, where
-    /// several frames are on their way (files, or --lanes 2)
-    #[arg(long, help_heading = "Model")]
-    pub(crate) vae_streams: bool,
-
-    /// How cuDNN picks convolutions with cuda: exhaustive (by how fast it expects each to be) or heuristic (by a table: starts
-    /// sooner, may run slower) [default: exhaustive]
-    #[arg(long, value_name = "NAME", help_heading = "Model")]
-    pub(crate) cudnn_search: Option<CudnnSearch>,
-
-    /// Keep channels last with cuda also where a network reckons with shapes: what tensor cores want, but the card then waits
-    /// for that reckoning
-    #[arg(long, help_heading = "Model")]
-    pub(crate) channels_last: bool,
-
-    /// Let frames pass through the host between the networks also on NVIDIA cards
-    #[arg(long, help_heading = "Model")]
-    pub(crate) frames_on_host: bool,
 }
 
 /// Over 0 and under a year: more is a typing mistake, and would overflow nanoseconds in the end.
@@ -212,7 +139,7 @@ pub(crate) struct ReplayArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) model: ModelOptions,
 
     /// Measure providers and precisions for the model now, also where that was done before or the model is over 1 GB
     #[arg(long)]
@@ -291,7 +218,7 @@ NONE WAS VERIFIED: a repository may be gone, or hold no pack that loads.
 
 Only what a pack needs is downloaded, into the cache that all Hugging Face tools share.
 HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean there.",
-        crate::hub::table()
+        hub::table()
     )
 }
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use livediffusion_onnx::{Libraries, Pack, Preset, ProviderChoice};
+use livediffusion_onnx::Pack;
 use livediffusion_pipeline::params::{PARAMETERS, Parameters, spec};
+use livediffusion_session::{Layer, ModelOptions, text_of};
 use serde::Deserialize;
 
 #[cfg(feature = "media")]
 use crate::args::RunArgs;
-use crate::args::{ModelArgs, is_duration};
+use crate::args::is_duration;
 use crate::failure::{Failure, Outcome, USAGE};
 use crate::parameter_args::ParameterArgs;
 
@@ -168,7 +169,7 @@ impl ConfigFile {
     }
 
     /// Of these, what says which model runs on what, and the preset.
-    pub(crate) fn complete_model(&self, args: &mut ModelArgs, parameters: &mut ParameterArgs) -> Outcome<()> {
+    pub(crate) fn complete_model(&self, args: &mut ModelOptions, parameters: &mut ParameterArgs) -> Outcome<()> {
         let Options { model, preset, provider, precision, threads, lanes, ort_lib, openvino_device, gpu, .. } =
             &self.options;
         let Options {
@@ -211,57 +212,13 @@ fn fill<T: Clone>(flag: &mut Option<T>, file: Option<&T>) {
     }
 }
 
-/// A TOML value as the text that a flag would have: lists joined by commas.
-pub(crate) fn text_of(value: &toml::Value) -> String {
-    match value {
-        toml::Value::String(text) => text.clone(),
-        toml::Value::Array(values) => values.iter().map(text_of).collect::<Vec<_>>().join(","),
-        other => other.to_string(),
-    }
-}
-
 /// The parameters: the table's defaults, then the pack's, then the preset's, then the config file's, then the flags'.
-///
-/// A preset is the pack's word, however it was asked for: what the user set himself, in a file or by a flag, wins over it.
 pub(crate) fn parameters(pack: &Pack, file: &ConfigFile, flags: &ParameterArgs) -> Outcome<Parameters> {
-    let mut parameters = Parameters::default();
-    let pack_file = pack.dir.join("pack.toml");
-    for (key, value) in &pack.defaults {
-        set_from(&mut parameters, &key.replace('_', "-"), &text_of(value), &pack_file.display())?;
-    }
-    if let Some(name) = &flags.preset {
-        let preset = find_preset(pack, name)?;
-        let origin = format!("{}: preset {name}", pack_file.display());
-        set_from(&mut parameters, "prompt", &preset.prompt, &origin)?;
-        for (key, value) in &preset.parameters {
-            set_from(&mut parameters, &key.replace('_', "-"), &text_of(value), &origin)?;
-        }
-    }
-    for (name, text) in &file.parameters {
-        set_from(&mut parameters, name, text, &format_args!("config file {}", file.path.display()))?;
-    }
-    for (name, text) in &flags.given {
-        parameters.set(name, text)?;
-    }
     debug_assert!(PARAMETERS.iter().all(|spec| !OPTIONS.contains(&spec.name)), "a flag would mean two things");
-    Ok(parameters)
-}
-
-/// Sets a parameter; what refuses it says where it came from.
-fn set_from(parameters: &mut Parameters, name: &str, text: &str, origin: &dyn std::fmt::Display) -> Outcome<()> {
-    parameters.set(name, text).map_err(|error| Failure::usage(format!("{origin}: {error}"), error.hint.clone()))
-}
-
-fn find_preset<'a>(pack: &'a Pack, name: &str) -> Outcome<&'a Preset> {
-    livediffusion_pipeline::find_preset(&pack.presets, |preset| &preset.name, name).ok_or_else(|| {
-        let names: Vec<&str> = pack.presets.iter().map(|preset| preset.name.as_str()).collect();
-        let hint = if names.is_empty() {
-            "the model has no presets; say what you want with --prompt".to_owned()
-        } else {
-            format!("it is one of {}", names.join(", "))
-        };
-        Failure::usage(format!("{} has no preset {name:?}", pack.dir.display()), hint)
-    })
+    let of_file = Layer { origin: format!("config file {}", file.path.display()), values: file.parameters.clone() };
+    let given = flags.given.iter().map(|(name, text)| ((*name).to_owned(), text.clone()));
+    let of_flags = Layer { origin: String::new(), values: given.collect() };
+    Ok(livediffusion_session::parameters(pack, flags.preset.as_deref(), &[of_file, of_flags])?)
 }
 
 /// Reads the config file if one was named.
@@ -269,91 +226,10 @@ pub(crate) fn config_file(path: Option<&Path>) -> Outcome<ConfigFile> {
     path.map_or_else(|| Ok(ConfigFile::default()), ConfigFile::read)
 }
 
-/// The ONNX Runtime that the arguments name, or the one that is found.
-pub(crate) fn runtime(model: &ModelArgs) -> Result<livediffusion_onnx::Runtime, livediffusion_onnx::OnnxError> {
-    livediffusion_onnx::Runtime::load_with(&Libraries {
-        ort: model.ort_lib.as_deref(),
-        cuda: model.cuda_lib_dir.as_deref(),
-        provider: model.provider.unwrap_or_default(),
-    })
-}
-
-/// Whether frames stay on a card between their two copies.
-fn stays_on_card(model: &ModelArgs, provider: ProviderChoice) -> bool {
-    matches!(provider, ProviderChoice::Fixed(provider) if provider.is_on_cuda()) && !model.frames_on_host
-}
-
-/// Frames on their way at once where a device does the work: there, one costs a few megabytes, and copies then take no time of
-/// their own.
-pub(crate) fn lanes_on(model: &ModelArgs, provider: ProviderChoice) -> usize {
-    if stays_on_card(model, provider) { model.lanes.map_or(ON_CARD, usize::from) } else { 1 }
-}
-
-/// Where the pack is and what runs it.
-pub(crate) fn session_settings(model: &ModelArgs, lanes: usize) -> livediffusion_onnx::SessionSettings {
-    livediffusion_onnx::SessionSettings {
-        provider: model.provider.unwrap_or_default(),
-        precision: model.precision.unwrap_or_default(),
-        threads: model.threads.map(usize::from),
-        lanes,
-        openvino: model.openvino_device.unwrap_or_default(),
-        gpu: livediffusion_onnx::GpuSettings {
-            device: model.gpu.unwrap_or(0),
-            tf32: model.tf32,
-            graphs: model.cuda_graph,
-            vae_streams: model.vae_streams,
-            frames_on_host: model.frames_on_host,
-            cudnn_search: model.cudnn_search.unwrap_or_default(),
-            channels_last: model.channels_last,
-            ..livediffusion_onnx::GpuSettings::default()
-        },
-        ..livediffusion_onnx::SessionSettings::default()
-    }
-}
-
-/// Most lanes without being asked: each holds its own activations, and each is one more frame of delay.
-const MOST_LANES: usize = 4;
-
-/// Frames on their way through a card, one of them copied there, one worked on and one copied back.
-const ON_CARD: usize = 3;
-
-/// Weights of a pack that still gets lanes without being asked. The activations of a larger one, a gigabyte or more at
-/// 512×512, would be needed once for each lane.
-const LANES_BYTES: u64 = 256 << 20;
-
-/// Frames to work on at once. All cores on one frame are the least delay, which live input wants; one frame a core is the
-/// most frames, which files want. Frames of a frame buffer belong together.
-pub(crate) fn lanes(
-    model: &ModelArgs,
-    (pack, parameters): (&Pack, &Parameters),
-    provider: ProviderChoice,
-    live: bool,
-) -> usize {
-    if parameters.frame_buffer > 1 {
-        if model.lanes.is_some_and(|lanes| lanes > 1) {
-            tracing::warn!("frames of a frame buffer belong together: --lanes is 1");
-        }
-        return 1;
-    }
-    if parameters.target_fps.is_some() {
-        if model.lanes.is_some_and(|lanes| lanes > 1) {
-            tracing::warn!("with --target-fps all cores work on one frame: --lanes is 1");
-        }
-        return 1;
-    }
-    if stays_on_card(model, provider) {
-        return if live && model.lanes.is_none() { 1 } else { lanes_on(model, provider) };
-    }
-    let cores = model.threads.map_or_else(livediffusion_onnx::physical_cores, usize::from);
-    let bytes: u64 = pack.parts.iter().map(|part| part.bytes).sum();
-    let alone = live || bytes > LANES_BYTES;
-    // Equal shares, as frames are dealt in turn: three lanes of two threads on six cores.
-    let shares = (1..=MOST_LANES).rev().find(|lanes| cores.is_multiple_of(*lanes)).unwrap_or(1);
-    model.lanes.map_or(if alone { 1 } else { shares }, usize::from)
-}
-
 #[cfg(test)]
 mod tests {
+    use livediffusion_onnx::Preset;
+
     use super::*;
 
     fn default_pack() -> Pack {

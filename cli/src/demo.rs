@@ -9,6 +9,7 @@ use livediffusion_pipeline::frame::{FrameMeta, PictureView, Size};
 use livediffusion_pipeline::params::Parameters;
 use livediffusion_pipeline::stats::MonotonicClock;
 use livediffusion_pipeline::{Control, Settings};
+use livediffusion_session::{OpenPack, Session};
 
 use self::sheet::Sheet;
 use crate::args::DemoArgs;
@@ -18,7 +19,6 @@ use crate::parameter_args::ParameterArgs;
 use crate::progress::Progress;
 use crate::run::stream::{Frames, Stream, stop_on_ctrl_c};
 use crate::run::{open_file, open_sink, packed};
-use crate::session::{OpenPack, Session};
 use crate::units::milliseconds;
 
 /// The styles shown, one row each; the video goes through them in this order.
@@ -46,7 +46,7 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
         Failure::usage(format!("{}: {error}", args.output.display()), "choose a folder that you may write to")
     })?;
 
-    let lanes = config::lanes(&args.model, (&open.pack, &parameters), args.model.provider.unwrap_or_default(), false);
+    let lanes = args.model.lanes_for(&open.pack, &parameters, args.model.provider.unwrap_or_default(), false);
     open.expect(&parameters, size);
     let mut session = Session::load(&args.model, open, lanes)?;
     let settings = prompts(&mut session, &parameters, size)?;
@@ -106,10 +106,9 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
 
 /// Settings for every prompt, encoded once.
 fn prompts(session: &mut Session, parameters: &Parameters, size: Size) -> Outcome<Vec<Settings>> {
-    PROMPTS
-        .iter()
-        .map(|prompt| session.settings(Parameters { prompt: (*prompt).to_owned(), ..parameters.clone() }, size))
-        .collect()
+    let of = |prompt: &&str| Parameters { prompt: (*prompt).to_owned(), ..parameters.clone() };
+    let settings = PROMPTS.iter().map(|prompt| session.settings(of(prompt), size));
+    Ok(settings.collect::<Result<_, _>>()?)
 }
 
 /// `COLUMNS` frames spread over the clip.

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 #[cfg(feature = "media")]
 use livediffusion_io::IoError;
-use livediffusion_onnx::OnnxError;
+use livediffusion_onnx::{ErrorKind, OnnxError};
 use livediffusion_pipeline::EngineError;
 use livediffusion_pipeline::model::ModelError;
 use livediffusion_pipeline::params::ParseError;
+use livediffusion_session::SessionError;
 #[cfg(feature = "media")]
 use livediffusion_web::WebError;
 
@@ -90,35 +91,26 @@ impl From<IoError> for Failure {
     }
 }
 
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        let code = match error.kind {
+            ErrorKind::Invalid => USAGE,
+            ErrorKind::Failed => RUNNING,
+            ErrorKind::Missing => MISSING,
+        };
+        Self::new(code, &error).with_hint(error.hint)
+    }
+}
+
 impl From<OnnxError> for Failure {
     fn from(error: OnnxError) -> Self {
-        let code = match error.kind {
-            livediffusion_onnx::ErrorKind::Invalid => USAGE,
-            livediffusion_onnx::ErrorKind::Failed => RUNNING,
-            livediffusion_onnx::ErrorKind::Missing => MISSING,
-        };
-        let general = "export the pack anew in the diffusers ONNX layout, as Optimum writes it";
-        // What ONNX Runtime 1.24 says of weights behind symbolic links, as other tools leave them in the hub's cache.
-        let links = "ONNX Runtime takes no weights behind links: livediffusion models pull ORG/NAME puts them right";
-        let behind_links = error.to_string().contains("escapes model directory");
-        let hint = error.hint.clone().or_else(|| match code {
-            USAGE => Some(general.to_owned()),
-            _ => behind_links.then(|| links.to_owned()),
-        });
-        Self::new(code, &error).with_hint(hint)
+        SessionError::from(error).into()
     }
 }
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
-        let code = match error {
-            EngineError::Model(_)
-            | EngineError::Lane(_)
-            | EngineError::NotFinite { .. }
-            | EngineError::Picture { .. } => RUNNING,
-            _ => USAGE,
-        };
-        Self::new(code, &error).with_hint(error.hint())
+        SessionError::from(error).into()
     }
 }
 
@@ -139,12 +131,12 @@ impl From<WebError> for Failure {
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
-        Self::new(RUNNING, error.what).with_hint(error.hint)
+        SessionError::from(error).into()
     }
 }
 
 impl From<ParseError> for Failure {
     fn from(error: ParseError) -> Self {
-        Self::usage(&error, error.hint.clone())
+        SessionError::from(error).into()
     }
 }

@@ -12,7 +12,6 @@ mod say;
 
 mod args;
 mod bench;
-mod calibration;
 mod config;
 #[cfg(feature = "media")]
 mod demo;
@@ -24,7 +23,6 @@ mod failure;
 mod hub;
 #[cfg(feature = "media")]
 mod live;
-mod locate;
 #[cfg(feature = "media")]
 mod media_args;
 mod models;
@@ -33,7 +31,6 @@ mod progress;
 mod replay;
 #[cfg(feature = "media")]
 mod run;
-mod session;
 mod units;
 mod usage;
 #[cfg(feature = "media")]

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use livediffusion_io::{Fit, Retry};
+use livediffusion_session::ModelOptions;
 
-use crate::args::{ModelArgs, is_duration};
+use crate::args::is_duration;
 use crate::parameter_args::{Given, ParameterArgs};
 
 #[derive(Clone, Debug, Args)]
@@ -30,7 +31,7 @@ pub(crate) struct RunArgs {
     pub(crate) record: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) model: ModelOptions,
 
     /// How a picture of another shape is brought to the size: cover (crop), contain (borders) or stretch
     #[arg(long, value_name = "NAME")]
@@ -112,7 +113,7 @@ pub(crate) struct WebcamArgs {
     pub(crate) config: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) model: ModelOptions,
 
     #[command(flatten)]
     pub(crate) parameters: ParameterArgs,
@@ -173,7 +174,7 @@ pub(crate) struct DemoArgs {
     pub(crate) output: PathBuf,
 
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) model: ModelOptions,
 }
 
 #[derive(Clone, Debug, Args)]

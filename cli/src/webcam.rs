@@ -7,12 +7,12 @@ use std::sync::Arc;
 use livediffusion_onnx::{LoadedPack, Preset};
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::params::{PARAMETERS, Parameters};
+use livediffusion_session::{OpenPack, Session, painter_of, text_of};
 use livediffusion_web::{Address, Server, Studio, WebError, make_token};
 
 use crate::args::WebcamArgs;
-use crate::config::{self, text_of};
+use crate::config;
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::session::{OpenPack, Session, painter_of};
 
 /// Threads that serve connections. Pictures are painted elsewhere: two keep a slow handshake from holding up frames.
 const THREADS: usize = 2;

@@ -29,6 +29,15 @@ impl ModelFacts {
         self.vae_factor * self.latent_multiple
     }
 
+    /// The size with about as many pixels as `area` that comes nearest to the shape of `frame` and that the model can do: so that
+    /// a frame of another shape is neither cut nor distorted, and takes as long as one of the model's own size.
+    pub fn size_like(&self, frame: Size, area: Size) -> Size {
+        let unit = self.granularity() as f64;
+        let scale = (area.pixels() as f64 / frame.pixels().max(1) as f64).sqrt();
+        let near = |side: f64| ((side * scale / unit).round().max(1.0) * unit) as usize;
+        Size::new(near(frame.width as f64), near(frame.height as f64))
+    }
+
     /// The shape of a latent for a picture size.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use livediffusion_pipeline::schedule::NoiseSchedule;
 use livediffusion_pipeline::solver::Solver;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
 use livediffusion_pipeline::{Control, Emitted};
+use livediffusion_session::Session;
 use serde_json::json;
 
 use super::args::AblationArgs;
@@ -29,7 +30,6 @@ use super::clips::frames;
 use super::findings::Findings;
 use super::setup::{Reach, Setup, steps_and_guidance};
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::session::Session;
 use crate::units::round;
 
 /// Frames that may wait before and behind the networks.
@@ -123,7 +123,7 @@ fn parameters(pack: &Parameters, without: Without, steps: usize) -> Parameters {
 
 fn painter(setup: &mut Setup, without: Without, steps: usize) -> Outcome<Painter> {
     let settings = setup.session.settings(parameters(&setup.parameters, without, steps), setup.size)?;
-    setup.session.painter(setup.size, Control::new(settings))
+    Ok(setup.session.painter(setup.size, Control::new(settings))?)
 }
 
 /// What pre-computation saves a frame: the prompt's embedding, the schedule, the plan and the noise. The engine goes on

@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use livediffusion_onnx::ProviderChoice;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::params::{CfgType, Parameters};
+use livediffusion_session::ModelOptions;
 
-use crate::args::ModelArgs;
 #[cfg(not(feature = "media"))]
 pub(crate) use crate::without_media::{
     Anything as LatencyArgs, Anything as OverheadArgs, Anything as PromptsArgs, Anything as StartupArgs,
@@ -79,7 +79,7 @@ pub(crate) struct OutputArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SetupArgs {
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) model: ModelOptions,
 
     /// Size of the pictures [default: the model's own]
     #[arg(long, value_name = "WxH", value_parser = size)]

@@ -6,12 +6,7 @@ use livediffusion_pipeline::frame::Size;
 pub(crate) use super::stills::frames;
 #[cfg(feature = "media")]
 pub(crate) use super::video::frames;
-
-/// Pictures without meaning but with structure, for measurements whose time does not depend on what they show.
-pub(crate) fn patterns(size: Size) -> Vec<Vec<u8>> {
-    let value = |frame: usize, at: usize| ((at * 7919 + at / 97 * 31 + frame * 4001) % 256) as u8;
-    (0..4).map(|frame| (0..3 * size.pixels()).map(|at| value(frame, at)).collect()).collect()
-}
+pub(crate) use livediffusion_bench::frames::patterns;
 
 /// The same frame again and again.
 pub(crate) fn still(frame: &[u8], count: usize) -> Vec<Vec<u8>> {

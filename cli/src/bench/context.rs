@@ -9,14 +9,12 @@ use livediffusion_bench::record::{Context, utc};
 use livediffusion_kernels::cuda::{Card, dotted};
 use livediffusion_onnx::{Provider, physical_cores};
 use livediffusion_pipeline::frame::Size;
+use livediffusion_session::{ModelOptions, Session};
 
-use crate::args::ModelArgs;
-use crate::config;
 use crate::failure::Outcome;
-use crate::session::Session;
 
 /// The context of what runs on `session`.
-pub(crate) fn context(session: &Session, model: &ModelArgs, size: Size) -> Outcome<Context> {
+pub(crate) fn context(session: &Session, model: &ModelOptions, size: Size) -> Outcome<Context> {
     let provider = session.loaded.provider.to_string();
     let precision = session.reckons_in().to_string();
     context_of(model, &session.open.folder, &provider, &precision, size)
@@ -24,13 +22,13 @@ pub(crate) fn context(session: &Session, model: &ModelArgs, size: Size) -> Outco
 
 /// As [`context`], of networks that another process holds.
 pub(crate) fn context_of(
-    model: &ModelArgs,
+    model: &ModelOptions,
     pack: &Path,
     provider: &str,
     precision: &str,
     size: Size,
 ) -> Outcome<Context> {
-    let runtime = config::runtime(model)?;
+    let runtime = model.runtime()?;
     let name = pack.canonicalize().ok().and_then(|folder| Some(folder.file_name()?.display().to_string()));
     let (card, driver) = card(provider, model.gpu.unwrap_or(0)).unwrap_or_default();
     Ok(Context {

@@ -15,6 +15,7 @@ use livediffusion_pipeline::frame::{FrameMeta, PictureView};
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::CfgType;
 use livediffusion_pipeline::stats::{STAGES, Stage, Stats};
+use livediffusion_session::ModelOptions;
 use serde_json::{Value, json};
 
 use super::args::{GpuArgs, SetupArgs};
@@ -22,8 +23,6 @@ use super::clips::patterns;
 use super::findings::Section;
 use super::roofline::{arithmetic, arithmetic_figures, matmul, rate};
 use super::setup::{Reach, Setup, cfg_name};
-use crate::args::ModelArgs;
-use crate::config;
 use crate::failure::{Failure, Outcome, RUNNING};
 use crate::units::{milliseconds, round};
 
@@ -79,10 +78,10 @@ fn section(args: &GpuArgs, provider: ProviderChoice, meter: &Result<GpuMeter, St
         [] => vec![CfgType::None, CfgType::SelfNegative, CfgType::Initialize, CfgType::Full],
         given => given.to_vec(),
     };
-    let model = ModelArgs { provider: Some(provider), ..args.setup.model.clone() };
+    let model = ModelOptions { provider: Some(provider), ..args.setup.model.clone() };
     let before = used(meter);
     // As a file is repainted: with several frames on their way. --lanes 1 measures what live input has.
-    let lanes = config::lanes_on(&model, provider);
+    let lanes = model.lanes_on(provider);
     let mut setup = Setup::load_sized(&model, args.setup.size, lanes, Reach::steps(args.steps.iter().copied()))?;
     let (mut figures, mut cases, mut failed) = (Vec::new(), Vec::new(), None);
     for steps in args.steps.iter().copied().map(usize::from) {
@@ -203,7 +202,7 @@ fn case(
     let pictures = patterns(setup.size);
     let source = Source::Pictures(&pictures);
     let (clock, frames) = (setup.clock, usize::from(args.frames));
-    let gpu = config::session_settings(&args.model, 1).gpu;
+    let gpu = args.model.session_settings(1).gpu;
     // A stream batch that is not full is quicker, and the first calls build what later ones find.
     subject.run(source, steps + 1, &clock)?;
     let before = subject.painter().stats().clone();
@@ -312,8 +311,8 @@ fn outside(stats: &Stats, wall: Duration) -> f64 {
 }
 
 /// The networks' arithmetic over what the card does in one multiplication of matrices.
-fn roof(setup: &mut Setup, (model, side): (&ModelArgs, Option<u16>), cases: &[Case]) -> Outcome<Vec<Figure>> {
-    let runtime = config::runtime(model)?;
+fn roof(setup: &mut Setup, (model, side): (&ModelOptions, Option<u16>), cases: &[Case]) -> Outcome<Vec<Figure>> {
+    let runtime = model.runtime()?;
     let counted = arithmetic(setup, &runtime)?;
     let (mut matmul, name) = matmul(setup, (&runtime, model), side.map(usize::from))?;
     // The first chooses among kernels.

@@ -13,6 +13,7 @@ use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::MonotonicClock;
+use livediffusion_session::{OpenPack, Session};
 use serde_json::json;
 
 use super::args::OverheadArgs;
@@ -23,7 +24,6 @@ use crate::failure::{Failure, Outcome, RUNNING};
 use crate::progress::Progress;
 use crate::run::stream::{Frames, Stream};
 use crate::run::{open_file, open_sink, packed};
-use crate::session::{OpenPack, Session};
 use crate::units::round;
 
 pub(crate) fn command(args: &OverheadArgs) -> Outcome<()> {
@@ -45,7 +45,7 @@ pub(crate) fn command(args: &OverheadArgs) -> Outcome<()> {
 
     // The bare networks get all cores for each call, which is the fastest that calls back to back can be; the whole gets
     // what `run` gives it.
-    let lanes = config::lanes(&args.model, (&open.pack, &parameters), args.model.provider.unwrap_or_default(), false);
+    let lanes = args.model.lanes_for(&open.pack, &parameters, args.model.provider.unwrap_or_default(), false);
     let mut bare = OpenPack::open(&args.model)?;
     bare.expect(&parameters, size);
     let mut bare = Session::load(&args.model, bare, 1)?;

@@ -11,6 +11,7 @@ use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::CfgType;
 use livediffusion_pipeline::stats::Clock;
+use livediffusion_session::ModelOptions;
 use serde_json::json;
 
 use super::args::RooflineArgs;
@@ -18,8 +19,6 @@ use super::clips::patterns;
 use super::findings::Findings;
 use super::gpu::networks_seconds;
 use super::setup::Setup;
-use crate::args::ModelArgs;
-use crate::config;
 use crate::failure::{Failure, Outcome};
 use crate::units::round;
 
@@ -53,13 +52,13 @@ pub(super) fn arithmetic_figures(counted: &[(PartName, Flops)]) -> Vec<Figure> {
 /// A multiplication of matrices on what runs the networks, in the type that they reckon in.
 pub(super) fn matmul(
     setup: &Setup,
-    (runtime, model): (&Runtime, &ModelArgs),
+    (runtime, model): (&Runtime, &ModelOptions),
     side: Option<usize>,
 ) -> Outcome<(Matmul, String)> {
     let loaded = &setup.session.loaded;
     let chosen = Chosen { provider: loaded.provider, precision: loaded.precision, why: String::new() };
     let side = side.unwrap_or_else(|| matrix_side(chosen.provider.is_on_cuda()));
-    let settings = config::session_settings(model, 1);
+    let settings = model.session_settings(1);
     let matmul = Matmul::load(runtime, &setup.session.open.pack, &chosen, &settings, side)?;
     let name = format!("matmul {side}x{side}x{side} {}", matmul.precision());
     Ok((matmul, name))
@@ -76,7 +75,7 @@ pub(super) fn rate(matmul: &mut Matmul, clock: &dyn Clock) -> Outcome<f64> {
 pub(crate) fn command(args: &RooflineArgs) -> Outcome<()> {
     let model = &args.setup.model;
     let mut setup = Setup::load(&args.setup, 1)?;
-    let runtime = config::runtime(model)?;
+    let runtime = model.runtime()?;
     let gflop = arithmetic(&mut setup, &runtime)?;
     let total: f64 = gflop.iter().map(|(_, flops)| flops.total).sum();
     let settings = setup.settings(1, CfgType::None)?;

@@ -7,6 +7,7 @@ use livediffusion_bench::rounds::{Variant, alternate, ratios};
 use livediffusion_bench::summary::Spread;
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
+use livediffusion_session::painter_of;
 use serde_json::json;
 
 use super::args::ScalingArgs;
@@ -14,7 +15,6 @@ use super::clips::patterns;
 use super::findings::Findings;
 use super::setup::{Setup, all_cores};
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::session::painter_of;
 use crate::units::round;
 
 pub(crate) fn command(args: &ScalingArgs) -> Outcome<()> {

@@ -8,14 +8,13 @@ use livediffusion_pipeline::Settings;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::params::{CfgType, Parameters};
 use livediffusion_pipeline::stats::MonotonicClock;
+use livediffusion_session::{ModelOptions, OpenPack, Session};
 
 use super::args::SetupArgs;
 use super::context::context;
-use crate::args::ModelArgs;
 use crate::config::{self, ConfigFile};
 use crate::failure::Outcome;
 use crate::parameter_args::ParameterArgs;
-use crate::session::{OpenPack, Session};
 
 /// Guidance scale where guidance is measured and the pack's own is 1, which turns it off: the reference's.
 const GUIDANCE: f32 = 1.2;
@@ -62,7 +61,7 @@ impl Setup {
         Self::load_sized(&args.model, args.size, lanes, reach)
     }
 
-    pub(crate) fn load_sized(model: &ModelArgs, size: Option<Size>, lanes: usize, reach: Reach) -> Outcome<Self> {
+    pub(crate) fn load_sized(model: &ModelOptions, size: Option<Size>, lanes: usize, reach: Reach) -> Outcome<Self> {
         let mut open = OpenPack::open(model)?;
         let parameters = config::parameters(&open.pack, &ConfigFile::default(), &ParameterArgs::default())?;
         let size = size.unwrap_or_else(|| open.size(&parameters));
@@ -77,7 +76,7 @@ impl Setup {
     /// The pack's settings with that many steps and that guidance.
     pub(crate) fn settings(&mut self, steps: usize, cfg: CfgType) -> Outcome<Settings> {
         let parameters = steps_and_guidance(&self.parameters, steps, cfg);
-        self.session.settings(parameters, self.size)
+        Ok(self.session.settings(parameters, self.size)?)
     }
 
     /// A stream with that many steps and that guidance.
@@ -102,12 +101,12 @@ pub(crate) fn steps_and_guidance(pack: &Parameters, steps: usize, cfg: CfgType) 
 }
 
 /// Frames at once where throughput is measured: as `run` has for files.
-pub(crate) fn file_lanes(model: &ModelArgs, pack: &Pack, parameters: &Parameters) -> usize {
-    config::lanes(model, (pack, parameters), model.provider.unwrap_or_default(), false)
+pub(crate) fn file_lanes(model: &ModelOptions, pack: &Pack, parameters: &Parameters) -> usize {
+    model.lanes_for(pack, parameters, model.provider.unwrap_or_default(), false)
 }
 
 /// Frames at once that use every core.
-pub(crate) fn all_cores(model: &ModelArgs) -> usize {
+pub(crate) fn all_cores(model: &ModelOptions) -> usize {
     model.threads.map_or_else(physical_cores, usize::from)
 }
 

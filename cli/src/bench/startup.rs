@@ -8,13 +8,13 @@ use livediffusion_bench::record::Figure;
 use livediffusion_bench::summary::Times;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
+use livediffusion_session::locate;
 use serde_json::{Value, json};
 
 use super::args::StartupArgs;
 use super::context::context_of;
 use super::findings::Findings;
 use crate::failure::{Failure, Outcome, RUNNING};
-use crate::locate;
 use crate::units::{milliseconds, round};
 
 /// One process.

@@ -64,7 +64,7 @@ fn cases(steps: &[u8], cfgs: &[CfgType], frame_buffers: &[u8]) -> Vec<Case> {
 
 /// One section for all cores on a frame, one for a frame a core.
 fn measure(args: &SetupArgs, provider: ProviderChoice, size: Size, cases: &[Case]) -> Outcome<Option<Section>> {
-    let model = crate::args::ModelArgs { provider: Some(provider), ..args.model.clone() };
+    let model = livediffusion_session::ModelOptions { provider: Some(provider), ..args.model.clone() };
     let most = |of: fn(&Case) -> usize| cases.iter().map(of).max().unwrap_or(1);
     let reach = Reach { steps: most(|case| case.steps), frames: most(|case| case.frame_buffer) };
     let mut whole = Setup::load_sized(&model, Some(size), 1, reach)?;

@@ -1,9 +1,9 @@
 //! The command line of the benchmarks that need video.
 
 use clap::Args;
+use livediffusion_session::ModelOptions;
 
 use super::args::{CLIP, OutputArgs, SetupArgs};
-use crate::args::ModelArgs;
 use crate::parameter_args::ParameterArgs;
 
 #[derive(Clone, Debug, Args)]
@@ -13,7 +13,7 @@ pub(crate) struct OverheadArgs {
     pub(crate) input: String,
 
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) model: ModelOptions,
 
     /// Take the clip as it is: decoding a large picture then counts as overhead. Without it the clip is first brought to
     /// the networks' size
@@ -38,7 +38,7 @@ pub(crate) struct StartupArgs {
     pub(crate) input: String,
 
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) model: ModelOptions,
 
     /// Processes started after the first one, whose time is reported apart; the median counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]

@@ -8,13 +8,12 @@ use std::path::Path;
 #[cfg(feature = "media")]
 use livediffusion_io::{element_available, gstreamer_version, required_elements};
 use livediffusion_onnx::{Precision, Provider, choose_provider, probe_provider};
+use livediffusion_session::OpenPack;
+use livediffusion_session::calibration::{self, Calibration, Finding, Measured};
 use serde_json::{Value, json};
 
 use crate::args::DoctorArgs;
-use crate::calibration::{self, Calibration, Finding, Measured};
-use crate::config;
 use crate::failure::{Failure, MISSING, Outcome};
-use crate::session::OpenPack;
 use crate::units::round;
 
 /// How a check came out.
@@ -95,7 +94,7 @@ impl Check {
 
 /// Checks the library and its providers; gives what was measured of them with the model, null where nothing was.
 fn onnx_runtime(args: &DoctorArgs, open: Option<&OpenPack>, checks: &mut Vec<Check>) -> Value {
-    let runtime = match config::runtime(&args.model) {
+    let runtime = match args.model.runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             let fix = error.hint.clone();
@@ -106,7 +105,7 @@ fn onnx_runtime(args: &DoctorArgs, open: Option<&OpenPack>, checks: &mut Vec<Che
     let found = format!("{} ({}) {}", runtime.version(), runtime.flavour(), runtime.path().display());
     checks.push(Check::new("ONNX Runtime", Verdict::Good, found));
     let compiled = runtime.compiled_providers();
-    let settings = config::session_settings(&args.model, 1);
+    let settings = args.model.session_settings(1);
     let usual = [Provider::Cpu, Provider::OpenVino, Provider::Cuda, Provider::TensorRt];
     // Others are of interest where the library has them.
     for provider in Provider::ALL.into_iter().filter(|p| usual.contains(p) || compiled.contains(p)) {
@@ -230,9 +229,9 @@ fn model(args: &DoctorArgs) -> (Option<OpenPack>, Check) {
             let found = format!("{}: {}", open.pack.dir.display(), open.pack.can.join(", "));
             (Some(open), Check::new("model pack", Verdict::Good, found))
         }
-        Err(failure) => {
-            let fix = failure.hint().map(str::to_owned);
-            (None, Check::new("model pack", Verdict::Bad, failure.message()).fix(fix))
+        Err(error) => {
+            let fix = error.hint.clone();
+            (None, Check::new("model pack", Verdict::Bad, error.what).fix(fix))
         }
     }
 }

@@ -5,30 +5,36 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::listing::RemoteFile;
-use super::repo::RepoId;
+use livediffusion_session::hub::{PulledRepo, RepoId};
 
-/// Where a repository's files lie.
+use super::listing::RemoteFile;
+
+/// Where a repository's files lie, to be written.
 #[derive(Clone, Debug)]
 pub(crate) struct RepoCache {
-    folder: PathBuf,
+    repo: PulledRepo,
     locks: PathBuf,
 }
 
 impl RepoCache {
     /// That of `repo` in the cache at `cache`; nothing is made.
     pub(crate) fn new(cache: &Path, repo: &RepoId) -> Self {
-        Self { folder: cache.join(repo.folder()), locks: cache.join(".locks").join(repo.folder()) }
+        Self { repo: PulledRepo::new(cache, repo), locks: cache.join(".locks").join(repo.folder()) }
+    }
+
+    /// What is read of it.
+    pub(crate) const fn pulled(&self) -> &PulledRepo {
+        &self.repo
     }
 
     /// The content of a file.
     pub(super) fn blob(&self, file: &RemoteFile) -> PathBuf {
-        self.folder.join("blobs").join(&file.hash)
+        self.repo.folder().join("blobs").join(&file.hash)
     }
 
     /// What was downloaded of it so far.
     pub(super) fn incomplete(&self, file: &RemoteFile) -> PathBuf {
-        self.folder.join("blobs").join(format!("{}.incomplete", file.hash))
+        self.repo.folder().join("blobs").join(format!("{}.incomplete", file.hash))
     }
 
     /// Whether the content is there. Its name was given to it after its hash was checked; a wrong size is damage.
@@ -47,32 +53,10 @@ impl RepoCache {
         file.size.saturating_sub(begun)
     }
 
-    /// The folder with the files of a commit.
-    pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
-        self.folder.join("snapshots").join(commit)
-    }
-
-    /// The snapshot of a branch, tag or commit, if one was downloaded.
-    pub(crate) fn find(&self, revision: &str) -> Option<PathBuf> {
-        let named = std::fs::read_to_string(self.folder.join("refs").join(revision)).ok();
-        let commit = named.map_or_else(|| revision.to_owned(), |commit| commit.trim().to_owned());
-        let is_name = commit.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        Some(self.snapshot(&commit)).filter(|folder| is_name && folder.join("model_index.json").is_file())
-    }
-
-    /// The snapshot to use where no revision is asked for: that of `main`, or the only one.
-    pub(crate) fn find_any(&self) -> Option<PathBuf> {
-        let only = || {
-            let mut all = std::fs::read_dir(self.folder.join("snapshots")).ok()?.filter_map(|e| Some(e.ok()?.path()));
-            all.next().filter(|folder| all.next().is_none() && folder.join("model_index.json").is_file())
-        };
-        self.find("main").or_else(only)
-    }
-
     /// Keeps other downloads of the same content out, those of other tools too; `None` where one is under way.
     pub(super) fn lock(&self, file: &RemoteFile) -> io::Result<Option<File>> {
         std::fs::create_dir_all(&self.locks)?;
-        std::fs::create_dir_all(self.folder.join("blobs"))?;
+        std::fs::create_dir_all(self.repo.folder().join("blobs"))?;
         let path = self.locks.join(format!("{}.lock", file.hash));
         let lock = File::options().create(true).append(true).open(path)?;
         match lock.try_lock() {
@@ -87,7 +71,7 @@ impl RepoCache {
     /// Small files become links into `blobs/`, as every tool makes them. Networks and their weights become hard links:
     /// ONNX Runtime 1.24 refuses weights that a symbolic link puts outside of the network's folder.
     pub(crate) fn link(&self, commit: &str, files: &[RemoteFile]) -> io::Result<PathBuf> {
-        let snapshot = self.snapshot(commit);
+        let snapshot = self.repo.snapshot(commit);
         for file in files {
             let (name, blob) = (snapshot.join(&file.path), self.blob(file));
             if let Some(folder) = name.parent() {
@@ -112,8 +96,8 @@ impl RepoCache {
         if revision == commit {
             return Ok(());
         }
-        let path = self.folder.join("refs").join(revision);
-        let folder = path.parent().unwrap_or(&self.folder).to_path_buf();
+        let path = self.repo.folder().join("refs").join(revision);
+        let folder = path.parent().unwrap_or(self.repo.folder()).to_path_buf();
         std::fs::create_dir_all(&folder)?;
         let temporary = folder.join(format!(".{commit}.{}", std::process::id()));
         std::fs::write(&temporary, commit)?;
@@ -130,22 +114,4 @@ fn link_or_copy(up: &Path, blob: &Path, name: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn link_or_copy(_up: &Path, blob: &Path, name: &Path) -> io::Result<()> {
     std::fs::copy(blob, name).map(|_| ())
-}
-
-/// The repositories in the cache that hold a pack, with the folder that would be used.
-pub(crate) fn cached_packs(cache: &Path) -> Vec<(String, PathBuf)> {
-    let folders = std::fs::read_dir(cache).into_iter().flatten().filter_map(Result::ok);
-    let mut packs: Vec<(String, PathBuf)> = folders
-        .filter_map(|entry| RepoId::of_folder(entry.file_name().to_str()?))
-        .filter_map(|repo| Some((repo.to_string(), RepoCache::new(cache, &repo).find_any()?)))
-        // Of most repositories people have the PyTorch weights.
-        .filter(|(_, folder)| has_graph(&folder.join("unet")))
-        .collect();
-    packs.sort();
-    packs
-}
-
-fn has_graph(folder: &Path) -> bool {
-    let mut entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    entries.any(|entry| entry.path().extension().is_some_and(|end| end == "onnx"))
 }

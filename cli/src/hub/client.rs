@@ -3,13 +3,12 @@
 use std::thread::park_timeout;
 use std::time::Duration;
 
+use livediffusion_session::hub::{RepoId, export_hint};
 use ureq::http::{Response, Uri};
 use ureq::{Agent, Body};
 
 use super::environment::{Environment, Token};
-use super::known::export_hint;
 use super::listing::Listing;
-use super::repo::RepoId;
 use crate::failure::{Failure, MISSING, Outcome, RUNNING, USAGE};
 
 /// A server that does not take the connection in this time is not there.

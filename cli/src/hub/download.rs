@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::Path;
 
+use livediffusion_session::hub::RepoId;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::cache::RepoCache;
 use super::client::{Client, Trouble};
 use super::listing::{HashKind, RemoteFile};
-use super::repo::RepoId;
 use crate::disk;
 use crate::failure::{Failure, Outcome, RUNNING};
 use crate::progress::Progress;

@@ -1,7 +1,9 @@
 //! What the environment says about the hub: the variables that every Hugging Face tool knows.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use livediffusion_session::hub::{cache_folder, expanded, home_folder, variable};
 
 use crate::failure::{Failure, Outcome};
 
@@ -55,20 +57,6 @@ impl Environment {
     }
 }
 
-/// The cache's folder: `HF_HUB_CACHE`, `HF_HOME/hub`, or `huggingface/hub` in the user's cache.
-pub(crate) fn cache_folder() -> Option<PathBuf> {
-    let named = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE"));
-    named.map(|folder| expanded(&folder)).or_else(|| Some(home_folder()?.join("hub")))
-}
-
-fn home_folder() -> Option<PathBuf> {
-    let of_user = || {
-        let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
-        Some(cache.or_else(|| Some(Path::new(&variable("HOME")?).join(".cache")))?.join("huggingface"))
-    };
-    variable("HF_HOME").map(|folder| expanded(&folder)).or_else(of_user)
-}
-
 /// `HF_TOKEN`, else what `huggingface-cli login` left in the token file.
 fn token() -> Outcome<Option<Token>> {
     if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
@@ -88,19 +76,6 @@ fn token() -> Outcome<Option<Token>> {
     }
 }
 
-/// A variable that is set to something.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
-}
-
 fn is_set(name: &str) -> bool {
     variable(name).is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str()))
-}
-
-/// `~/` stands for the home folder, as in the hub's own tools.
-fn expanded(path: &str) -> PathBuf {
-    match (path.strip_prefix("~/"), variable("HOME")) {
-        (Some(rest), Some(home)) => Path::new(&home).join(rest),
-        _ => PathBuf::from(path),
-    }
 }

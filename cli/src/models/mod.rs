@@ -6,12 +6,11 @@ mod pull;
 use std::path::Path;
 
 use livediffusion_onnx::Pack;
+use livediffusion_session::{facts, locate};
 use serde_json::{Value, json};
 
 use crate::args::{ModelsArgs, ModelsCommand};
 use crate::failure::Outcome;
-use crate::locate;
-use crate::session::facts;
 
 pub(crate) fn command(args: &ModelsArgs) -> Outcome<()> {
     match &args.command {

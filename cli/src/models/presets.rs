@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use livediffusion_onnx::{Pack, Preset};
+use livediffusion_session::{locate, text_of};
 use serde_json::{Value, json};
 
-use crate::config::text_of;
 use crate::failure::Outcome;
-use crate::locate;
 
 /// What is shown of every preset.
 const ALWAYS: [&str; 2] = ["t-index", "guidance"];

@@ -62,7 +62,7 @@ pub(super) fn command(args: &PullArgs) -> Outcome<()> {
     let named = cache.link(&listing.commit, &listing.files);
     let folder =
         named.and_then(|folder| cache.set_ref(revision, &listing.commit).map(|()| folder)).map_err(|error| {
-            Failure::new(RUNNING, format!("{}: {error}", cache.snapshot(&listing.commit).display()))
+            Failure::new(RUNNING, format!("{}: {error}", cache.pulled().snapshot(&listing.commit).display()))
                 .with_hint(Some("set HF_HOME to a folder that you may write to".into()))
         })?;
     report(&wanted, &folder)
@@ -70,7 +70,7 @@ pub(super) fn command(args: &PullArgs) -> Outcome<()> {
 
 /// Only looks whether it is there.
 fn offline(wanted: &Wanted, revision: &str, cache: &RepoCache) -> Outcome<()> {
-    let Some(folder) = cache.find(revision) else {
+    let Some(folder) = cache.pulled().find(revision) else {
         return Err(Failure::new(
             MISSING,
             format!("{} at {revision} is not in the cache, and we are offline", wanted.repo),

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use livediffusion_onnx::{Extent, GpuSettings, Libraries, LoadedPack, Pack, Runtime, SessionSettings, load_networks};
 use livediffusion_pipeline::frame::Size;
+use livediffusion_session::extent;
 
 use super::case::Case;
 use super::networks::RecordedNoise;
 use super::setup;
 use crate::args::{Level, ReplayArgs};
 use crate::failure::{Failure, Outcome};
-use crate::session::extent;
 
 /// The pack of the last case, and what the next one may need of it.
 pub(super) struct Packs<'a> {

@@ -12,10 +12,10 @@ use livediffusion_io::{
     Fit, Input, LiveSource, Output, Outputs, OutputsOptions, SinkOptions, SourceInfo, SourceOptions, VideoSink,
     VideoSource, sink_command, source_command,
 };
-use livediffusion_onnx::Preset;
+use livediffusion_pipeline::Control;
 use livediffusion_pipeline::frame::{PictureView, Size};
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
-use livediffusion_pipeline::{Control, PresetValues};
+use livediffusion_session::{Backend, OpenPack, Session, preset_values};
 
 use self::report::Report;
 use self::stream::{Frames, Stream};
@@ -25,7 +25,6 @@ use crate::failure::{Failure, Outcome, RUNNING};
 use crate::live::desk::Desk;
 use crate::live::{Keys, Live, Sources, parse_address};
 use crate::progress::Progress;
-use crate::session::{Backend, OpenPack, Session};
 
 /// The input that is no input: txt2img.
 const NOISE: &str = "noise://";
@@ -84,7 +83,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let source = source?;
     let backend = backend.map_err(|_| Failure::new(RUNNING, "loading ONNX Runtime panicked"))??;
     let live = source.as_ref().is_some_and(|source| source.info().live);
-    let lanes = config::lanes(&args.model, (&open.pack, &parameters), backend.provider(), live);
+    let lanes = args.model.lanes_for(&open.pack, &parameters, backend.provider(), live);
     open.expect(&parameters, size);
     let mut session = Session::load_on(backend, &args.model, open, lanes)?;
     let settings = session.settings(parameters, size)?;
@@ -178,13 +177,6 @@ fn print_pipeline(input: Option<&Input>, outputs: &[Output], (size, fit): (Size,
         say!("{}", sink_command(output, size, None, live)?);
     }
     Ok(())
-}
-
-/// A pack's preset as the tuner takes it.
-fn preset_values(preset: &Preset) -> PresetValues {
-    let prompt = ("prompt".to_owned(), preset.prompt.clone());
-    let others = preset.parameters.iter().map(|(key, value)| (key.replace('_', "-"), config::text_of(value)));
-    PresetValues { name: preset.name.clone(), values: std::iter::once(prompt).chain(others).collect() }
 }
 
 /// Where the pictures go: the outputs, and the recording beside them.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use livediffusion_bench::frames::patterns;
 use livediffusion_onnx::{Chosen, ProviderChoice, Runtime, SessionSettings, load_networks_on};
 use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::{FrameMeta, PictureView};
@@ -10,11 +11,9 @@ use livediffusion_pipeline::stats::{Clock, MonotonicClock};
 use livediffusion_pipeline::{Control, Prompts};
 
 use super::choice::{Candidate, Finding, Measured};
-use crate::bench::clips::patterns;
-use crate::config::{self, ConfigFile};
-use crate::failure::Outcome;
-use crate::parameter_args::ParameterArgs;
-use crate::session::OpenPack;
+use crate::error::Outcome;
+use crate::pack::OpenPack;
+use crate::parameters::parameters;
 
 /// Frames before time counts: the first allocates, the second finds the caches as all later ones do.
 const WARM_UP: usize = 2;
@@ -63,7 +62,7 @@ fn judge(samples: &[(Candidate, Outcome<Sample>)]) -> Vec<Measured> {
                 let difference = exact.and_then(|exact| difference(&sample.pictures, &exact.pictures));
                 Finding::Ran { ms: sample.ms, difference }
             }
-            Err(failure) => Finding::Failed(failure.message().split_whitespace().collect::<Vec<_>>().join(" ")),
+            Err(error) => Finding::Failed(error.what.split_whitespace().collect::<Vec<_>>().join(" ")),
         };
         Measured { candidate: *candidate, finding }
     };
@@ -84,7 +83,7 @@ fn sample(
     Candidate { provider, precision }: Candidate,
     settings: &SessionSettings,
 ) -> Outcome<Sample> {
-    let parameters = config::parameters(&open.pack, &ConfigFile::default(), &ParameterArgs::default())?;
+    let parameters = parameters(&open.pack, None, &[])?;
     // Every frame shall pass through every network, alone.
     let parameters = Parameters { similarity: None, frame_buffer: 1, target_fps: None, ..parameters };
     let size = open.size(&parameters);
@@ -124,10 +123,10 @@ fn sample(
 
 #[cfg(test)]
 mod tests {
-    use livediffusion_onnx::{Precision, Provider};
+    use livediffusion_onnx::{ErrorKind, Precision, Provider};
 
     use super::*;
-    use crate::failure::{Failure, RUNNING};
+    use crate::error::SessionError;
 
     #[test]
     fn pictures_are_compared_with_the_f32_of_the_same_provider_and_else_with_another() {
@@ -147,7 +146,7 @@ mod tests {
         // Seven of the twelve values differ, by 3 or by 5.
         let all = [(bf16, sample(10)), (f32, sample(13)), (cpu, sample(5))];
         assert_eq!(differences(&all), [Some(21.0 / 12.0), None, None]);
-        let failed = || Err(Failure::new(RUNNING, "no\nmemory"));
+        let failed = || Err(SessionError::new(ErrorKind::Failed, "no\nmemory"));
         let without = [(bf16, sample(10)), (f32, failed()), (cpu, sample(5))];
         assert_eq!(differences(&without), [Some(35.0 / 12.0), None, None]);
         let alone = judge(&[(bf16, sample(10)), (f32, failed())]);

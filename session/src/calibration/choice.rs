@@ -14,10 +14,10 @@ const TIE: f64 = 0.05;
 
 /// One way to run the networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    pub(crate) provider: Provider,
+pub struct Candidate {
+    pub provider: Provider,
     /// Never [`Precision::Auto`].
-    pub(crate) precision: Precision,
+    pub precision: Precision,
 }
 
 impl fmt::Display for Candidate {
@@ -28,7 +28,8 @@ impl fmt::Display for Candidate {
 
 /// What became of a candidate.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Finding {
+pub enum Finding {
+    /// It ran.
     Ran {
         /// Median time of a frame, in ms.
         ms: f64,
@@ -41,9 +42,11 @@ pub(crate) enum Finding {
 
 /// A candidate and what became of it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Measured {
-    pub(crate) candidate: Candidate,
-    pub(crate) finding: Finding,
+pub struct Measured {
+    /// The candidate.
+    pub candidate: Candidate,
+    /// What became of it.
+    pub finding: Finding,
 }
 
 /// What the machine and the pack have.
@@ -122,7 +125,7 @@ pub(super) fn winner(measured: &[Measured]) -> Option<usize> {
 }
 
 /// What the measurement chooses, with its figures; `None` if nothing ran.
-pub(crate) fn choose(measured: &[Measured]) -> Option<Chosen> {
+pub fn choose(measured: &[Measured]) -> Option<Chosen> {
     let Candidate { provider, precision } = measured[winner(measured)?].candidate;
     let mut why = "auto: measured here".to_owned();
     let mut unit = " ms a frame";
@@ -154,7 +157,7 @@ pub(crate) fn choose(measured: &[Measured]) -> Option<Chosen> {
 }
 
 /// For each candidate, its figures and why it is used or not.
-pub(crate) fn table(measured: &[Measured]) -> Vec<(String, String)> {
+pub fn table(measured: &[Measured]) -> Vec<(String, String)> {
     let winner = winner(measured);
     let line = |(index, m): (usize, &Measured)| {
         let mut text = String::new();

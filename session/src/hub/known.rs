@@ -2,19 +2,19 @@
 
 /// A model that has a short name.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub struct Known {
     /// What `models pull` and `--model` take.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// The repository with ONNX files, where one is known.
-    pub(crate) repo: Option<&'static str>,
+    pub repo: Option<&'static str>,
     /// The repository with the original weights, to export from.
-    pub(crate) original: &'static str,
+    pub original: &'static str,
     /// What others say of it: none of these was downloaded by the makers of this program.
-    pub(crate) note: &'static str,
+    pub note: &'static str,
 }
 
 /// All of them.
-pub(crate) const KNOWN: [Known; 5] = [
+const KNOWN: [Known; 5] = [
     Known {
         name: "sd-turbo",
         repo: Some("schmuell/sd-turbo-ort-web"),
@@ -38,17 +38,17 @@ pub(crate) const KNOWN: [Known; 5] = [
 ];
 
 /// The model of that short name.
-pub(crate) fn known(name: &str) -> Option<&'static Known> {
+pub fn known(name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.name == name)
 }
 
 /// How a model becomes a pack where nobody has exported it.
-pub(crate) fn export_hint(original: &str) -> String {
+pub fn export_hint(original: &str) -> String {
     format!("export it with Optimum: optimum-cli export onnx --model {original} DIR; then give --model DIR")
 }
 
 /// The table, for `models pull --help`.
-pub(crate) fn table() -> String {
+pub fn table() -> String {
     let line = |known: &Known| format!("  {:<11} {:<33} {}", known.name, known.repo.unwrap_or("-"), known.note);
     KNOWN.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -2,22 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::failure::{Failure, MISSING, Outcome, USAGE};
-use crate::hub::{self, Known, RepoCache, RepoId};
+use livediffusion_onnx::ErrorKind;
+
+use crate::error::{Outcome, SessionError};
+use crate::hub::{self, Known, PulledRepo, RepoId};
 
 /// The pack that is used when none is named.
-pub(crate) const DEFAULT: &str = "default";
+pub const DEFAULT: &str = "default";
 
 /// Folders that hold packs, in order: `LIVEDIFFUSION_MODELS`, `models/` here and above the binary, the user's cache.
-pub(crate) fn folders() -> Vec<PathBuf> {
+pub fn folders() -> Vec<PathBuf> {
+    folders_beside(None)
+}
+
+/// The same, with those above another file.
+fn folders_beside(file: Option<&Path>) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     if let Some(folder) = std::env::var_os("LIVEDIFFUSION_MODELS") {
         folders.push(PathBuf::from(folder));
     }
     folders.push(PathBuf::from("models"));
-    if let Ok(binary) = std::env::current_exe() {
+    for file in std::env::current_exe().ok().as_deref().into_iter().chain(file) {
         // target/release/livediffusion lies three levels below the project.
-        folders.extend(binary.ancestors().skip(1).take(4).map(|folder| folder.join("models")));
+        folders.extend(file.ancestors().skip(1).take(4).map(|folder| folder.join("models")));
     }
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -35,7 +42,7 @@ pub(crate) fn folders() -> Vec<PathBuf> {
 }
 
 /// The packs in those folders and in the hub's cache, by the names that `--model` takes.
-pub(crate) fn packs() -> Vec<(String, PathBuf)> {
+pub fn packs() -> Vec<(String, PathBuf)> {
     let mut packs: Vec<(String, PathBuf)> = folders()
         .iter()
         .filter_map(|folder| std::fs::read_dir(folder).ok())
@@ -49,13 +56,21 @@ pub(crate) fn packs() -> Vec<(String, PathBuf)> {
 }
 
 /// The folder of a pack that was named by its folder, by its name, or by the repository that it was pulled from.
-pub(crate) fn pack(model: Option<&Path>) -> Outcome<PathBuf> {
+///
+/// # Errors
+/// There is none of that name.
+pub fn pack(model: Option<&Path>) -> Outcome<PathBuf> {
+    pack_beside(model, None)
+}
+
+/// The same, looked for above that file too.
+pub(crate) fn pack_beside(model: Option<&Path>, file: Option<&Path>) -> Outcome<PathBuf> {
     let model = model.unwrap_or(Path::new(DEFAULT));
     if model.is_dir() && (model.components().count() > 1 || model.join("model_index.json").is_file()) {
         return Ok(model.to_path_buf());
     }
     if model.components().count() == 1
-        && let Some(pack) = folders().into_iter().map(|folder| folder.join(model)).find(|pack| pack.is_dir())
+        && let Some(pack) = folders_beside(file).into_iter().map(|folder| folder.join(model)).find(|pack| pack.is_dir())
     {
         return Ok(pack);
     }
@@ -73,7 +88,8 @@ pub(crate) fn pack(model: Option<&Path>) -> Outcome<PathBuf> {
     } else {
         format!("give --model a folder, or one of: {}", known.join(", "))
     };
-    Err(Failure::new(USAGE, format!("there is no model pack {}", model.display())).with_hint(Some(hint)))
+    Err(SessionError::new(ErrorKind::Invalid, format!("there is no model pack {}", model.display()))
+        .with_hint(Some(hint)))
 }
 
 /// The pack that was pulled under that name; `None` if it is no name of a repository.
@@ -82,14 +98,17 @@ fn pulled(name: &str) -> Option<Outcome<PathBuf>> {
     let repo = match known {
         Some(Known { repo: None, original, .. }) => {
             let what = format!("there is no model pack {name}, and no repository with ONNX files of it is known");
-            return Some(Err(Failure::usage(what, hub::export_hint(original))));
+            return Some(Err(SessionError::invalid(what, hub::export_hint(original))));
         }
         Some(Known { repo: Some(repo), .. }) => RepoId::parse(repo)?,
         None => RepoId::parse(name)?,
     };
-    let found = hub::cache_folder().and_then(|cache| RepoCache::new(&cache, &repo).find_any());
+    let found = hub::cache_folder().and_then(|cache| PulledRepo::new(&cache, &repo).find_any());
     Some(found.ok_or_else(|| {
-        Failure::new(MISSING, format!("there is no folder {name}, and no model of that name was downloaded"))
-            .with_hint(Some(format!("livediffusion models pull {name}")))
+        SessionError::new(
+            ErrorKind::Missing,
+            format!("there is no folder {name}, and no model of that name was downloaded"),
+        )
+        .with_hint(Some(format!("livediffusion models pull {name}")))
     }))
 }

@@ -21,8 +21,8 @@ use livediffusion_onnx::{
 
 use self::cache::{Entry, Machine};
 use self::choice::{Candidate, Offer};
-pub(crate) use self::choice::{Finding, Measured, choose, table};
-use crate::session::OpenPack;
+pub use self::choice::{Finding, Measured, choose, table};
+use crate::pack::OpenPack;
 
 /// VAE and U-Net above which nothing is measured without being asked: each candidate reads, compiles and holds the
 /// weights, which takes most of a minute for the 3.5 GB of a full Stable Diffusion in f32.
@@ -37,7 +37,7 @@ fn card(gpu: &GpuSettings) -> Option<String> {
 }
 
 /// A choice between candidates for a pack on this machine.
-pub(crate) struct Calibration {
+pub struct Calibration {
     candidates: Vec<Candidate>,
     settings: SessionSettings,
     /// Where its figures are kept; `None` without a home.
@@ -46,7 +46,7 @@ pub(crate) struct Calibration {
 
 impl Calibration {
     /// What is to be chosen; `None` where nothing is. Takes microseconds, but on a card, whose context is made.
-    pub(crate) fn of(runtime: &Runtime, pack: &Pack, settings: &SessionSettings) -> Option<Self> {
+    pub fn of(runtime: &Runtime, pack: &Pack, settings: &SessionSettings) -> Option<Self> {
         let offer = Offer { bf16: has_bf16(), int8: pack.has_int8(), in_f32: pack.is_in_f32() };
         let candidates = choice::candidates(settings, &runtime.compiled_providers(), offer);
         if candidates.len() < 2 {
@@ -65,22 +65,22 @@ impl Calibration {
     }
 
     /// Whether it is between what that provider can do.
-    pub(crate) fn is_of(&self, provider: Provider) -> bool {
+    pub fn is_of(&self, provider: Provider) -> bool {
         self.candidates.iter().any(|candidate| candidate.provider == provider)
     }
 
     /// What an earlier start measured.
-    pub(crate) fn cached(&self) -> Option<Vec<Measured>> {
+    pub fn cached(&self) -> Option<Vec<Measured>> {
         self.entry.as_ref()?.read(&self.candidates)
     }
 
     /// Whether the pack is so large that it is measured only when that is asked for.
-    pub(crate) fn too_large(pack: &Pack) -> bool {
+    pub fn too_large(pack: &Pack) -> bool {
         pack.frame_bytes() > MOST_BYTES
     }
 
     /// Measures all candidates and keeps the figures. It says so, as it takes seconds.
-    pub(crate) fn measure(&self, runtime: &Runtime, open: &OpenPack) -> Vec<Measured> {
+    pub fn measure(&self, runtime: &Runtime, open: &OpenPack) -> Vec<Measured> {
         // A warning, as those are shown without being asked for: nobody should wonder what takes so long.
         tracing::warn!("measuring providers once for this model, takes a few seconds");
         let measured = measure::all(runtime, open, &self.candidates, &self.settings);
@@ -99,7 +99,7 @@ impl Calibration {
     }
 
     /// Measures, unless the pack is too large for that, and chooses; `rule` is what is used else.
-    pub(crate) fn decide(&self, runtime: &Runtime, open: &OpenPack, mut rule: Chosen) -> Chosen {
+    pub fn decide(&self, runtime: &Runtime, open: &OpenPack, mut rule: Chosen) -> Chosen {
         if Self::too_large(&open.pack) {
             if rule.provider.is_on_cuda() {
                 tracing::warn!(
