@@ -4,7 +4,9 @@
 CARGO ?= cargo
 BINARY := target/release/livediffusion
 
-.PHONY: help setup setup-cuda setup-tensorrt setup-webgpu setup-tensorrt-rtx build demo webcam test test-gpu-tools test-cuda test-export test-train quality bench peers report lint clean
+PLUGINS := target/gstreamer-1.0
+
+.PHONY: help setup setup-cuda setup-tensorrt setup-webgpu setup-tensorrt-rtx build plugin demo webcam test test-gpu-tools test-cuda test-export test-train quality bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -28,6 +30,13 @@ setup-tensorrt-rtx: ## fetch NVIDIA's TensorRT for RTX into the user's cache (0.
 
 build: setup ## build the binary
 	@$(CARGO) build --release --locked --quiet
+
+# Built beside the binary, so that what both are made of is compiled once.
+plugin: setup ## build the element of GStreamer: target/gstreamer-1.0
+	@$(CARGO) build --release --locked --quiet --package livediffusion --package livediffusion-gst
+	@mkdir -p $(PLUGINS)
+	@cp $${CARGO_TARGET_DIR:-target}/release/libgstlivediffusion.so $(PLUGINS)/
+	@echo "export GST_PLUGIN_PATH=$(CURDIR)/$(PLUGINS)    # then: gst-inspect-1.0 livediffusion"
 
 demo: build ## repaint the bundled clip: out/demo.mp4 and out/demo.png
 	@$(BINARY) demo

@@ -1,0 +1,232 @@
+//! The element's properties: made of the parameter table and the options, and kept as text, as flags and config files have them.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use gst::glib;
+use gst::prelude::*;
+use livediffusion_pipeline::params::{Kind, PARAMETERS, ParameterSpec, Parameters, spec};
+use livediffusion_session::{Layer, ModelOptions, SessionError};
+
+use crate::FILE;
+use crate::options::{Holds, OPTIONS, OptionSpec};
+
+/// Several parameters that the model's maker recommends together.
+pub(crate) const PRESET: &str = "preset";
+
+/// What happened so far; it can only be read.
+pub(crate) const STATS: &str = "stats";
+
+/// The size of the networks' pictures: hot here, as the frames keep theirs.
+pub(crate) const SIZE: &str = "size";
+const SIZE_DOC: &str = "Size at which the networks work, while frames keep theirs; auto has the frames' shape and as many pixels as the \
+                        model's own";
+
+/// Whether a parameter may change while the element plays.
+pub(crate) fn is_hot(spec: &ParameterSpec) -> bool {
+    spec.hot || spec.name == SIZE
+}
+
+/// Whether a size is left to us.
+pub(crate) fn is_auto(size: &str) -> bool {
+    matches!(size.trim(), "auto" | "")
+}
+
+/// All of them, as GObject has them.
+pub(crate) fn all() -> &'static [glib::ParamSpec] {
+    static ALL: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+        let preset = glib::ParamSpecString::builder(PRESET)
+            .nick(PRESET)
+            .blurb("Values that the model recommends together (`livediffusion models presets`); properties that are set win over them")
+            .mutable_playing()
+            .build();
+        let stats = glib::ParamSpecBoxed::builder::<gst::Structure>(STATS)
+            .nick(STATS)
+            .blurb("What happened so far: frames-in, frames-out, frames-skipped, frames-failed, frames-dropped; provider, precision, lanes, size")
+            .read_only()
+            .build();
+        let parameters = PARAMETERS.iter().map(of_parameter);
+        let options = OPTIONS.iter().map(of_option);
+        parameters.chain([preset]).chain(options).chain([stats]).collect()
+    });
+    &ALL
+}
+
+/// A text in which flags of the command line are called as the properties of the same name.
+pub(crate) fn without_flags(text: &str) -> String {
+    all()
+        .iter()
+        .fold(text.to_owned(), |text, property| text.replace(&format!("--{}", property.name()), property.name()))
+}
+
+fn of_parameter(spec: &ParameterSpec) -> glib::ParamSpec {
+    /// Sets what all kinds of properties have.
+    macro_rules! built {
+        ($builder:expr, $blurb:expr) => {{
+            let builder = $builder.nick(spec.name).blurb($blurb);
+            if is_hot(spec) { builder.mutable_playing().build() } else { builder.mutable_ready().build() }
+        }};
+    }
+    // Defaults are texts of a table that parse, which a test of it shows.
+    let doc = if spec.name == SIZE { SIZE_DOC.to_owned() } else { spec.doc.replace("--", "") };
+    let (default, doc) = (spec.default, &*doc);
+    match spec.kind {
+        Kind::Integer(low, high) => {
+            let builder = glib::ParamSpecUInt64::builder(spec.name).minimum(low).maximum(high);
+            built!(builder.default_value(default.parse().unwrap_or(low)), doc)
+        }
+        Kind::Float(low, high) => {
+            let builder = glib::ParamSpecDouble::builder(spec.name).minimum(low).maximum(high);
+            built!(builder.default_value(default.parse().unwrap_or(low)), doc)
+        }
+        Kind::Switch => built!(glib::ParamSpecBoolean::builder(spec.name).default_value(default == "true"), doc),
+        _ => {
+            let blurb = format!("{doc}: {}", spec.kind.describe());
+            built!(glib::ParamSpecString::builder(spec.name).default_value(Some(default)), &*blurb)
+        }
+    }
+}
+
+fn of_option(option: &OptionSpec) -> glib::ParamSpec {
+    let OptionSpec { name, doc, .. } = *option;
+    match option.holds {
+        Holds::Text => glib::ParamSpecString::builder(name).nick(name).blurb(doc).mutable_ready().build(),
+        Holds::Count(most) => {
+            glib::ParamSpecUInt::builder(name).maximum(most).nick(name).blurb(doc).mutable_ready().build()
+        }
+        Holds::Switch => glib::ParamSpecBoolean::builder(name).nick(name).blurb(doc).mutable_ready().build(),
+    }
+}
+
+/// A value as text.
+pub(crate) fn text_of(value: &glib::Value) -> String {
+    if let Ok(text) = value.get::<Option<String>>() {
+        return text.unwrap_or_default();
+    }
+    let number = value.get::<u64>().map(|number| number.to_string());
+    let number = number.or_else(|_| value.get::<u32>().map(|number| number.to_string()));
+    let number = number.or_else(|_| value.get::<f64>().map(|number| number.to_string()));
+    number.or_else(|_| value.get::<bool>().map(|switch| switch.to_string())).unwrap_or_default()
+}
+
+/// Text as a value of a property; the property's default where it means nothing.
+fn value_of(text: &str, property: &glib::ParamSpec) -> glib::Value {
+    let of_type = property.value_type();
+    let value = match of_type {
+        glib::Type::STRING => Some(text.to_value()),
+        glib::Type::U64 => text.parse::<u64>().ok().map(|number| number.to_value()),
+        glib::Type::U32 => text.parse::<u32>().ok().map(|number| number.to_value()),
+        glib::Type::F64 => text.parse::<f64>().ok().map(|number| number.to_value()),
+        glib::Type::BOOL => Some((text == "true").to_value()),
+        _ => None,
+    };
+    value.unwrap_or_else(|| property.default_value().clone())
+}
+
+/// What was set, as text by name; the newest of each.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wishes(BTreeMap<String, String>);
+
+impl Wishes {
+    /// Takes a property up. Whether its value is one shows when the element starts.
+    pub(crate) fn set(&mut self, name: &str, text: &str) {
+        self.0.insert(name.to_owned(), text.to_owned());
+    }
+
+    /// Forgets properties, as something else decides on them now.
+    pub(crate) fn forget(&mut self, names: impl Iterator<Item = impl AsRef<str>>) {
+        names.for_each(|name| {
+            self.0.remove(name.as_ref());
+        });
+    }
+
+    /// A property's value: what was set, else what the stream has, else its default.
+    pub(crate) fn value(&self, property: &glib::ParamSpec, running: Option<&Parameters>) -> glib::Value {
+        let name = property.name();
+        let of_stream = || Some((spec(name)?.show)(running?));
+        match self.0.get(name).cloned().or_else(of_stream) {
+            Some(text) => value_of(&text, property),
+            None => property.default_value().clone(),
+        }
+    }
+
+    /// The preset, if there is one.
+    pub(crate) fn preset(&self) -> Option<&str> {
+        self.0.get(PRESET).map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// Whether the networks' size is nobody's wish.
+    pub(crate) fn follows(&self) -> bool {
+        self.0.get(SIZE).is_none_or(|text| is_auto(text))
+    }
+
+    /// What the parameters are to be, above the pack's and the preset's.
+    pub(crate) fn layer(&self) -> Layer {
+        // An automatic size is none: the pack's stands.
+        let parameters = self.0.iter().filter(|(name, text)| spec(name).is_some() && !(*name == SIZE && is_auto(text)));
+        Layer { origin: String::new(), values: parameters.map(|(name, text)| (name.clone(), text.clone())).collect() }
+    }
+
+    /// Which model runs on what.
+    pub(crate) fn options(&self) -> Result<ModelOptions, SessionError> {
+        let mut options = ModelOptions { beside: FILE.get().cloned(), ..ModelOptions::default() };
+        for option in OPTIONS {
+            if let Some(text) = self.0.get(option.name) {
+                let set = option.set(&mut options, text);
+                let hint = "gst-inspect-1.0 livediffusion lists what it takes";
+                set.map_err(|what| SessionError::invalid(what, hint))?;
+            }
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_parameter_and_option_is_a_property_whose_default_is_the_tables() {
+        let defaults = Parameters::default();
+        for spec in PARAMETERS {
+            let property = all().iter().find(|property| property.name() == spec.name).unwrap();
+            let mut read_back = Parameters::default();
+            read_back.set(spec.name, &text_of(property.default_value())).unwrap();
+            assert_eq!(read_back, defaults, "{}", spec.name);
+            assert_eq!(property.flags().bits() & gst::PARAM_FLAG_MUTABLE_PLAYING.bits() != 0, is_hot(spec));
+        }
+        for option in OPTIONS {
+            assert!(all().iter().any(|property| property.name() == option.name), "{}", option.name);
+        }
+        let mut names: Vec<&str> = all().iter().map(glib::ParamSpec::name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        // Those of the classes above it.
+        assert!(["name", "parent", "qos"].iter().all(|taken| !names.contains(taken)));
+    }
+
+    #[test]
+    fn wishes_are_read_back_and_lie_above_what_the_stream_has() {
+        let property = |name: &str| all().iter().find(|property| property.name() == name).unwrap();
+        let mut wishes = Wishes::default();
+        let guidance = |wishes: &Wishes, running| wishes.value(property("guidance"), running).get::<f64>().unwrap();
+        assert_eq!(guidance(&wishes, None), 1.2);
+        let running = Parameters { guidance: 1.5, ..Parameters::default() };
+        assert_eq!(guidance(&wishes, Some(&running)), 1.5);
+        wishes.set("guidance", "2.5");
+        wishes.set("threads", "3");
+        wishes.set("tf32", "true");
+        wishes.set("provider", "cpu");
+        wishes.set("preset", "neon");
+        assert_eq!(guidance(&wishes, Some(&running)), 2.5);
+        let options = wishes.options().unwrap();
+        assert_eq!((options.threads, options.tf32, options.gpu), (Some(3), true, None));
+        assert_eq!(options.provider, "cpu".parse().ok());
+        assert_eq!(wishes.preset(), Some("neon"));
+        assert_eq!(wishes.layer().values, [("guidance".to_owned(), "2.5".to_owned())]);
+        wishes.forget(["guidance"].iter());
+        assert_eq!(guidance(&wishes, None), 1.2);
+        wishes.set("provider", "gpu");
+        assert!(wishes.options().unwrap_err().to_string().starts_with("provider: "));
+    }
+}

@@ -1,0 +1,141 @@
+//! What changes while frames pass.
+
+use gst::prelude::*;
+
+use crate::support::{FRAME, Picture, Rig, is_ready, of_tiny};
+
+const SQUARE: (usize, usize) = (64, 64);
+
+/// Sends the same frame under new times until its picture is as wanted.
+fn until(rig: &Rig, next: &mut u64, wanted: impl Fn(&Picture) -> bool) -> Picture {
+    for _ in 0..2000 {
+        rig.push_bytes(*next, vec![90; 3 * SQUARE.0 * SQUARE.1]);
+        *next += 1;
+        let picture = rig.pull().unwrap();
+        if wanted(&picture) {
+            return picture;
+        }
+    }
+    panic!("the change never came");
+}
+
+#[test]
+fn parameters_change_while_frames_pass_and_what_cannot_be_changes_nothing() {
+    if !is_ready() {
+        return;
+    }
+    let rig = Rig::new(&of_tiny("t-index=45 prompt=\"a fox\""), SQUARE).play();
+    let mut next = 0;
+    let first = until(&rig, &mut next, |_| true);
+    assert!(until(&rig, &mut next, |_| true).rgb == first.rgb, "the same frame has another picture");
+    // Not set by anyone: what the pack says.
+    let guidance = rig.filter.property::<f64>("guidance");
+    rig.filter.set_property("prompt", "a castle");
+    assert_eq!(rig.filter.property::<String>("prompt"), "a castle");
+    let castle = until(&rig, &mut next, |picture| picture.rgb != first.rgb);
+
+    rig.filter.set_property("cfg", "fuller");
+    let warning = rig.message(gst::MessageType::Warning);
+    let gst::MessageView::Warning(warning) = warning.view() else { panic!("no warning") };
+    assert!(warning.error().message().contains("fuller"), "{}", warning.error());
+    assert_eq!(rig.filter.property::<String>("cfg"), "self");
+    assert_eq!(rig.filter.property::<f64>("guidance"), guidance);
+    assert!(until(&rig, &mut next, |_| true).rgb == castle.rgb);
+
+    // The first prompt under its own seed: what was there before comes again.
+    rig.filter.set_property("prompt", "a fox");
+    until(&rig, &mut next, |picture| picture.rgb == first.rgb);
+    rig.filter.set_property("seed", 9u64);
+    until(&rig, &mut next, |picture| picture.rgb != first.rgb);
+    assert!(rig.error().is_none());
+}
+
+#[test]
+fn the_networks_take_another_size_while_frames_keep_theirs() {
+    if !is_ready() {
+        return;
+    }
+    let rig = Rig::new(&of_tiny("t-index=45"), SQUARE).play();
+    let mut next = 0;
+    let first = until(&rig, &mut next, |_| true);
+    rig.filter.set_property("size", "128x64");
+    let other = until(&rig, &mut next, |picture| picture.rgb != first.rgb);
+    assert_eq!(other.size, (64, 64));
+    rig.filter.set_property("size", "auto");
+    until(&rig, &mut next, |picture| picture.rgb == first.rgb);
+}
+
+#[test]
+fn a_preset_wins_over_what_was_set_before_it_and_not_over_what_is_set_after() {
+    if !is_ready() {
+        return;
+    }
+    let rig = Rig::new("threads=1 size=128x128 preset=neon-lights prompt=\"a fox\"", SQUARE).play();
+    let mut next = 0;
+    let fox = until(&rig, &mut next, |_| true);
+    assert_eq!(rig.filter.property::<String>("prompt"), "a fox");
+    rig.filter.set_property("preset", "pencil sketch");
+    until(&rig, &mut next, |picture| picture.rgb != fox.rgb);
+    assert_ne!(rig.filter.property::<String>("prompt"), "a fox");
+    rig.filter.set_property("prompt", "a fox");
+    assert_eq!(rig.filter.property::<String>("prompt"), "a fox");
+    rig.filter.set_property("preset", "crayon");
+    let warning = rig.message(gst::MessageType::Warning);
+    let gst::MessageView::Warning(warning) = warning.view() else { panic!("no warning") };
+    assert!(warning.error().message().contains("oil-painting"), "{}", warning.error());
+    assert_eq!(rig.filter.property::<String>("preset"), "pencil sketch");
+}
+
+#[test]
+fn what_is_set_before_the_first_frame_counts_from_it_on() {
+    if !is_ready() {
+        return;
+    }
+    let play = |early: &str, late: Option<&str>| {
+        let rig = Rig::new(&of_tiny(&format!("t-index=45 prompt=\"{early}\"")), SQUARE).play();
+        if let Some(late) = late {
+            rig.filter.set_property("prompt", late);
+        }
+        until(&rig, &mut 0, |_| true).rgb
+    };
+    let fox = play("a fox", None);
+    assert!(play("a castle", Some("a fox")) == fox);
+    assert!(play("a castle", None) != fox);
+}
+
+#[test]
+fn it_says_how_late_its_pictures_are() {
+    if !is_ready() {
+        return;
+    }
+    let rig = Rig::new(&of_tiny("t-index=20,32,45"), SQUARE);
+    rig.src.set_is_live(true);
+    rig.src.set_property("min-latency", 0i64);
+    let rig = rig.play();
+    (0..3).for_each(|index| rig.push(index, SQUARE));
+    assert_eq!(rig.pull().unwrap().ms, 0);
+    // Its own two frames before it, and the work.
+    assert_eq!(rig.latency(), (true, 3 * FRAME));
+    while rig.pipeline.bus().unwrap().pop_filtered(&[gst::MessageType::Latency]).is_some() {}
+    rig.filter.set_property("t-index", "45");
+    let mut next = 3;
+    until(&rig, &mut next, |_| rig.latency() == (true, FRAME));
+    rig.message(gst::MessageType::Latency);
+}
+
+#[test]
+fn it_starts_again_after_it_was_stopped() {
+    if !is_ready() {
+        return;
+    }
+    let rig = Rig::new(&of_tiny("t-index=45 prompt=\"a fox\""), SQUARE).play();
+    let first = until(&rig, &mut 0, |_| true);
+    rig.pipeline.set_state(gst::State::Null).unwrap();
+    rig.filter.set_property("prompt", "a castle");
+    rig.pipeline.set_state(gst::State::Playing).unwrap();
+    assert!(until(&rig, &mut 0, |_| true).rgb != first.rgb);
+    rig.pipeline.set_state(gst::State::Ready).unwrap();
+    rig.filter.set_property("prompt", "a fox");
+    rig.pipeline.set_state(gst::State::Playing).unwrap();
+    assert!(until(&rig, &mut 0, |_| true).rgb == first.rgb);
+}
