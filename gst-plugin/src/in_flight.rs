@@ -1,6 +1,7 @@
 //! What is known of the frames that are in the stream batch.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 
 use livediffusion_pipeline::frame::FrameMeta;
 
@@ -20,7 +21,15 @@ impl InFlight {
     /// Takes a frame up, under a number of its own.
     pub(crate) fn enter(&mut self, frame: &gst::BufferRef) -> Result<FrameMeta, gst::glib::BoolError> {
         let what = gst::BufferCopyFlags::FLAGS | gst::BufferCopyFlags::TIMESTAMPS | gst::BufferCopyFlags::META;
-        let copy = frame.copy_region(what, ..)?;
+        let mut copy = frame.copy_region(what, ..)?;
+        // Some metadata holds the buffer that a frame is a part of.
+        copy.make_mut().foreach_meta_mut(|meta| {
+            ControlFlow::Continue(if meta.has_tag::<gst::meta::tags::MemoryReference>() {
+                gst::buffer::BufferMetaForeachAction::Remove
+            } else {
+                gst::buffer::BufferMetaForeachAction::Keep
+            })
+        });
         let meta = FrameMeta {
             id: self.next,
             pts_ns: copy.pts().map(gst::ClockTime::nseconds),
@@ -58,6 +67,18 @@ impl InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_frame_is_a_part_of_is_not_held() {
+        gst::init().unwrap();
+        let whole = gst::Buffer::with_size(16).unwrap();
+        let mut frame = gst::Buffer::with_size(8).unwrap();
+        gst::ParentBufferMeta::add(frame.get_mut().unwrap(), &whole);
+        let mut in_flight = InFlight::default();
+        in_flight.enter(&frame).unwrap();
+        assert!(in_flight.leave(0).unwrap().meta::<gst::ParentBufferMeta>().is_none());
+        assert!(frame.meta::<gst::ParentBufferMeta>().is_some());
+    }
 
     #[test]
     fn frames_leave_in_order_and_those_without_a_picture_are_forgotten() {

@@ -1,14 +1,14 @@
 //! The filter as an element of GStreamer.
 //!
 //! ```sh
-//! gst-launch-1.0 v4l2src ! videoconvert ! livediffusion prompt="oil painting" ! videoconvert ! autovideosink
+//! gst-launch-1.0 v4l2src ! videoconvert ! livediffusion prompt="oil painting" ! queue ! videoconvert ! autovideosink
 //! ```
 //!
 //! `livediffusion` takes raw RGB video of any size and gives as many frames of the same size, each with the time stamps, flags and
 //! metadata of the frame that it was painted over. Its properties are the parameters and options of `livediffusion run`, by the same
 //! names; what can change while a stream runs there can change while it plays here.
 
-mod freshness;
+mod deadline;
 mod in_flight;
 mod logs;
 mod options;

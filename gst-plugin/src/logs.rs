@@ -6,10 +6,12 @@ use std::sync::{LazyLock, Mutex, MutexGuard, Once, PoisonError};
 use gst::glib::WeakRef;
 use gst::prelude::*;
 use tracing::field::{Field, Visit};
+use tracing::subscriber::Interest;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::LiveDiffusion;
+use crate::properties::without_flags;
+use crate::{FILE, LiveDiffusion};
 
 /// The category: `GST_DEBUG=livediffusion:4`.
 pub(crate) static CATEGORY: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -23,9 +25,12 @@ fn loading() -> MutexGuard<'static, Vec<WeakRef<LiveDiffusion>>> {
     LOADING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends what is traced from here on to GStreamer, unless the program that this is linked into has other plans.
+/// Sends what is traced from here on to GStreamer. In a program that this is linked into, the program decides on that.
 pub(crate) fn start() {
     static ONCE: Once = Once::new();
+    if FILE.get().is_none() {
+        return;
+    }
     ONCE.call_once(|| {
         let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(ToGStreamer));
     });
@@ -42,9 +47,12 @@ impl Loading {
     }
 
     pub(crate) fn end(self, how: Result<(), &str>) {
+        let element = self.0.clone();
+        // First, for nothing goes on when it is complete.
+        drop(self);
         match how {
-            Ok(()) => post(&self.0, gst::ProgressType::Complete, "the model is loaded"),
-            Err(what) => post(&self.0, gst::ProgressType::Error, what),
+            Ok(()) => post(&element, gst::ProgressType::Complete, "the model is loaded"),
+            Err(what) => post(&element, gst::ProgressType::Error, what),
         }
     }
 }
@@ -69,6 +77,11 @@ impl<S: Subscriber> Layer<S> for ToGStreamer {
             && (*metadata.level() <= Level::WARN || CATEGORY.above_threshold(level(*metadata.level())))
     }
 
+    /// GStreamer's levels change while it runs: it is asked each time.
+    fn register_callsite(&self, metadata: &'static tracing::Metadata<'static>) -> Interest {
+        if is_ours(metadata.target()) { Interest::sometimes() } else { Interest::never() }
+    }
+
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = Line::default();
         event.record(&mut line);
@@ -76,6 +89,7 @@ impl<S: Subscriber> Layer<S> for ToGStreamer {
         gst::log_with_level!(CATEGORY, level(*event.metadata().level()), "{text}");
         if *event.metadata().level() <= Level::WARN {
             let elements: Vec<LiveDiffusion> = loading().iter().filter_map(WeakRef::upgrade).collect();
+            let text = without_flags(&text);
             for element in &elements {
                 post(element, gst::ProgressType::Continue, &text);
             }

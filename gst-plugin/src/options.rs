@@ -85,8 +85,8 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
     option!(
         "lanes",
         Holds::Count(64),
-        "Frames worked on at once: more frames a second, each of them later; 0 for one a core, up to 4, of a source that is \
-         not live, and one of a live source and of models over 256 MB",
+        "Frames worked on at once, each on its share of the threads: a few more frames a second, each of them later; for files \
+         that nobody watches; 0 for one",
         |o, t| o.lanes = count(t)?
     ),
     option!(

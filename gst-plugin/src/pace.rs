@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-/// Frames before times count: the first ones prepare the networks.
+/// Groups of frames before times count: the first ones prepare the networks.
 const WARM_UP: u64 = 3;
 
-/// Frames that are looked at: a machine that became slower is noticed with the second of them, one that became faster after all.
+/// Groups that are looked at: a machine that became slower is noticed with the second of them, one that became faster after all.
 const RECENT: usize = 16;
 
-/// Frames after which others are told that they wait for too long. A stream jumps when less is waited than before, so that it is not
+/// Groups after which others are told that they wait for too long. A stream jumps when less is waited than before, so that it is not
 /// done for every pause of whatever else keeps the machine busy.
 const CALM: u64 = 150;
 
@@ -18,46 +18,54 @@ const MARGIN: f64 = 1.25;
 /// The time that a frame takes, which others are told seldom: whoever shows the pictures has to stop for a moment to wait longer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pace {
-    frames: u64,
-    /// In a ring.
+    /// Frames of the group that is not complete, and the time that they took.
+    group: (u32, Duration),
+    groups: u64,
+    /// Time of a frame in each, in a ring.
     recent: [Duration; RECENT],
     /// What others know.
     told: Duration,
-    /// The frame at which it was last no more than twice of what was needed.
+    /// The group at which it was last no more than twice of what was needed.
     needed: u64,
 }
 
 impl Pace {
-    /// A frame took so long.
-    pub(crate) fn took(&mut self, time: Duration) {
-        self.frames += 1;
-        if self.frames <= WARM_UP {
+    /// A frame took so long. Frames come in groups of so many that belong together, or that are worked on at once: of these most take no
+    /// time, and one takes that of all.
+    pub(crate) fn took(&mut self, time: Duration, group: usize) {
+        self.group = (self.group.0 + 1, self.group.1.saturating_add(time));
+        if (self.group.0 as usize) < group {
             return;
         }
-        self.recent[self.frames as usize % RECENT] = time;
-        let with_margin = self.expected().mul_f64(MARGIN);
-        if self.expected() > self.told {
+        let (frames, time) = std::mem::take(&mut self.group);
+        self.groups += 1;
+        if self.groups <= WARM_UP {
+            return;
+        }
+        self.recent[self.groups as usize % RECENT] = time / frames;
+        // The slowest may be a hiccup, for which nobody should wait longer from then on.
+        let needed = self.slowest(1);
+        let with_margin = needed.mul_f64(MARGIN);
+        if needed > self.told {
             self.told = with_margin;
         }
         if with_margin >= self.told / 2 {
-            self.needed = self.frames;
-        } else if self.frames - self.needed >= CALM {
+            self.needed = self.groups;
+        } else if self.groups - self.needed >= CALM {
             self.told = with_margin;
         }
     }
 
-    /// What frames take, as far as is known: the second slowest of late. The slowest may be a hiccup, for which nobody should wait
-    /// longer from then on.
+    /// The time that three quarters of the frames take at most, as far as is known: what the next one will.
     pub(crate) fn expected(&self) -> Duration {
-        let mut slowest = [Duration::ZERO; 2];
-        for &time in &self.recent {
-            if time > slowest[0] {
-                slowest = [time, slowest[0]];
-            } else if time > slowest[1] {
-                slowest[1] = time;
-            }
-        }
-        slowest[1]
+        self.slowest(RECENT / 4)
+    }
+
+    /// Of late, but for as many that were slower still.
+    fn slowest(&self, but: usize) -> Duration {
+        let mut recent = self.recent;
+        recent.sort_unstable();
+        recent[RECENT - 1 - but]
     }
 
     /// What others are told.
@@ -77,15 +85,18 @@ mod tests {
     #[test]
     fn the_first_frames_and_hiccups_do_not_count_and_what_is_told_changes_seldom() {
         let mut pace = Pace::default();
-        (0..3).for_each(|_| pace.took(ms(2000)));
+        (0..3).for_each(|_| pace.took(ms(2000), 1));
         assert_eq!((pace.told(), pace.expected()), (ms(0), ms(0)));
         let mut told = vec![];
         for frame in 1..1000 {
-            pace.took(ms(match frame {
-                frame if frame % 50 == 0 => 400,
-                frame if frame % 7 == 0 => 22,
-                _ => 20,
-            }));
+            pace.took(
+                ms(match frame {
+                    frame if frame % 50 == 0 => 400,
+                    frame if frame % 7 == 0 => 22,
+                    _ => 20,
+                }),
+                1,
+            );
             told.push(pace.told());
         }
         told.dedup();
@@ -93,16 +104,27 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_belong_together_share_their_time() {
+        let mut pace = Pace::default();
+        for frame in 0..40 {
+            pace.took(ms(if frame % 4 == 3 { 80 } else { 0 }), 4);
+        }
+        assert_eq!((pace.told(), pace.expected()), (ms(25), ms(20)));
+    }
+
+    #[test]
     fn a_slower_machine_is_told_at_its_second_frame_and_a_faster_one_after_a_while() {
         let mut pace = Pace::default();
-        (0..10).for_each(|_| pace.took(ms(20)));
-        pace.took(ms(200));
+        (0..10).for_each(|_| pace.took(ms(20), 1));
+        pace.took(ms(200), 1);
         assert_eq!(pace.told(), ms(25));
-        pace.took(ms(200));
-        assert_eq!((pace.told(), pace.expected()), (ms(250), ms(200)));
-        (0..16).for_each(|_| pace.took(ms(20)));
+        pace.took(ms(200), 1);
         assert_eq!((pace.told(), pace.expected()), (ms(250), ms(20)));
-        (0..CALM).for_each(|_| pace.took(ms(20)));
+        (0..3).for_each(|_| pace.took(ms(200), 1));
+        assert_eq!(pace.expected(), ms(200));
+        (0..16).for_each(|_| pace.took(ms(20), 1));
+        assert_eq!((pace.told(), pace.expected()), (ms(250), ms(20)));
+        (0..CALM).for_each(|_| pace.took(ms(20), 1));
         assert_eq!(pace.told(), ms(25));
     }
 }

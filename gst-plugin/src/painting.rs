@@ -1,5 +1,7 @@
 //! A model that was loaded for the element, and the stream on it.
 
+use livediffusion_onnx::ErrorKind;
+use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::{PictureView, Size};
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::Parameters;
@@ -8,21 +10,29 @@ use livediffusion_pipeline::{Control, Emitted, EngineError, Sizes, Tuner, Tuning
 use livediffusion_session::{Backend, ModelOptions, OpenPack, Outcome, Session, SessionError, Streams, preset_values};
 
 use crate::in_flight::InFlight;
-use crate::properties::Wishes;
+use crate::properties::{self, Wishes};
 
 /// What is wanted of a stream.
 struct Wanted {
+    wishes: Wishes,
     parameters: Parameters,
-    /// Whether nobody asks for a size of the networks: what the model or its preset says is the one to be like.
-    follows: bool,
+    /// Size of the networks' pictures that the model or its preset says: what an automatic one is like.
+    area: Size,
 }
 
 impl Wanted {
     /// Of a pack, if a stream of it can do that.
     fn of(open: &OpenPack, wishes: &Wishes) -> Outcome<Self> {
-        let parameters = livediffusion_session::parameters(&open.pack, wishes.preset(), &[wishes.layer()])?;
+        let parameters = |layer| livediffusion_session::parameters(&open.pack, wishes.preset(), &[layer]);
+        let area = open.size(&parameters(wishes.layer_without_size())?);
+        let parameters = parameters(wishes.layer())?;
         open.facts.check(&parameters)?;
-        Ok(Self { parameters, follows: wishes.follows() })
+        Ok(Self { wishes: wishes.clone(), parameters, area })
+    }
+
+    /// Size of the networks' pictures for frames of `size`.
+    fn network(&self, open: &OpenPack, size: Size) -> Size {
+        if self.wishes.follows() { open.facts.size_like(size, self.area) } else { open.size(&self.parameters) }
     }
 }
 
@@ -46,12 +56,13 @@ impl Opened {
     }
 
     /// Loads the networks for frames of `size`. Takes a while: of a large model, or at its first start on a card, minutes.
-    pub(crate) fn load(self, size: Size, live: bool) -> Outcome<Loaded> {
+    pub(crate) fn load(self, size: Size) -> Outcome<Loaded> {
         let Self { mut open, options, wanted } = self;
         let backend = Backend::find(&options, &open)?;
-        let lanes = options.lanes_for(&open.pack, &wanted.parameters, backend.provider(), live);
-        let area = open.size(&wanted.parameters);
-        open.expect(&wanted.parameters, if wanted.follows { open.facts.size_like(size, area) } else { area });
+        // One, the least delay, unless they are asked for: nobody knows here whether somebody watches.
+        let lanes = options.lanes_for(&open.pack, &wanted.parameters, backend.provider(), true);
+        let network = wanted.network(&open, size);
+        open.expect(&wanted.parameters, network);
         Ok(Loaded { session: Session::load_on(backend, &options, open, lanes)?, wanted })
     }
 }
@@ -63,10 +74,25 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Takes up what was wished for meanwhile. What cannot be changes nothing.
-    pub(crate) fn refresh(&mut self, wishes: &Wishes) -> Outcome<()> {
-        self.wanted = Wanted::of(&self.session.open, wishes)?;
-        Ok(())
+    /// Takes up what was wished for meanwhile, as far as a stream that runs could: the rest waits for the next start. What cannot be
+    /// is no wish any more, and told.
+    pub(crate) fn refresh(&mut self, wishes: &mut Wishes) -> Vec<SessionError> {
+        let mut refused = Vec::new();
+        for (name, text) in wishes.changed_since(&self.wanted.wishes) {
+            if !properties::is_hot_name(&name) {
+                continue;
+            }
+            let mut candidate = self.wanted.wishes.clone();
+            candidate.set(&name, &text);
+            match Wanted::of(&self.session.open, &candidate) {
+                Ok(wanted) => self.wanted = wanted,
+                Err(error) => {
+                    wishes.restore(&name, &self.wanted.wishes);
+                    refused.push(error);
+                }
+            }
+        }
+        refused
     }
 }
 
@@ -76,6 +102,33 @@ pub(crate) struct Running {
     pub(crate) provider: String,
     pub(crate) precision: String,
     pub(crate) lanes: usize,
+}
+
+/// What changes the parameters of a stream that runs.
+#[derive(Clone)]
+pub(crate) struct Handles {
+    pub(crate) tuning: Tuning,
+    pub(crate) control: Control,
+    facts: ModelFacts,
+    /// What was asked for so far: the stream may be on its way there.
+    target: Parameters,
+}
+
+impl Handles {
+    /// Asks for values, by name, if all of them together are something that the model can do.
+    pub(crate) fn set(&mut self, values: &[(&str, &str)]) -> Outcome<()> {
+        let mut target = self.target.clone();
+        for (name, text) in values {
+            target.set(name, text)?;
+        }
+        self.facts.check(&target)?;
+        for (name, text) in values {
+            let set = self.tuning.set(name, text);
+            set.map_err(|what| SessionError::new(ErrorKind::Invalid, what))?;
+        }
+        self.target = target;
+        Ok(())
+    }
 }
 
 /// A stream of frames of one size after another.
@@ -92,14 +145,16 @@ pub(crate) struct Painting {
     size: Size,
     /// What the networks' size is like.
     area: Size,
+    /// Counts of the streams of frames of other sizes before.
+    past: [u64; 4],
 }
 
 impl Painting {
     /// Begins a stream of frames of `size`.
     pub(crate) fn begin(loaded: Loaded, size: Size) -> Outcome<Self> {
-        let Loaded { mut session, wanted: Wanted { parameters, follows } } = loaded;
-        let area = session.open.size(&parameters);
-        let network = if follows { session.open.facts.size_like(size, area) } else { area };
+        let Loaded { mut session, wanted } = loaded;
+        let network = wanted.network(&session.open, size);
+        let Wanted { parameters, area, .. } = wanted;
         let parameters = Parameters { size: Some(network), ..parameters };
         let settings = session.settings(parameters, network)?;
         let (provider, precision) = (session.loaded.provider.to_string(), session.reckons_in().to_string());
@@ -112,7 +167,8 @@ impl Painting {
         let tuner = Tuner::start(prompts, Sizes::Free(network), control.clone(), clock)?.with_presets(presets);
         let tuning = tuner.handle();
         let in_flight = InFlight::default();
-        Ok(Self { streams, painter, control, _tuner: tuner, tuning, running, in_flight, size, area })
+        let past = [0; 4];
+        Ok(Self { streams, painter, control, _tuner: tuner, tuning, running, in_flight, size, area, past })
     }
 
     /// Frames of another size from here on; `fits` says whether the networks' size follows. None may be in flight.
@@ -120,12 +176,13 @@ impl Painting {
         if size == self.size {
             return Ok(());
         }
-        self.painter = self.streams.painter(size, self.control.clone())?;
-        self.size = size;
+        let painter = self.streams.painter(size, self.control.clone())?;
+        self.past = self.counts();
+        (self.painter, self.size) = (painter, size);
         if fits {
             // The stream begins at the size of before and follows when the networks are ready for the new one.
-            let set = self.tuning.set(crate::properties::SIZE, &self.fitting().to_string());
-            set.map_err(|what| SessionError::new(livediffusion_onnx::ErrorKind::Failed, what))?;
+            let set = self.tuning.set(properties::SIZE, &self.fitting().to_string());
+            set.map_err(|what| SessionError::new(ErrorKind::Failed, what))?;
         }
         Ok(())
     }
@@ -136,8 +193,22 @@ impl Painting {
     }
 
     /// What changes parameters while it runs.
-    pub(crate) fn handles(&self) -> (Tuning, Control) {
-        (self.tuning.clone(), self.control.clone())
+    pub(crate) fn handles(&self) -> Handles {
+        let target = self.control.load().parameters.clone();
+        Handles {
+            tuning: self.tuning.clone(),
+            control: self.control.clone(),
+            facts: self.streams.facts().clone(),
+            target,
+        }
+    }
+
+    /// Size at which the networks work.
+    pub(crate) fn network(&self) -> Size {
+        match &self.painter {
+            Painter::Resizable(stream) => stream.network_size(),
+            _ => self.size,
+        }
     }
 
     /// Frames that a picture comes after its own at a steady rate, one of them for the work itself: who keeps up needs no longer than
@@ -146,7 +217,13 @@ impl Painting {
         let settings = self.control.load();
         let Parameters { t_index, frame_buffer, stream_batch, .. } = &settings.parameters;
         let steps = if *stream_batch { t_index.len() } else { 1 };
-        if self.running.lanes > 1 { self.running.lanes + 1 } else { (steps * frame_buffer).max(1) }
+        // A frame waits for its lane, and its picture for the frame that takes the lane after it.
+        if self.running.lanes > 1 { 2 * self.running.lanes } else { (steps * frame_buffer).max(1) }
+    }
+
+    /// Frames that belong together, or that are worked on at once.
+    pub(crate) fn group(&self) -> usize {
+        self.control.load().parameters.frame_buffer.max(self.running.lanes)
     }
 
     /// Paints a frame. What leaves may be pictures of frames before it.
@@ -156,7 +233,7 @@ impl Painting {
         picture: PictureView<'_>,
     ) -> Outcome<(Emitted<'_>, &mut InFlight)> {
         let meta = self.in_flight.enter(frame);
-        let meta = meta.map_err(|error| SessionError::new(livediffusion_onnx::ErrorKind::Failed, error))?;
+        let meta = meta.map_err(|error| SessionError::new(ErrorKind::Failed, error))?;
         Ok((self.painter.step(meta, picture)?, &mut self.in_flight))
     }
 
@@ -168,6 +245,7 @@ impl Painting {
     /// Frames that entered, pictures that left, frames that were like the one before, and frames that a network failed on.
     pub(crate) fn counts(&self) -> [u64; 4] {
         let stats = self.painter.stats();
-        [stats.frames_in, stats.frames_out, stats.frames_skipped, stats.frames_failed]
+        let counts = [stats.frames_in, stats.frames_out, stats.frames_skipped, stats.frames_failed];
+        std::array::from_fn(|index| self.past[index] + counts[index])
     }
 }

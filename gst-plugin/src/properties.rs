@@ -27,6 +27,11 @@ pub(crate) fn is_hot(spec: &ParameterSpec) -> bool {
     spec.hot || spec.name == SIZE
 }
 
+/// Whether the property of that name may.
+pub(crate) fn is_hot_name(name: &str) -> bool {
+    name == PRESET || spec(name).is_some_and(is_hot)
+}
+
 /// Whether a size is left to us.
 pub(crate) fn is_auto(size: &str) -> bool {
     matches!(size.trim(), "auto" | "")
@@ -52,11 +57,18 @@ pub(crate) fn all() -> &'static [glib::ParamSpec] {
     &ALL
 }
 
-/// A text in which flags of the command line are called as the properties of the same name.
+/// A text in which flags of the command line are called as the properties of the same name, but for commands: those take flags.
 pub(crate) fn without_flags(text: &str) -> String {
-    all()
-        .iter()
-        .fold(text.to_owned(), |text, property| text.replace(&format!("--{}", property.name()), property.name()))
+    const COMMANDS: [&str; 3] = ["livediffusion ", "optimum-cli ", "tools/"];
+    let plain = |text: &str| {
+        all().iter().fold(text.to_owned(), |text, property| {
+            let name = property.name();
+            text.replace(&format!("--{name}"), name)
+        })
+    };
+    let clauses = text.split_inclusive([';', ',']);
+    let is_command = |clause: &str| COMMANDS.iter().any(|command| clause.contains(command));
+    clauses.map(|clause| if is_command(clause) { clause.to_owned() } else { plain(clause) }).collect()
 }
 
 fn of_parameter(spec: &ParameterSpec) -> glib::ParamSpec {
@@ -160,6 +172,27 @@ impl Wishes {
         self.0.get(SIZE).is_none_or(|text| is_auto(text))
     }
 
+    /// What was set since it was as `before`, by name.
+    pub(crate) fn changed_since(&self, before: &Self) -> Vec<(String, String)> {
+        let is_new = |(name, text): &(&String, &String)| before.0.get(*name) != Some(*text);
+        self.0.iter().filter(is_new).map(|(name, text)| (name.clone(), text.clone())).collect()
+    }
+
+    /// Takes the property back to what it was.
+    pub(crate) fn restore(&mut self, name: &str, before: &Self) {
+        match before.0.get(name) {
+            Some(text) => self.set(name, text),
+            None => self.forget([name].iter()),
+        }
+    }
+
+    /// As [`layer`](Self::layer), but for the size.
+    pub(crate) fn layer_without_size(&self) -> Layer {
+        let mut layer = self.layer();
+        layer.values.retain(|(name, _)| name != SIZE);
+        layer
+    }
+
     /// What the parameters are to be, above the pack's and the preset's.
     pub(crate) fn layer(&self) -> Layer {
         // An automatic size is none: the pack's stands.
@@ -203,6 +236,21 @@ mod tests {
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
         // Those of the classes above it.
         assert!(["name", "parent", "qos"].iter().all(|taken| !names.contains(taken)));
+    }
+
+    #[test]
+    fn flags_are_properties_but_in_commands() {
+        for (text, plain) in [
+            ("use --size 256x256", "use size 256x256"),
+            ("`make setup-cuda` fetches one, --ort-lib names one", "`make setup-cuda` fetches one, ort-lib names one"),
+            (
+                "optimum-cli export onnx --model X; then give --model DIR",
+                "optimum-cli export onnx --model X; then give model DIR",
+            ),
+            ("--prompt-blend, and livediffusion run --prompt x", "prompt-blend, and livediffusion run --prompt x"),
+        ] {
+            assert_eq!(without_flags(text), plain);
+        }
     }
 
     #[test]

@@ -238,7 +238,9 @@ impl IoError {
                 Some(folder) => format!("ls {}", folder.display()),
                 None => "check the path; `livediffusion devices` lists cameras and screens".into(),
             },
-            Self::NoVideo { .. } => "give a file that has pictures".into(),
+            Self::NoVideo { .. } => {
+                "give a file that has pictures; of an MP4, they are passed over where they last less than a fifth of the sound".into()
+            }
             Self::Corrupt { .. } => "play it with another program; if that works, run again with -v for GStreamer's own words".into(),
             Self::MissingElement { element } => match package_of(element) {
                 Some(package) => format!("apt install {package}"),

@@ -34,7 +34,9 @@ impl ModelFacts {
     pub fn size_like(&self, frame: Size, area: Size) -> Size {
         let unit = self.granularity() as f64;
         let scale = (area.pixels() as f64 / frame.pixels().max(1) as f64).sqrt();
-        let near = |side: f64| ((side * scale / unit).round().max(1.0) * unit) as usize;
+        // Of a line no more than one of the model's own size has room for.
+        let most = area.pixels() as f64 / unit;
+        let near = |side: f64| ((side * scale).min(most) / unit).round().max(1.0) as usize * self.granularity();
         Size::new(near(frame.width as f64), near(frame.height as f64))
     }
 

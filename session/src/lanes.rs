@@ -27,13 +27,13 @@ impl ModelOptions {
     pub fn lanes_for(&self, pack: &Pack, parameters: &Parameters, provider: ProviderChoice, live: bool) -> usize {
         if parameters.frame_buffer > 1 {
             if self.lanes.is_some_and(|lanes| lanes > 1) {
-                tracing::warn!("frames of a frame buffer belong together: there is one lane");
+                tracing::warn!("frames of a frame buffer belong together: --lanes is 1");
             }
             return 1;
         }
         if parameters.target_fps.is_some() {
             if self.lanes.is_some_and(|lanes| lanes > 1) {
-                tracing::warn!("where a rate is held all cores work on one frame: there is one lane");
+                tracing::warn!("with --target-fps all cores work on one frame: --lanes is 1");
             }
             return 1;
         }

@@ -43,7 +43,12 @@ fn folders_beside(file: Option<&Path>) -> Vec<PathBuf> {
 
 /// The packs in those folders and in the hub's cache, by the names that `--model` takes.
 pub fn packs() -> Vec<(String, PathBuf)> {
-    let mut packs: Vec<(String, PathBuf)> = folders()
+    packs_beside(None)
+}
+
+/// The same, with those above another file.
+fn packs_beside(file: Option<&Path>) -> Vec<(String, PathBuf)> {
+    let mut packs: Vec<(String, PathBuf)> = folders_beside(file)
         .iter()
         .filter_map(|folder| std::fs::read_dir(folder).ok())
         .flat_map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())))
@@ -82,7 +87,7 @@ pub(crate) fn pack_beside(model: Option<&Path>, file: Option<&Path>) -> Outcome<
     {
         return pulled;
     }
-    let known: Vec<String> = packs().into_iter().map(|(name, _)| name).collect();
+    let known: Vec<String> = packs_beside(file).into_iter().map(|(name, _)| name).collect();
     let hint = if known.is_empty() {
         "give --model a folder with model_index.json, unet/, vae_encoder/, vae_decoder/, text_encoder/".to_owned()
     } else {

@@ -67,7 +67,7 @@ fn named<'a>(pack: &'a Pack, name: &str) -> Outcome<&'a Preset> {
     find_preset(&pack.presets, |preset| &preset.name, name).ok_or_else(|| {
         let names: Vec<&str> = pack.presets.iter().map(|preset| preset.name.as_str()).collect();
         let hint = if names.is_empty() {
-            "the model has no presets; say what you want with a prompt".to_owned()
+            "the model has no presets; say what you want with --prompt".to_owned()
         } else {
             format!("it is one of {}", names.join(", "))
         };

@@ -175,11 +175,7 @@ impl Session {
             tracing::warn!("{idle}");
         }
         if loaded.lanes < lanes {
-            tracing::warn!(
-                "there is no more than {} lanes on {} with this many threads",
-                loaded.lanes,
-                loaded.provider
-            );
+            tracing::warn!("--lanes is {} on {} with this many threads", loaded.lanes, loaded.provider);
         }
         let width = loaded.networks.denoiser.timestep_cond_width();
         let prompts = Prompts::new(Box::new(loaded.text.clone()), width);

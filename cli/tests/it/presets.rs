@@ -24,7 +24,7 @@ fn an_unknown_preset_is_a_usage_error() {
     let usual = ["run", "--input", "test://ball", "--output", "fakesink", "--preset", "crayon"];
     run(usual).refused(USAGE, &["crayon", "hint:oil-painting", "hint:film-noir"]);
     let pack = packs().join("tiny-sd15");
-    run(usual.iter().chain(&["--model", pack.to_str().unwrap()])).refused(USAGE, &["crayon", "hint:a prompt"]);
+    run(usual.iter().chain(&["--model", pack.to_str().unwrap()])).refused(USAGE, &["crayon", "hint:--prompt"]);
     run(["bench", "overhead", "--preset", "crayon"]).refused(USAGE, &["crayon"]);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "preset = \"crayon\"").unwrap();

@@ -62,9 +62,9 @@ impl ObjectImpl for VideoFilter {
         let mut wishes = lock(&self.wishes);
         match self.change(&mut wishes, name, &text) {
             Ok(()) => wishes.set(name, &text),
-            Err(what) => {
+            Err(error) => {
                 drop(wishes);
-                gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{what}"), ["it stays as it was"]);
+                self.warn(&error);
             }
         }
     }
@@ -148,7 +148,11 @@ impl BaseTransformImpl for VideoFilter {
                 return false;
             }
             let (live, least, most) = upstream.result();
-            let own = lock(&self.seen).told;
+            let mut seen = lock(&self.seen);
+            // Sources can be exchanged.
+            seen.live = live;
+            let own = seen.told;
+            drop(seen);
             latency.set(live, least + own, most.map(|most| most + own));
             return true;
         }
@@ -157,39 +161,47 @@ impl BaseTransformImpl for VideoFilter {
 
     fn sink_event(&self, event: gst::Event) -> bool {
         match event.view() {
-            // What belongs to the time before them goes before them.
-            gst::EventView::Caps(_)
-            | gst::EventView::Segment(_)
-            | gst::EventView::SegmentDone(_)
-            | gst::EventView::Gap(_)
-            | gst::EventView::Eos(_) => self.drain(),
             gst::EventView::FlushStop(_) => self.forget(),
+            // The same caps again change nothing.
+            gst::EventView::Caps(caps) if self.obj().sink_pad().current_caps().as_deref() == Some(caps.caps()) => {}
+            // What came before it goes before it.
+            _ if event.is_serialized() => self.drain(),
             _ => {}
         }
         self.parent_sink_event(event)
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
-        if let gst::EventView::Latency(latency) = event.view() {
-            lock(&self.seen).whole = latency.latency();
+        match event.view() {
+            gst::EventView::Latency(latency) => lock(&self.seen).whole = latency.latency(),
+            gst::EventView::Qos(_) => lock(&self.seen).deadline.keep(),
+            _ => {}
         }
         self.parent_src_event(event)
     }
 
+    fn submit_input_buffer(&self, is_discont: bool, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let submitted = self.parent_submit_input_buffer(is_discont, buffer);
+        if submitted == Ok(gst_base::BASE_TRANSFORM_FLOW_DROPPED) {
+            lock(&self.seen).dropped += 1;
+        }
+        submitted
+    }
+
     fn generate_output(&self) -> Result<GenerateOutputSuccess, gst::FlowError> {
-        let Some(buffer) = self.take_queued_buffer() else {
-            // Asked again, when the last picture was taken.
-            self.is_done();
-            return Ok(GenerateOutputSuccess::NoOutput);
-        };
-        if self.is_stale(&buffer) {
-            return Ok(GenerateOutputSuccess::NoOutput);
+        let Some(buffer) = self.take_queued_buffer() else { return Ok(GenerateOutputSuccess::NoOutput) };
+        if self.is_missed(&buffer) {
+            return Ok(GenerateOutputSuccess::Dropped);
         }
         let mut painting = lock(&self.painting);
         let info = lock(&self.seen).info.clone();
         let (Some(painting), Some(info)) = (painting.as_mut(), info) else { return Err(gst::FlowError::NotNegotiated) };
         let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &info);
-        let frame = frame.map_err(|_| self.fail(&wrong("a frame that cannot be read")))?;
+        let Ok(frame) = frame else {
+            // One of a stream that may be fine again.
+            self.warn(&wrong("a frame that is smaller than its caps say"));
+            return Ok(GenerateOutputSuccess::Dropped);
+        };
         let (Ok(rgb), stride) = (frame.plane_data(0), frame.plane_stride()[0]) else {
             return Err(self.fail(&wrong("a frame without pixels")));
         };
@@ -201,11 +213,7 @@ impl BaseTransformImpl for VideoFilter {
         let (emitted, in_flight) = stepped.map_err(|error| self.fail(&error))?;
         let last = self.send(emitted, in_flight, &info)?;
         self.look_at(painting, Some(took));
-        let Some(last) = last else {
-            self.is_done();
-            return Ok(GenerateOutputSuccess::NoOutput);
-        };
-        Ok(GenerateOutputSuccess::Buffer(last))
+        Ok(last.map_or(GenerateOutputSuccess::NoOutput, GenerateOutputSuccess::Buffer))
     }
 }
 

@@ -5,11 +5,10 @@ use std::time::Duration;
 use gst::prelude::*;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::params::Parameters;
-use livediffusion_pipeline::{Control, Tuning};
 
-use crate::freshness::{Freshness, Room};
+use crate::deadline::Deadline;
 use crate::pace::Pace;
-use crate::painting::Running;
+use crate::painting::{Handles, Running};
 
 /// How long a frame lasts where the stream does not say: with it, a sink waits too long rather than too short for most cameras.
 const FRAME: gst::ClockTime = gst::ClockTime::from_mseconds(40);
@@ -17,20 +16,22 @@ const FRAME: gst::ClockTime = gst::ClockTime::from_mseconds(40);
 /// What is to be seen of a stream from outside.
 #[derive(Default)]
 pub(super) struct Seen {
-    pub(super) handles: Option<(Tuning, Control)>,
+    pub(super) handles: Option<Handles>,
     pub(super) running: Option<Running>,
     pub(super) info: Option<gst_video::VideoInfo>,
     /// Size of the networks' pictures where nobody asks for one.
     pub(super) fitting: Option<Size>,
-    /// Whether nobody does.
+    /// The one that they have.
+    pub(super) network: Option<Size>,
+    /// Whether nobody asks for one.
     pub(super) follows: bool,
     /// Whether the frames come when they are made, and pictures late if they are not waited for.
     pub(super) live: bool,
     /// Of a picture, in frames.
     pub(super) delay: usize,
     pub(super) pace: Pace,
-    pub(super) freshness: Freshness,
-    /// Frames of a live source that were passed over.
+    pub(super) deadline: Deadline,
+    /// Frames that were passed over.
     pub(super) dropped: u64,
     /// The latency that the pipeline was told of.
     pub(super) told: gst::ClockTime,
@@ -58,15 +59,13 @@ impl Seen {
         if work > frame { work * delay + frame } else { frame * delay }
     }
 
-    /// How late a frame may come.
-    pub(super) fn room(&self) -> Room {
-        let work = self.pace.expected().saturating_mul(u32::try_from(self.delay).unwrap_or(u32::MAX));
-        let left = |of: gst::ClockTime| Duration::from(of).saturating_sub(work);
-        Room { whole: left(self.whole), own: left(self.told) }
+    /// How long it takes until a frame that comes now has its picture, with those at hand that have to come after it.
+    pub(super) fn work(&self) -> Duration {
+        self.pace.expected().saturating_mul(u32::try_from(self.delay).unwrap_or(u32::MAX))
     }
 
     pub(super) fn parameters(&self) -> Option<Parameters> {
-        self.handles.as_ref().map(|(_, control)| control.load().parameters.clone())
+        self.handles.as_ref().map(|handles| handles.control.load().parameters.clone())
     }
 
     /// As the property has it.
@@ -84,7 +83,7 @@ impl Seen {
             stats.set("precision", precision);
             stats.set("lanes", *lanes as u32);
         }
-        if let Some(size) = self.parameters().and_then(|parameters| parameters.size) {
+        if let Some(size) = self.network {
             stats.set("size", size.to_string());
         }
         stats

@@ -15,101 +15,102 @@ use livediffusion_pipeline::{Emitted, find_preset};
 use livediffusion_session::SessionError;
 
 use super::{VideoFilter, lock};
-use crate::freshness::Freshness;
+use crate::deadline::Deadline;
 use crate::in_flight::InFlight;
 use crate::logs::{CATEGORY, Loading};
 use crate::painting::{Opened, Painting};
-use crate::properties::{self, PRESET, SIZE, Wishes, is_hot};
+use crate::properties::{self, PRESET, SIZE, Wishes, is_hot, is_hot_name};
 
 impl VideoFilter {
     /// Loads what was opened, and begins a stream.
     pub(super) fn load(&self, opened: Opened, size: Size) -> Result<Painting, SessionError> {
-        let mut upstream = gst::query::Latency::new();
-        let live = self.obj().sink_pad().peer_query(&mut upstream) && upstream.result().0;
         let loading = Loading::begin(&self.obj());
-        let loaded = opened.load(size, live);
+        let loaded = opened.load(size);
         loading.end(loaded.as_ref().map(drop).map_err(|error| error.what.as_str()));
         let mut loaded = loaded?;
-        // Held until the stream takes changes itself, so that none of them is lost between.
-        let wishes = lock(&self.wishes);
-        let refused = loaded.refresh(&wishes).err();
+        let (mut refused, before) = {
+            let mut wishes = lock(&self.wishes);
+            (loaded.refresh(&mut wishes), wishes.clone())
+        };
         let painting = Painting::begin(loaded, size)?;
         {
-            let mut seen = lock(&self.seen);
-            seen.handles = Some(painting.handles());
-            seen.running = Some(painting.running.clone());
-            seen.fitting = Some(painting.fitting());
-            seen.follows = wishes.follows();
-            seen.live = live;
+            // Held until the stream takes changes itself, so that none of them is lost between.
+            let mut wishes = lock(&self.wishes);
+            {
+                let mut seen = lock(&self.seen);
+                seen.handles = Some(painting.handles());
+                seen.running = Some(painting.running.clone());
+                seen.fitting = Some(painting.fitting());
+                seen.follows = before.follows();
+            }
+            for (name, text) in wishes.changed_since(&before) {
+                if let Err(error) = self.change(&mut wishes, &name, &text) {
+                    wishes.restore(&name, &before);
+                    refused.push(error);
+                }
+            }
         }
-        // Nothing is told while others would wait for what they ask because of that.
-        drop(wishes);
-        gst::info!(CATEGORY, imp = self, "{:?}, live {live}", painting.running);
-        if let Some(error) = refused {
-            let (what, hint) = told(&error);
-            gst::element_imp_warning!(self, domain(&error), ("{what}"), ["{hint}"]);
+        gst::info!(CATEGORY, imp = self, "{:?}", painting.running);
+        // Told when nobody waits for us any more who asks because of that.
+        for error in &refused {
+            self.warn(error);
         }
         Ok(painting)
     }
 
-    /// The next frame can come.
-    pub(super) fn is_done(&self) {
-        let now = self.obj().current_running_time();
-        let mut seen = lock(&self.seen);
-        if let Some(now) = now.filter(|_| seen.live) {
-            seen.freshness.done(now.into());
-        }
+    /// Tells the application of what changes nothing.
+    pub(super) fn warn(&self, error: &SessionError) {
+        let (what, hint) = told(error);
+        gst::element_imp_warning!(self, domain(error), ("{what}"), ["{hint}"]);
     }
 
-    /// Whether a frame of a live source is too old to be painted. That it is passed over is counted.
-    pub(super) fn is_stale(&self, buffer: &gst::BufferRef) -> bool {
-        let (Some(now), Some(pts)) = (self.obj().current_running_time(), buffer.pts()) else { return false };
-        let segment = self.obj().segment();
-        let Some(time) = segment.downcast_ref::<gst::ClockTime>().and_then(|segment| segment.to_running_time(pts))
-        else {
-            return false;
-        };
-        let late =
-            i64::try_from(now.nseconds()).unwrap_or(i64::MAX) - i64::try_from(time.nseconds()).unwrap_or(i64::MAX);
+    /// Whether a frame is passed over, as its picture could not be shown any more. It is counted.
+    pub(super) fn is_missed(&self, buffer: &gst::BufferRef) -> bool {
+        let obj = self.obj();
+        let segment = obj.segment();
+        let segment = segment.downcast_ref::<gst::ClockTime>();
+        let time = segment.zip(buffer.pts()).and_then(|(segment, pts)| segment.to_running_time(pts));
+        let (Some(now), Some(time)) = (obj.current_running_time().filter(|_| obj.is_qos()), time) else { return false };
         let mut seen = lock(&self.seen);
-        let (frame, room) = (Duration::from(seen.frame()), seen.room());
-        let stale = seen.live && seen.freshness.is_stale(now.into(), late, frame, room);
-        if stale {
-            seen.dropped += 1;
-            seen.freshness.done(now.into());
-        }
-        let expected = seen.pace.expected();
+        let (latency, work) = (seen.whole, seen.work());
+        let is_missed = seen.deadline.is_missed(now.into(), time.into(), latency.into(), work);
+        seen.dropped += u64::from(is_missed);
         drop(seen);
         gst::debug!(
             CATEGORY,
             imp = self,
-            "frame {pts}: {late} ns late, {room:?}, {expected:?} expected; passed over: {stale}"
+            "frame of {time} at {now}: due {latency} later, takes {work:?}; passed over: {is_missed}"
         );
-        stale
+        is_missed
     }
 
     /// Hands a change to a stream that runs. What cannot change there waits for the next start, as all does before the first.
-    pub(super) fn change(&self, wishes: &mut Wishes, name: &str, text: &str) -> Result<(), String> {
+    pub(super) fn change(&self, wishes: &mut Wishes, name: &str, text: &str) -> Result<(), SessionError> {
         let mut seen = lock(&self.seen);
-        let Some((tuning, _)) = seen.handles.clone() else { return Ok(()) };
-        if name == PRESET {
-            if text.is_empty() {
-                return Ok(());
-            }
-            tuning.set(PRESET, text)?;
+        let (fitting, mut follows) = (seen.fitting, seen.follows);
+        let Some(handles) = seen.handles.as_mut() else { return Ok(()) };
+        if name == PRESET && !text.is_empty() {
+            let presets = handles.tuning.presets();
+            let Some(preset) = find_preset(presets, |preset| &preset.name, text) else {
+                let names: Vec<&str> = presets.iter().map(|preset| preset.name.as_str()).collect();
+                let hint = format!("it is one of {}", names.join(", "));
+                return Err(SessionError::invalid(format!("there is no preset {text:?}"), hint));
+            };
+            let values = preset.values.clone();
+            let hot = values.iter().filter(|(name, _)| is_hot_name(name));
+            let hot: Vec<(&str, &str)> = hot.map(|(name, text)| (name.as_str(), text.as_str())).collect();
+            handles.set(&hot)?;
+            follows &= hot.iter().all(|(name, _)| *name != SIZE);
             // The newest wins, and is what is read back.
-            let preset = find_preset(tuning.presets(), |preset| &preset.name, text);
-            wishes.forget(preset.into_iter().flat_map(|preset| &preset.values).map(|(name, _)| name));
+            wishes.forget(hot.iter().map(|(name, _)| name));
         } else if name == SIZE {
-            let follows = properties::is_auto(text);
-            let fitting = seen.fitting.filter(|_| follows).map(|size| size.to_string());
-            tuning.set(SIZE, fitting.as_deref().unwrap_or(text))?;
-            seen.follows = follows;
+            follows = properties::is_auto(text);
+            let fitting = fitting.filter(|_| follows).map(|size| size.to_string());
+            handles.set(&[(SIZE, fitting.as_deref().unwrap_or(text))])?;
         } else if spec(name).is_some_and(is_hot) {
-            tuning.set(name, text)?;
-        } else {
-            gst::info!(CATEGORY, imp = self, "{name} changes at the next start");
+            handles.set(&[(name, text)])?;
         }
+        seen.follows = follows;
         Ok(())
     }
 
@@ -141,7 +142,7 @@ impl VideoFilter {
             painting.in_flight.clear();
         }
         // Times begin anew.
-        lock(&self.seen).freshness = Freshness::default();
+        lock(&self.seen).deadline = Deadline::default();
     }
 
     /// Sends pictures but for the last, which it gives.
@@ -190,12 +191,12 @@ impl VideoFilter {
         let (delay, now) = (painting.delay(), self.obj().current_running_time());
         let mut seen = lock(&self.seen);
         let before = seen.told;
-        seen.counts = painting.counts();
+        (seen.counts, seen.network) = (painting.counts(), Some(painting.network()));
         seen.delay = delay;
         if let Some(took) = took {
-            seen.pace.took(took);
+            seen.pace.took(took, painting.group());
             if let Some(now) = now {
-                seen.freshness.painted(now.into());
+                seen.deadline.painted(now.into());
             }
         }
         seen.told = seen.latency();

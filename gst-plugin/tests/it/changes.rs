@@ -34,11 +34,13 @@ fn parameters_change_while_frames_pass_and_what_cannot_be_changes_nothing() {
     assert_eq!(rig.filter.property::<String>("prompt"), "a castle");
     let castle = until(&rig, &mut next, |picture| picture.rgb != first.rgb);
 
-    rig.filter.set_property("cfg", "fuller");
-    let warning = rig.message(gst::MessageType::Warning);
-    let gst::MessageView::Warning(warning) = warning.view() else { panic!("no warning") };
-    assert!(warning.error().message().contains("fuller"), "{}", warning.error());
-    assert_eq!(rig.filter.property::<String>("cfg"), "self");
+    for (name, bad, good) in [("cfg", "fuller", "self"), ("t-index", "48,49,50", "45"), ("size", "250x250", "64x64")] {
+        rig.filter.set_property(name, bad);
+        let word = bad.split(',').next_back().unwrap();
+        assert!(rig.warning().contains(word), "{name}");
+        assert_eq!(rig.filter.property::<String>(name), good);
+    }
+    assert_eq!(rig.filter.property::<gst::Structure>("stats").get::<&str>("size"), Ok("64x64"));
     assert_eq!(rig.filter.property::<f64>("guidance"), guidance);
     assert!(until(&rig, &mut next, |_| true).rgb == castle.rgb);
 
@@ -80,9 +82,7 @@ fn a_preset_wins_over_what_was_set_before_it_and_not_over_what_is_set_after() {
     rig.filter.set_property("prompt", "a fox");
     assert_eq!(rig.filter.property::<String>("prompt"), "a fox");
     rig.filter.set_property("preset", "crayon");
-    let warning = rig.message(gst::MessageType::Warning);
-    let gst::MessageView::Warning(warning) = warning.view() else { panic!("no warning") };
-    assert!(warning.error().message().contains("oil-painting"), "{}", warning.error());
+    assert!(rig.warning().contains("oil-painting"));
     assert_eq!(rig.filter.property::<String>("preset"), "pencil sketch");
 }
 
@@ -101,6 +101,51 @@ fn what_is_set_before_the_first_frame_counts_from_it_on() {
     let fox = play("a fox", None);
     assert!(play("a castle", Some("a fox")) == fox);
     assert!(play("a castle", None) != fox);
+}
+
+#[test]
+fn what_is_set_while_the_model_is_loaded_counts_as_far_as_it_can() {
+    if !is_ready() {
+        return;
+    }
+    let play = |prompt: &str, others: &dyn Fn(&Rig)| {
+        let rig = Rig::new(&of_tiny(&format!("t-index=45 prompt=\"{prompt}\"")), SQUARE).play();
+        others(&rig);
+        until(&rig, &mut 0, |_| true);
+        let last = until(&rig, &mut 100, |_| true).rgb;
+        (last, rig)
+    };
+    let (fox, _rig) = play("a fox", &|_| {});
+    let (changed, rig) = play("a castle", &|rig| {
+        rig.message(gst::MessageType::Progress);
+        rig.filter.set_property("t-index", "48,49,50");
+        rig.filter.set_property("frame-buffer", 2u64);
+        rig.filter.set_property("prompt", "a fox");
+    });
+    assert!(changed == fox);
+    assert!(rig.warning().contains("50"));
+    assert_eq!(rig.filter.property::<String>("t-index"), "45");
+    // It waits for the next start.
+    assert_eq!(rig.filter.property::<u64>("frame-buffer"), 2);
+}
+
+#[test]
+fn an_automatic_size_is_that_of_the_model_whatever_was_asked_for_before() {
+    if !is_ready() {
+        return;
+    }
+    let rig = Rig::new("threads=1 size=128x128", (320, 240)).play();
+    rig.push(0, (320, 240));
+    assert_eq!(rig.pull().unwrap().size, (320, 240));
+    rig.filter.set_property("size", "auto");
+    let size = || rig.filter.property::<gst::Structure>("stats").get::<String>("size").unwrap();
+    let mut next = 1;
+    while size() != "288x224" {
+        rig.push(next, (320, 240));
+        rig.pull().unwrap();
+        next += 1;
+        assert!(next < 1000, "it stays at {}", size());
+    }
 }
 
 #[test]

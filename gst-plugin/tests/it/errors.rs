@@ -10,7 +10,7 @@ fn what_cannot_be_is_said_before_a_frame_is_taken() {
         return;
     }
     for (properties, words) in [
-        ("model=nothing", ["nothing", "model"]),
+        ("model=nothing", ["nothing", "default"]),
         ("cfg=fuller", ["fuller", "initialize"]),
         ("size=250x250", ["250x250", "size 256x256"]),
         ("t-index=48,49,50", ["50", "t-index 32,45"]),

@@ -1,6 +1,7 @@
 //! Frames and their pictures.
 
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 use livediffusion_pipeline::Control;
@@ -99,6 +100,51 @@ fn frames_in_flight_leave_before_frames_of_another_size() {
     let pictures = rig.finish();
     let seen: Vec<_> = pictures.iter().map(|picture| (picture.ms / FRAME, picture.size.0)).collect();
     assert_eq!(seen, [(0, 64), (1, 64), (2, 64), (3, 64), (4, 96), (5, 96), (6, 96), (7, 96)]);
+    assert_eq!(rig.filter.property::<gst::Structure>("stats").get("frames-in"), Ok(8u64));
+}
+
+#[test]
+fn frames_in_flight_leave_before_what_comes_after_them() {
+    if !is_ready() {
+        return;
+    }
+    let rig = Rig::new(&of_tiny("t-index=20,32,45"), SQUARE);
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let theirs = Arc::clone(&seen);
+    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+    rig.filter.static_pad("src").unwrap().add_probe(kinds, move |_, info| {
+        let what = match info.data.as_ref() {
+            Some(gst::PadProbeData::Buffer(buffer)) => format!("{}", buffer.pts().unwrap().mseconds() / FRAME),
+            Some(gst::PadProbeData::Event(event)) if event.type_() == gst::EventType::CustomDownstream => {
+                "mark".to_owned()
+            }
+            _ => return gst::PadProbeReturn::Ok,
+        };
+        theirs.lock().unwrap().push(what);
+        gst::PadProbeReturn::Ok
+    });
+    let rig = rig.play();
+    (0..4).for_each(|index| rig.push(index, SQUARE));
+    rig.entered(4);
+    let mark = gst::event::CustomDownstream::new(gst::Structure::new_empty("mark"));
+    rig.src.static_pad("src").unwrap().push_event(mark);
+    (4..6).for_each(|index| rig.push(index, SQUARE));
+    rig.finish();
+    assert_eq!(*seen.lock().unwrap(), ["0", "1", "2", "3", "mark", "4", "5"]);
+}
+
+#[test]
+fn a_line_is_painted_at_no_more_than_the_models_size() {
+    if !is_ready() {
+        return;
+    }
+    let rig = Rig::new("threads=1", (320, 240)).play();
+    rig.push(0, (320, 240));
+    rig.size(4096, 1);
+    rig.push(1, (4096, 1));
+    let sizes: Vec<_> = rig.finish().iter().map(|picture| picture.size).collect();
+    assert_eq!(sizes, [(320, 240), (4096, 1)]);
+    assert!(rig.error().is_none());
 }
 
 #[test]

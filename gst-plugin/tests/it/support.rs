@@ -168,6 +168,13 @@ impl Rig {
         self.pipeline.bus().unwrap().timed_pop_filtered(LONG, &[kind]).expect("the message comes")
     }
 
+    /// What the next warning says, with its hint.
+    pub(crate) fn warning(&self) -> String {
+        let message = self.message(gst::MessageType::Warning);
+        let gst::MessageView::Warning(warning) = message.view() else { panic!("no warning") };
+        format!("{} {}", warning.error().message(), warning.debug().unwrap_or_default())
+    }
+
     /// The element's own latency in ms, and whether the pipeline is live.
     pub(crate) fn latency(&self) -> (bool, u64) {
         let mut query = gst::query::Latency::new();
