@@ -6,29 +6,34 @@
 
 use std::time::Duration;
 
-/// A frame is painted this often whatever the clock says, as sinks show one: a still picture would look like a stream that has ended.
+/// A frame is painted this often whatever the clock says, as sinks show one then: a still picture would look like a stream that has
+/// ended.
 const AT_LEAST: Duration = Duration::from_secs(1);
+
+/// A sink that was not heard of for so long is gone, or another one: they speak up with every picture, and get one a second.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// What is known of those who show the pictures. Times are running times of the pipeline.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Deadline {
-    /// Whether someone keeps time.
-    is_kept: bool,
+    /// When someone last told that he keeps time.
+    kept: Option<Duration>,
     /// When the last frame was painted.
     painted: Option<Duration>,
 }
 
 impl Deadline {
     /// A sink told how early or late a picture was.
-    pub(crate) const fn keep(&mut self) {
-        self.is_kept = true;
+    pub(crate) const fn keep(&mut self, now: Duration) {
+        self.kept = Some(now);
     }
 
     /// Whether the picture of a frame of `time`, which comes at `now`, cannot be ready in time: it takes `work`, and the pipeline shows
     /// pictures `latency` after their own time.
     pub(crate) fn is_missed(&self, now: Duration, time: Duration, latency: Duration, work: Duration) -> bool {
         let is_due = self.painted.is_none_or(|painted| now.saturating_sub(painted) >= AT_LEAST);
-        self.is_kept && !is_due && now.saturating_add(work) > time.saturating_add(latency)
+        let is_kept = self.kept.is_some_and(|kept| now.saturating_sub(kept) < SILENCE);
+        is_kept && !is_due && now.saturating_add(work) > time.saturating_add(latency)
     }
 
     /// A frame was painted.
@@ -88,7 +93,7 @@ mod tests {
             }
             now += work;
             deadline.painted(ms(now));
-            deadline.keep();
+            deadline.keep(ms(now));
             if now <= of + latency + TOO_LATE {
                 shown += 1;
                 // A queue holds a second.
@@ -125,13 +130,13 @@ mod tests {
     fn what_is_late_for_good_is_shown_now_and_then() {
         // A sink shows what is late once a second; this one does not, and each of the camera's frames is too late.
         let mut deadline = Deadline::default();
-        deadline.keep();
         let mut painted = 0;
         for index in 0..600u64 {
             let now = ms(index * FRAME + 300);
             if !deadline.is_missed(now, ms(index * FRAME), ms(100), ms(10)) {
                 painted += 1;
                 deadline.painted(now);
+                deadline.keep(now);
             }
         }
         assert!((19..=20).contains(&painted), "{painted}");
@@ -142,9 +147,14 @@ mod tests {
         let mut deadline = Deadline::default();
         deadline.painted(ms(0));
         assert!(!deadline.is_missed(ms(900), ms(0), ms(10), ms(10)));
-        deadline.keep();
+        deadline.keep(ms(0));
         assert!(deadline.is_missed(ms(900), ms(0), ms(10), ms(10)));
         assert!(!deadline.is_missed(ms(1000), ms(0), ms(10), ms(10)));
         assert!(!deadline.is_missed(ms(900), ms(900), ms(10), ms(10)));
+        // Another sink, which does not.
+        for second in 1..10 {
+            deadline.painted(ms(1000 * second));
+            assert_eq!(deadline.is_missed(ms(1000 * second + 100), ms(0), ms(10), ms(10)), second < 5);
+        }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Pace {
     /// Frames of the group that is not complete, and the time that they took.
     group: (u32, Duration),
     groups: u64,
+    /// The group from which on times count.
+    warm: u64,
     /// Time of a frame in each, in a ring.
     recent: [Duration; RECENT],
     /// What others know.
@@ -30,6 +32,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
+    /// Other networks, or other calls of them, from here on; of these it takes `delay` frames until all were made.
+    pub(crate) fn warm_up(&mut self, delay: usize) {
+        self.warm = self.groups + WARM_UP.max(delay as u64);
+    }
+
     /// A frame took so long. Frames come in groups of so many that belong together, or that are worked on at once: of these most take no
     /// time, and one takes that of all.
     pub(crate) fn took(&mut self, time: Duration, group: usize) {
@@ -39,7 +46,7 @@ impl Pace {
         }
         let (frames, time) = std::mem::take(&mut self.group);
         self.groups += 1;
-        if self.groups <= WARM_UP {
+        if self.groups <= self.warm {
             return;
         }
         self.recent[self.groups as usize % RECENT] = time / frames;
@@ -85,6 +92,7 @@ mod tests {
     #[test]
     fn the_first_frames_and_hiccups_do_not_count_and_what_is_told_changes_seldom() {
         let mut pace = Pace::default();
+        pace.warm_up(1);
         (0..3).for_each(|_| pace.took(ms(2000), 1));
         assert_eq!((pace.told(), pace.expected()), (ms(0), ms(0)));
         let mut told = vec![];
@@ -106,6 +114,7 @@ mod tests {
     #[test]
     fn frames_that_belong_together_share_their_time() {
         let mut pace = Pace::default();
+        pace.warm_up(1);
         for frame in 0..40 {
             pace.took(ms(if frame % 4 == 3 { 80 } else { 0 }), 4);
         }
@@ -115,6 +124,7 @@ mod tests {
     #[test]
     fn a_slower_machine_is_told_at_its_second_frame_and_a_faster_one_after_a_while() {
         let mut pace = Pace::default();
+        pace.warm_up(1);
         (0..10).for_each(|_| pace.took(ms(20), 1));
         pace.took(ms(200), 1);
         assert_eq!(pace.told(), ms(25));

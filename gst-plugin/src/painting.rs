@@ -6,7 +6,7 @@ use livediffusion_pipeline::frame::{PictureView, Size};
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::Parameters;
 use livediffusion_pipeline::stats::MonotonicClock;
-use livediffusion_pipeline::{Control, Emitted, EngineError, Sizes, Tuner, Tuning};
+use livediffusion_pipeline::{Control, Emitted, EngineError, Settings, Sizes, Tuner, Tuning};
 use livediffusion_session::{Backend, ModelOptions, OpenPack, Outcome, Session, SessionError, Streams, preset_values};
 
 use crate::in_flight::InFlight;
@@ -77,11 +77,18 @@ impl Loaded {
     /// Takes up what was wished for meanwhile, as far as a stream that runs could: the rest waits for the next start. What cannot be
     /// is no wish any more, and told.
     pub(crate) fn refresh(&mut self, wishes: &mut Wishes) -> Vec<SessionError> {
-        let mut refused = Vec::new();
-        for (name, text) in wishes.changed_since(&self.wanted.wishes) {
-            if !properties::is_hot_name(&name) {
-                continue;
-            }
+        let (mut refused, mut since) = (Vec::new(), wishes.set_since(&self.wanted.wishes));
+        since.retain(|(name, _)| properties::is_hot_name(name));
+        // Of some that belong together, the first alone may be wrong.
+        let mut together = self.wanted.wishes.clone();
+        for (name, text) in &since {
+            together.set(name, text);
+        }
+        if let Ok(wanted) = Wanted::of(&self.session.open, &together) {
+            self.wanted = wanted;
+            return refused;
+        }
+        for (name, text) in since {
             let mut candidate = self.wanted.wishes.clone();
             candidate.set(&name, &text);
             match Wanted::of(&self.session.open, &candidate) {
@@ -171,19 +178,20 @@ impl Painting {
         Ok(Self { streams, painter, control, _tuner: tuner, tuning, running, in_flight, size, area, past })
     }
 
-    /// Frames of another size from here on; `fits` says whether the networks' size follows. None may be in flight.
-    pub(crate) fn resize(&mut self, size: Size, fits: bool) -> Outcome<()> {
+    /// Frames of another size from here on. None may be in flight. The networks keep theirs.
+    pub(crate) fn resize(&mut self, size: Size) -> Outcome<()> {
         if size == self.size {
             return Ok(());
         }
-        let painter = self.streams.painter(size, self.control.clone())?;
+        let painter = self.streams.painter(size, self.control.clone()).or_else(|_| {
+            // The size that was asked for last may be one that cannot be had, and the stream still at the one before.
+            let mut settings = Settings::clone(&self.control.load());
+            settings.parameters.size = Some(self.network());
+            self.control.store(settings);
+            self.streams.painter(size, self.control.clone())
+        })?;
         self.past = self.counts();
         (self.painter, self.size) = (painter, size);
-        if fits {
-            // The stream begins at the size of before and follows when the networks are ready for the new one.
-            let set = self.tuning.set(properties::SIZE, &self.fitting().to_string());
-            set.map_err(|what| SessionError::new(ErrorKind::Failed, what))?;
-        }
         Ok(())
     }
 

@@ -1,6 +1,5 @@
 //! The element's properties: made of the parameter table and the options, and kept as text, as flags and config files have them.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use gst::glib;
@@ -42,7 +41,8 @@ pub(crate) fn all() -> &'static [glib::ParamSpec] {
     static ALL: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         let preset = glib::ParamSpecString::builder(PRESET)
             .nick(PRESET)
-            .blurb("Values that the model recommends together (`livediffusion models presets`); properties that are set win over them")
+            .blurb("Values that the model recommends together (`livediffusion models presets`): properties that are set win over them; once the model is loaded, the newest \
+                 does")
             .mutable_playing()
             .build();
         let stats = glib::ParamSpecBoxed::builder::<gst::Structure>(STATS)
@@ -135,28 +135,55 @@ fn value_of(text: &str, property: &glib::ParamSpec) -> glib::Value {
     value.unwrap_or_else(|| property.default_value().clone())
 }
 
-/// What was set, as text by name; the newest of each.
+/// What was set, as text by name, in the order in which it was set; the newest of each.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wishes(BTreeMap<String, String>);
+pub(crate) struct Wishes {
+    /// With the count of all that were set before it.
+    texts: Vec<(String, String, u64)>,
+    count: u64,
+}
 
 impl Wishes {
-    /// Takes a property up. Whether its value is one shows when the element starts.
-    pub(crate) fn set(&mut self, name: &str, text: &str) {
-        self.0.insert(name.to_owned(), text.to_owned());
+    fn get(&self, name: &str) -> Option<&str> {
+        self.texts.iter().find(|(known, ..)| known == name).map(|(_, text, _)| text.as_str())
     }
 
-    /// Forgets properties, as something else decides on them now.
-    pub(crate) fn forget(&mut self, names: impl Iterator<Item = impl AsRef<str>>) {
-        names.for_each(|name| {
-            self.0.remove(name.as_ref());
-        });
+    /// Takes a property up. Whether its value is one shows when the element starts.
+    pub(crate) fn set(&mut self, name: &str, text: &str) {
+        self.texts.retain(|(known, ..)| known != name);
+        self.texts.push((name.to_owned(), text.to_owned(), self.count));
+        self.count += 1;
+    }
+
+    /// Forgets a property, as something else decides on it now.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.texts.retain(|(known, ..)| known != name);
+    }
+
+    /// Whether the networks' size is nobody's wish.
+    pub(crate) fn follows(&self) -> bool {
+        self.get(SIZE).is_none_or(is_auto)
+    }
+
+    /// What was set after it was as `before`, in that order.
+    pub(crate) fn set_since(&self, before: &Self) -> Vec<(String, String)> {
+        let new = self.texts.iter().filter(|(.., count)| *count >= before.count);
+        new.map(|(name, text, _)| (name.clone(), text.clone())).collect()
+    }
+
+    /// Takes the property back to what it was.
+    pub(crate) fn restore(&mut self, name: &str, before: &Self) {
+        match before.get(name) {
+            Some(text) => self.set(name, text),
+            None => self.forget(name),
+        }
     }
 
     /// A property's value: what was set, else what the stream has, else its default.
     pub(crate) fn value(&self, property: &glib::ParamSpec, running: Option<&Parameters>) -> glib::Value {
         let name = property.name();
         let of_stream = || Some((spec(name)?.show)(running?));
-        match self.0.get(name).cloned().or_else(of_stream) {
+        match self.get(name).map(str::to_owned).or_else(of_stream) {
             Some(text) => value_of(&text, property),
             None => property.default_value().clone(),
         }
@@ -164,26 +191,7 @@ impl Wishes {
 
     /// The preset, if there is one.
     pub(crate) fn preset(&self) -> Option<&str> {
-        self.0.get(PRESET).map(String::as_str).filter(|name| !name.is_empty())
-    }
-
-    /// Whether the networks' size is nobody's wish.
-    pub(crate) fn follows(&self) -> bool {
-        self.0.get(SIZE).is_none_or(|text| is_auto(text))
-    }
-
-    /// What was set since it was as `before`, by name.
-    pub(crate) fn changed_since(&self, before: &Self) -> Vec<(String, String)> {
-        let is_new = |(name, text): &(&String, &String)| before.0.get(*name) != Some(*text);
-        self.0.iter().filter(is_new).map(|(name, text)| (name.clone(), text.clone())).collect()
-    }
-
-    /// Takes the property back to what it was.
-    pub(crate) fn restore(&mut self, name: &str, before: &Self) {
-        match before.0.get(name) {
-            Some(text) => self.set(name, text),
-            None => self.forget([name].iter()),
-        }
+        self.get(PRESET).filter(|name| !name.is_empty())
     }
 
     /// As [`layer`](Self::layer), but for the size.
@@ -196,15 +204,17 @@ impl Wishes {
     /// What the parameters are to be, above the pack's and the preset's.
     pub(crate) fn layer(&self) -> Layer {
         // An automatic size is none: the pack's stands.
-        let parameters = self.0.iter().filter(|(name, text)| spec(name).is_some() && !(*name == SIZE && is_auto(text)));
-        Layer { origin: String::new(), values: parameters.map(|(name, text)| (name.clone(), text.clone())).collect() }
+        let is_one = |name: &str, text: &str| spec(name).is_some() && !(name == SIZE && is_auto(text));
+        let parameters = self.texts.iter().filter(|(name, text, _)| is_one(name, text));
+        let values = parameters.map(|(name, text, _)| (name.clone(), text.clone())).collect();
+        Layer { origin: String::new(), values }
     }
 
     /// Which model runs on what.
     pub(crate) fn options(&self) -> Result<ModelOptions, SessionError> {
         let mut options = ModelOptions { beside: FILE.get().cloned(), ..ModelOptions::default() };
         for option in OPTIONS {
-            if let Some(text) = self.0.get(option.name) {
+            if let Some(text) = self.get(option.name) {
                 let set = option.set(&mut options, text);
                 let hint = "gst-inspect-1.0 livediffusion lists what it takes";
                 set.map_err(|what| SessionError::invalid(what, hint))?;
@@ -272,7 +282,15 @@ mod tests {
         assert_eq!(options.provider, "cpu".parse().ok());
         assert_eq!(wishes.preset(), Some("neon"));
         assert_eq!(wishes.layer().values, [("guidance".to_owned(), "2.5".to_owned())]);
-        wishes.forget(["guidance"].iter());
+        let before = wishes.clone();
+        wishes.set("prompt", "a fox");
+        // To what it was: also a wish.
+        wishes.set("guidance", "2.5");
+        let since = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        assert_eq!(wishes.set_since(&before), [since("prompt", "a fox"), since("guidance", "2.5")]);
+        wishes.restore("prompt", &before);
+        assert_eq!(wishes.set_since(&before).len(), 1);
+        wishes.forget("guidance");
         assert_eq!(guidance(&wishes, None), 1.2);
         wishes.set("provider", "gpu");
         assert!(wishes.options().unwrap_err().to_string().starts_with("provider: "));

@@ -94,10 +94,20 @@ pub fn painter_of(
     control: Control,
 ) -> Result<Painter, EngineError> {
     shared.admit(size)?;
-    let clock = MonotonicClock::start();
-    if let Some(painter) = on_card(shared, 1, facts, size, &control)? {
-        return Ok(painter);
+    match on_card(shared, 1, facts, size, &control)? {
+        Some(painter) => Ok(painter),
+        None => on_all_cores(shared, facts, size, control),
     }
+}
+
+/// The same on the host.
+fn on_all_cores(
+    shared: &Arc<SharedNetworks>,
+    facts: &ModelFacts,
+    size: Size,
+    control: Control,
+) -> Result<Painter, EngineError> {
+    let clock = MonotonicClock::start();
     if let Some(target) = control.load().parameters.target_fps {
         let shared = Arc::clone(shared);
         let fork = Arc::new(move || shared.fork());
@@ -120,7 +130,7 @@ fn painter_with(
         return Ok(painter);
     }
     if lanes == 1 || shared.queues().is_some() || control.load().parameters.target_fps.is_some() {
-        return painter_of(shared, facts, size, control);
+        return on_all_cores(shared, facts, size, control);
     }
     let networks = (0..lanes).map(|_| shared.fork()).collect();
     Ok(Painter::Lanes(Lanes::new(networks, facts.clone(), size, control, &MonotonicClock::start())?))

@@ -26,17 +26,17 @@ use crate::properties::{self, STATS, Wishes};
 /// Longest side of a frame: what a parameter takes as a size, too.
 const MOST_SIDE: i32 = 8192;
 
-/// See the crate.
+/// See the crate. Who locks several locks `painting` first, then `wishes`, then `seen`. Buffers are pushed and messages posted with
+/// neither of the last two: whoever gets them may ask for properties.
 #[derive(Default)]
 pub struct VideoFilter {
-    /// Locked before the others.
-    wishes: Mutex<Wishes>,
-    /// Between the start and the first caps.
-    opened: Mutex<Option<Opened>>,
-    /// Locked for as long as a frame is painted, or a model is loaded: by the streaming thread alone.
+    /// Locked for as long as a frame is painted, or a model is loaded: by the streaming thread, and where that stands still.
     painting: Mutex<Option<Painting>>,
-    /// What others ask for while it is.
+    wishes: Mutex<Wishes>,
+    /// What others ask for while frames are painted.
     seen: Mutex<Seen>,
+    /// Between the start and the first caps; locked alone.
+    opened: Mutex<Option<Opened>>,
 }
 
 #[glib::object_subclass]
@@ -61,7 +61,13 @@ impl ObjectImpl for VideoFilter {
         let (name, text) = (property.name(), properties::text_of(value));
         let mut wishes = lock(&self.wishes);
         match self.change(&mut wishes, name, &text) {
-            Ok(()) => wishes.set(name, &text),
+            Ok(others) => {
+                wishes.set(name, &text);
+                drop(wishes);
+                for other in others {
+                    self.obj().notify(&other);
+                }
+            }
             Err(error) => {
                 drop(wishes);
                 self.warn(&error);
@@ -117,7 +123,7 @@ impl BaseTransformImpl for VideoFilter {
     const PASSTHROUGH_ON_SAME_CAPS: bool = false;
     const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
 
-    /// Finds and reads the model: what is wrong with it or with a property shows here. Its networks are loaded on the streaming
+    /// Finds and reads the model: what is wrong with it or with a parameter shows here. Its networks are loaded on the streaming
     /// thread, when the frames' size is known: that can take minutes, for which no application's own thread shall stand still.
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         logs::start();
@@ -153,7 +159,7 @@ impl BaseTransformImpl for VideoFilter {
             seen.live = live;
             let own = seen.told;
             drop(seen);
-            latency.set(live, least + own, most.map(|most| most + own));
+            latency.set(live, least.saturating_add(own), most.map(|most| most.saturating_add(own)));
             return true;
         }
         BaseTransformImplExt::parent_query(self, direction, query)
@@ -174,7 +180,11 @@ impl BaseTransformImpl for VideoFilter {
     fn src_event(&self, event: gst::Event) -> bool {
         match event.view() {
             gst::EventView::Latency(latency) => lock(&self.seen).whole = latency.latency(),
-            gst::EventView::Qos(_) => lock(&self.seen).deadline.keep(),
+            gst::EventView::Qos(_) => {
+                if let Some(now) = self.obj().current_running_time() {
+                    lock(&self.seen).deadline.keep(now.into());
+                }
+            }
             _ => {}
         }
         self.parent_src_event(event)
@@ -228,9 +238,9 @@ impl VideoFilterImpl for VideoFilter {
         self.parent_set_info(incaps, in_info, outcaps, out_info)?;
         let mut painting = lock(&self.painting);
         let size = size_of(in_info);
-        let (opened, follows) = (lock(&self.opened).take(), lock(&self.seen).follows);
+        let opened = lock(&self.opened).take();
         let done = match (painting.as_mut(), opened) {
-            (Some(painting), _) => painting.resize(size, follows),
+            (Some(painting), _) => self.resize(painting, size),
             (None, Some(opened)) => self.load(opened, size).map(|loaded| *painting = Some(loaded)),
             // It failed before and said so; sources try again with other caps.
             (None, None) => return Err(gst::loggable_error!(CATEGORY, "there is no model")),
@@ -243,7 +253,8 @@ impl VideoFilterImpl for VideoFilter {
         {
             let mut seen = lock(&self.seen);
             seen.info = Some(in_info.clone());
-            seen.fitting = painting.as_ref().map(Painting::fitting);
+            let delay = seen.delay;
+            seen.pace.warm_up(delay);
         }
         if let Some(painting) = painting.as_ref() {
             self.look_at(painting, None);

@@ -43,10 +43,14 @@ impl VideoFilter {
                 seen.fitting = Some(painting.fitting());
                 seen.follows = before.follows();
             }
-            for (name, text) in wishes.changed_since(&before) {
-                if let Err(error) = self.change(&mut wishes, &name, &text) {
-                    wishes.restore(&name, &before);
-                    refused.push(error);
+            for (name, text) in wishes.set_since(&before) {
+                match self.change(&mut wishes, &name, &text) {
+                    // Again, as a preset before it may have made it forgotten.
+                    Ok(_) => wishes.set(&name, &text),
+                    Err(error) => {
+                        wishes.restore(&name, &before);
+                        refused.push(error);
+                    }
                 }
             }
         }
@@ -84,25 +88,33 @@ impl VideoFilter {
         is_missed
     }
 
-    /// Hands a change to a stream that runs. What cannot change there waits for the next start, as all does before the first.
-    pub(super) fn change(&self, wishes: &mut Wishes, name: &str, text: &str) -> Result<(), SessionError> {
+    /// Hands a change to a stream that runs. What cannot change there waits for the next start, as all does before the first. Gives
+    /// the properties that are others with it.
+    pub(super) fn change(&self, wishes: &mut Wishes, name: &str, text: &str) -> Result<Vec<String>, SessionError> {
         let mut seen = lock(&self.seen);
         let (fitting, mut follows) = (seen.fitting, seen.follows);
-        let Some(handles) = seen.handles.as_mut() else { return Ok(()) };
+        let Some(handles) = seen.handles.as_mut() else { return Ok(Vec::new()) };
+        let mut others = Vec::new();
         if name == PRESET && !text.is_empty() {
             let presets = handles.tuning.presets();
             let Some(preset) = find_preset(presets, |preset| &preset.name, text) else {
                 let names: Vec<&str> = presets.iter().map(|preset| preset.name.as_str()).collect();
-                let hint = format!("it is one of {}", names.join(", "));
+                let hint = match &names[..] {
+                    [] => "the model has none; say what you want with a prompt".to_owned(),
+                    names => format!("it is one of {}", names.join(", ")),
+                };
                 return Err(SessionError::invalid(format!("there is no preset {text:?}"), hint));
             };
             let values = preset.values.clone();
-            let hot = values.iter().filter(|(name, _)| is_hot_name(name));
+            // Networks of another size are not asked for by a name.
+            let hot = values.iter().filter(|(name, _)| is_hot_name(name) && name != SIZE);
             let hot: Vec<(&str, &str)> = hot.map(|(name, text)| (name.as_str(), text.as_str())).collect();
             handles.set(&hot)?;
-            follows &= hot.iter().all(|(name, _)| *name != SIZE);
             // The newest wins, and is what is read back.
-            wishes.forget(hot.iter().map(|(name, _)| name));
+            for (name, _) in hot {
+                wishes.forget(name);
+                others.push(name.to_owned());
+            }
         } else if name == SIZE {
             follows = properties::is_auto(text);
             let fitting = fitting.filter(|_| follows).map(|size| size.to_string());
@@ -111,7 +123,22 @@ impl VideoFilter {
             handles.set(&[(name, text)])?;
         }
         seen.follows = follows;
-        Ok(())
+        Ok(others)
+    }
+
+    /// Frames of another size from here on.
+    pub(super) fn resize(&self, painting: &mut Painting, size: Size) -> Result<(), SessionError> {
+        painting.resize(size)?;
+        let fitting = painting.fitting();
+        let _wishes = lock(&self.wishes);
+        let mut seen = lock(&self.seen);
+        seen.fitting = Some(fitting);
+        // The stream goes on at the size of before, and follows when the networks are ready for the new one.
+        let follows = seen.follows;
+        match &mut seen.handles {
+            Some(handles) if follows => handles.set(&[(SIZE, &fitting.to_string())]),
+            _ => Ok(()),
+        }
     }
 
     /// Sends the pictures of the frames in flight. The next frame finds the stream batch empty.
@@ -191,13 +218,18 @@ impl VideoFilter {
         let (delay, now) = (painting.delay(), self.obj().current_running_time());
         let mut seen = lock(&self.seen);
         let before = seen.told;
+        let [.., skipped, failed] = seen.counts;
         (seen.counts, seen.network) = (painting.counts(), Some(painting.network()));
-        seen.delay = delay;
-        if let Some(took) = took {
+        if std::mem::replace(&mut seen.delay, delay) != delay {
+            seen.pace.warm_up(delay);
+        }
+        if let Some(now) = now.filter(|_| took.is_some()) {
+            seen.deadline.painted(now.into());
+        }
+        // What was not worked on says nothing of how long that takes.
+        let [.., now_skipped, now_failed] = seen.counts;
+        if let Some(took) = took.filter(|_| (now_skipped, now_failed) == (skipped, failed)) {
             seen.pace.took(took, painting.group());
-            if let Some(now) = now {
-                seen.deadline.painted(now.into());
-            }
         }
         seen.told = seen.latency();
         if seen.live && seen.told != before {

@@ -92,11 +92,16 @@ impl Rig {
 
     /// Frames of this size from here on.
     pub(crate) fn size(&self, width: usize, height: usize) {
+        self.size_at(width, height, gst::Fraction::new(1000 / FRAME as i32, 1));
+    }
+
+    /// The same, so many a second.
+    pub(crate) fn size_at(&self, width: usize, height: usize, rate: gst::Fraction) {
         let caps = gst::Caps::builder("video/x-raw")
             .field("format", "RGB")
             .field("width", width as i32)
             .field("height", height as i32)
-            .field("framerate", gst::Fraction::new(1000 / FRAME as i32, 1))
+            .field("framerate", rate)
             .build();
         self.src.set_caps(Some(&caps));
     }
