@@ -120,3 +120,28 @@ pub(crate) fn make_plan(
     }
     Ok(Plan::new(&config, schedule, &request)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_like_another_has_its_shape_and_the_models_pixels() {
+        let scheduler = SchedulerConfig::default();
+        let facts = ModelFacts { vae_factor: 8, latent_multiple: 4, latent_channels: 4, scheduler };
+        let area = Size::new(256, 256);
+        for (frame, like) in [
+            (Size::new(256, 256), Size::new(256, 256)),
+            (Size::new(1920, 1080), Size::new(352, 192)),
+            (Size::new(1080, 1920), Size::new(192, 352)),
+            (Size::new(640, 480), Size::new(288, 224)),
+            (Size::new(16, 16), Size::new(256, 256)),
+            // Lines: no longer than what as many pixels make.
+            (Size::new(8192, 1), Size::new(2048, 32)),
+            (Size::new(1, 8192), Size::new(32, 2048)),
+        ] {
+            assert_eq!(facts.size_like(frame, area), like, "{frame}");
+            assert!(facts.latent_shape(like).is_ok());
+        }
+    }
+}
