@@ -144,8 +144,7 @@ pub(crate) struct Painting {
     painter: Painter,
     control: Control,
     /// Ends the thread that encodes prompts when it is dropped.
-    _tuner: Tuner,
-    tuning: Tuning,
+    tuner: Tuner,
     pub(crate) running: Running,
     pub(crate) in_flight: InFlight,
     /// Of the frames.
@@ -172,10 +171,9 @@ impl Painting {
         let running = Running { provider, precision, lanes: painter.lanes() };
         let clock = MonotonicClock::start();
         let tuner = Tuner::start(prompts, Sizes::Free(network), control.clone(), clock)?.with_presets(presets);
-        let tuning = tuner.handle();
         let in_flight = InFlight::default();
         let past = [0; 4];
-        Ok(Self { streams, painter, control, _tuner: tuner, tuning, running, in_flight, size, area, past })
+        Ok(Self { streams, painter, control, tuner, running, in_flight, size, area, past })
     }
 
     /// Frames of another size from here on. None may be in flight. The networks keep theirs.
@@ -204,7 +202,7 @@ impl Painting {
     pub(crate) fn handles(&self) -> Handles {
         let target = self.control.load().parameters.clone();
         Handles {
-            tuning: self.tuning.clone(),
+            tuning: self.tuner.handle(),
             control: self.control.clone(),
             facts: self.streams.facts().clone(),
             target,

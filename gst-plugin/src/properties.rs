@@ -41,13 +41,18 @@ pub(crate) fn all() -> &'static [glib::ParamSpec] {
     static ALL: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         let preset = glib::ParamSpecString::builder(PRESET)
             .nick(PRESET)
-            .blurb("Values that the model recommends together (`livediffusion models presets`): properties that are set win over them; once the model is loaded, the newest \
-                 does")
+            .blurb(
+                "Values that the model recommends together (`livediffusion models presets`): properties that are set win over \
+                 them; once the model is loaded, the newest does",
+            )
             .mutable_playing()
             .build();
         let stats = glib::ParamSpecBoxed::builder::<gst::Structure>(STATS)
             .nick(STATS)
-            .blurb("What happened so far: frames-in, frames-out, frames-skipped, frames-failed, frames-dropped; provider, precision, lanes, size")
+            .blurb(
+                "What happened so far: frames-in, frames-out, frames-skipped, frames-failed, frames-dropped; provider, precision, \
+                 lanes, size",
+            )
             .read_only()
             .build();
         let parameters = PARAMETERS.iter().map(of_parameter);

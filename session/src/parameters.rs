@@ -65,14 +65,17 @@ fn set_from(parameters: &mut Parameters, name: &str, text: &str, origin: &dyn fm
 
 fn named<'a>(pack: &'a Pack, name: &str) -> Outcome<&'a Preset> {
     find_preset(&pack.presets, |preset| &preset.name, name).ok_or_else(|| {
-        let names: Vec<&str> = pack.presets.iter().map(|preset| preset.name.as_str()).collect();
-        let hint = if names.is_empty() {
-            "the model has no presets; say what you want with --prompt".to_owned()
-        } else {
-            format!("it is one of {}", names.join(", "))
-        };
+        let hint = preset_hint(pack.presets.iter().map(|preset| preset.name.as_str()));
         SessionError::invalid(format!("{} has no preset {name:?}", pack.dir.display()), hint)
     })
+}
+
+/// What to do where a preset is none of these.
+pub fn preset_hint<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    match &names.collect::<Vec<_>>()[..] {
+        [] => "the model has no presets; say what you want with --prompt".to_owned(),
+        names => format!("it is one of {}", names.join(", ")),
+    }
 }
 
 /// A pack's preset as the tuner takes it.

@@ -6,7 +6,6 @@ use livediffusion_pipeline::frame::Size;
 pub(crate) use super::stills::frames;
 #[cfg(feature = "media")]
 pub(crate) use super::video::frames;
-pub(crate) use livediffusion_bench::frames::patterns;
 
 /// The same frame again and again.
 pub(crate) fn still(frame: &[u8], count: usize) -> Vec<Vec<u8>> {
@@ -35,6 +34,8 @@ pub(crate) fn talking(frame: &[u8], size: Size, count: usize) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use livediffusion_bench::frames::patterns;
+
     use super::*;
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use livediffusion_bench::frames::Source;
+use livediffusion_bench::frames::patterns;
 use livediffusion_bench::record::Figure;
 use livediffusion_bench::rounds::{Variant, alternate, ratios};
 use livediffusion_bench::summary::Spread;
@@ -15,7 +16,6 @@ use livediffusion_pipeline::params::CfgType;
 use serde_json::{Map, Value, json};
 
 use super::args::CompareArgs;
-use super::clips::patterns;
 use super::findings::Findings;
 use super::setup::{Reach, Setup, all_cores, file_lanes};
 use crate::failure::{Failure, Outcome, RUNNING};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use livediffusion_bench::frames::patterns;
 use livediffusion_bench::frames::{Source, Subject};
 use livediffusion_bench::nvml::GpuMeter;
 use livediffusion_bench::record::Figure;
@@ -19,7 +20,6 @@ use livediffusion_session::ModelOptions;
 use serde_json::{Value, json};
 
 use super::args::{GpuArgs, SetupArgs};
-use super::clips::patterns;
 use super::findings::Section;
 use super::roofline::{arithmetic, arithmetic_figures, matmul, rate};
 use super::setup::{Reach, Setup, cfg_name};

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use livediffusion_bench::frames::patterns;
 use livediffusion_bench::frames::{Source, Subject};
 use livediffusion_bench::paper;
 use livediffusion_bench::record::Figure;
@@ -15,7 +16,6 @@ use livediffusion_pipeline::stats::Stage;
 use serde_json::json;
 
 use super::args::StepsArgs;
-use super::clips::patterns;
 use super::findings::Findings;
 use super::setup::{Reach, Setup, cfg_name};
 use super::stream_batch::one_or_list;

@@ -2,6 +2,7 @@
 
 use livediffusion_bench::bare::BareFrame;
 use livediffusion_bench::frames::Source;
+use livediffusion_bench::frames::patterns;
 use livediffusion_bench::record::Figure;
 use livediffusion_bench::rounds::{Variant, alternate, ratios};
 use livediffusion_bench::summary::Spread;
@@ -15,7 +16,6 @@ use livediffusion_session::ModelOptions;
 use serde_json::json;
 
 use super::args::RooflineArgs;
-use super::clips::patterns;
 use super::findings::Findings;
 use super::gpu::networks_seconds;
 use super::setup::Setup;

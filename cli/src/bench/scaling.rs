@@ -1,5 +1,6 @@
 //! `livediffusion bench scaling`: several streams at once in one process, on the same weights.
 
+use livediffusion_bench::frames::patterns;
 use livediffusion_bench::frames::{Run, Source, Subject};
 use livediffusion_bench::machine::resident_mb;
 use livediffusion_bench::record::Figure;
@@ -11,7 +12,6 @@ use livediffusion_session::painter_of;
 use serde_json::json;
 
 use super::args::ScalingArgs;
-use super::clips::patterns;
 use super::findings::Findings;
 use super::setup::{Setup, all_cores};
 use crate::failure::{Failure, Outcome, RUNNING};

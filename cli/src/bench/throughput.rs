@@ -1,16 +1,17 @@
 //! `livediffusion bench throughput`: frames a second, from 8-bit pictures in memory to 8-bit pictures in memory.
 
 use livediffusion_bench::frames::Source;
+use livediffusion_bench::frames::patterns;
 use livediffusion_bench::record::{Context, Figure};
 use livediffusion_bench::summary::{Spread, Times};
 use livediffusion_onnx::ProviderChoice;
 use livediffusion_pipeline::Control;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::params::CfgType;
+use livediffusion_session::ModelOptions;
 use serde_json::{Value, json};
 
 use super::args::{SetupArgs, ThroughputArgs};
-use super::clips::patterns;
 use super::findings::{Findings, Section};
 use super::setup::{Reach, Setup, cfg_name, file_lanes, steps_and_guidance};
 use crate::failure::Outcome;
@@ -64,7 +65,7 @@ fn cases(steps: &[u8], cfgs: &[CfgType], frame_buffers: &[u8]) -> Vec<Case> {
 
 /// One section for all cores on a frame, one for a frame a core.
 fn measure(args: &SetupArgs, provider: ProviderChoice, size: Size, cases: &[Case]) -> Outcome<Option<Section>> {
-    let model = livediffusion_session::ModelOptions { provider: Some(provider), ..args.model.clone() };
+    let model = ModelOptions { provider: Some(provider), ..args.model.clone() };
     let most = |of: fn(&Case) -> usize| cases.iter().map(of).max().unwrap_or(1);
     let reach = Reach { steps: most(|case| case.steps), frames: most(|case| case.frame_buffer) };
     let mut whole = Setup::load_sized(&model, Some(size), 1, reach)?;

@@ -12,7 +12,7 @@ use livediffusion_onnx::ErrorKind;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::params::spec;
 use livediffusion_pipeline::{Emitted, find_preset};
-use livediffusion_session::SessionError;
+use livediffusion_session::{SessionError, preset_hint};
 
 use super::{VideoFilter, lock};
 use crate::deadline::Deadline;
@@ -98,11 +98,7 @@ impl VideoFilter {
         if name == PRESET && !text.is_empty() {
             let presets = handles.tuning.presets();
             let Some(preset) = find_preset(presets, |preset| &preset.name, text) else {
-                let names: Vec<&str> = presets.iter().map(|preset| preset.name.as_str()).collect();
-                let hint = match &names[..] {
-                    [] => "the model has none; say what you want with a prompt".to_owned(),
-                    names => format!("it is one of {}", names.join(", ")),
-                };
+                let hint = preset_hint(presets.iter().map(|preset| preset.name.as_str()));
                 return Err(SessionError::invalid(format!("there is no preset {text:?}"), hint));
             };
             let values = preset.values.clone();
@@ -130,7 +126,6 @@ impl VideoFilter {
     pub(super) fn resize(&self, painting: &mut Painting, size: Size) -> Result<(), SessionError> {
         painting.resize(size)?;
         let fitting = painting.fitting();
-        let _wishes = lock(&self.wishes);
         let mut seen = lock(&self.seen);
         seen.fitting = Some(fitting);
         // The stream goes on at the size of before, and follows when the networks are ready for the new one.
