@@ -134,5 +134,5 @@ template <class T> __device__ void advance(const BatchArguments& batch, u64 coun
 }
 
 // One row of the grid for each slot.
-extern "C" __global__ void advance_f32(const __grid_constant__ BatchArguments batch, u64 count) { advance<float>(batch, count); }
-extern "C" __global__ void advance_f16(const __grid_constant__ BatchArguments batch, u64 count) { advance<f16>(batch, count); }
+extern "C" __global__ void advance_f32(const IN_PLACE BatchArguments batch, u64 count) { advance<float>(batch, count); }
+extern "C" __global__ void advance_f16(const IN_PLACE BatchArguments batch, u64 count) { advance<f16>(batch, count); }

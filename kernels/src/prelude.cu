@@ -12,6 +12,13 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
+// A struct of arguments that is read where it lies. Cards before Volta know no such word, and copy it first.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 700
+#define IN_PLACE
+#else
+#define IN_PLACE __grid_constant__
+#endif
+
 // A 16-bit float in memory; arithmetic is in f32.
 struct f16 {
     u16 bits;

@@ -183,10 +183,10 @@ template <class Format, class T> __device__ void picture_to_chw(const PictureArg
 }
 
 #define PICTURE_KERNELS(name, Format)                                                                         \
-    extern "C" __global__ void name##_to_chw_f32(const __grid_constant__ PictureArguments a, float* chw) { \
+    extern "C" __global__ void name##_to_chw_f32(const IN_PLACE PictureArguments a, float* chw) { \
         picture_to_chw<Format>(a, chw);                                                                       \
     }                                                                                                         \
-    extern "C" __global__ void name##_to_chw_f16(const __grid_constant__ PictureArguments a, f16* chw) {   \
+    extern "C" __global__ void name##_to_chw_f16(const IN_PLACE PictureArguments a, f16* chw) {   \
         picture_to_chw<Format>(a, chw);                                                                       \
     }
 PICTURE_KERNELS(rgb8, Rgb8)

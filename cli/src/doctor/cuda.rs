@@ -17,15 +17,16 @@ pub(super) fn checks(cuda_lib_dir: Option<&Path>, checks: &mut Vec<Check>) {
     }
     let cache = user_cache();
     let version = driver.as_ref().ok().map(|driver| driver.version());
-    let nvrtc = NvrtcSearch { explicit: cuda_lib_dir, cache: cache.as_deref(), driver: version }.load();
+    let search = NvrtcSearch { explicit: cuda_lib_dir, cache: cache.as_deref(), driver: version, card: None };
+    let nvrtc = search.load();
     checks.push(match &nvrtc {
         Ok(nvrtc) => Check::new("NVRTC", Verdict::Good, about(nvrtc)),
         Err(error) => absent("NVRTC", error),
     });
     for number in 0..devices {
         checks.push(card(number).unwrap_or_else(|error| absent(&format!("CUDA card {number}"), &error)));
-        if let Ok(nvrtc) = &nvrtc {
-            let loaded = kernels(number, nvrtc);
+        if nvrtc.is_ok() {
+            let loaded = kernels(number, search);
             checks.push(loaded.unwrap_or_else(|error| absent("CUDA kernels", &error)));
         }
     }
@@ -94,14 +95,20 @@ fn about(nvrtc: &Nvrtc) -> String {
     format!("{major}.{minor}{range} {}", nvrtc.path().display())
 }
 
-/// Compiles the kernels, or takes them from the cache, and loads them.
-fn kernels(number: usize, nvrtc: &Nvrtc) -> Result<Check, GpuError> {
+/// Compiles the kernels, or takes them from the cache, and loads them, all as a session does.
+fn kernels(number: usize, search: NvrtcSearch<'_>) -> Result<Check, GpuError> {
     let card = Card::open(number)?;
-    let target = Target::for_card(card.capability()?, nvrtc)?;
-    let cache = user_cache().map(|cache| ImageCache::new(cache.join("kernels")));
+    let capability = card.capability()?;
+    let nvrtc = NvrtcSearch { card: Some(capability), ..search }.load()?;
+    let target = Target::for_card(capability, &nvrtc)?;
+    let folder = user_cache().map(|cache| cache.join("kernels"));
+    let cache = folder.as_ref().map(ImageCache::new);
     let version = card.driver().version();
-    card.with_kernels(Image::cached(cache.as_ref(), nvrtc, target, version)?)?;
-    Ok(Check::new("CUDA kernels", Verdict::Good, format!("compiled for card {number} ({target:?}) and loaded")))
+    card.with_kernels(Image::cached(cache.as_ref(), &nvrtc, target, version)?)?;
+    let kept = folder.map_or_else(|| "kept nowhere".to_owned(), |folder| format!("kept in {}", folder.display()));
+    let (major, minor) = nvrtc.version();
+    let found = format!("{target} by NVRTC {major}.{minor}, loaded on card {number}, {kept}");
+    Ok(Check::new("CUDA kernels", Verdict::Good, found))
 }
 
 fn absent(name: &str, error: &GpuError) -> Check {

@@ -1,5 +1,7 @@
 //! From the kernels' source to what a card loads.
 
+use std::fmt;
+
 use cudarc::nvrtc::Ptx;
 
 use crate::cuda::cache::ImageCache;
@@ -36,6 +38,15 @@ impl Target {
         match self {
             Self::Cubin(capability) => format!("--gpu-architecture=sm_{capability}"),
             Self::Ptx(capability) => format!("--gpu-architecture=compute_{capability}"),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cubin(capability) => write!(f, "machine code for sm_{capability}"),
+            Self::Ptx(capability) => write!(f, "PTX for compute_{capability}"),
         }
     }
 }

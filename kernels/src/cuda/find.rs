@@ -3,11 +3,18 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::cuda::compile::Target;
 use crate::cuda::nvrtc::Nvrtc;
 use crate::gpu::GpuError;
 
 /// Names tried with the system's loader. The last is a link that only development packages have.
 const SYSTEM_NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
+
+/// Python's folders of packages, in that of a version.
+const PACKAGES: [&str; 2] = ["site-packages", "dist-packages"];
+
+/// NVRTC's folders among pip's packages, for CUDA 13 and 12.
+const OF_PIP: [&str; 2] = ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"];
 
 /// Where to look for NVRTC.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,20 +25,20 @@ pub struct NvrtcSearch<'a> {
     pub cache: Option<&'a Path>,
     /// The driver's CUDA version: a library of a newer major version makes code that it cannot load.
     pub driver: Option<i32>,
+    /// The card's compute capability, major and minor: newer libraries make nothing for older cards.
+    pub card: Option<(u32, u32)>,
 }
 
 impl NvrtcSearch<'_> {
-    /// Loads the first that works, in this order: the named folder; the cache; pip's folders in the active virtual environment, or conda's;
-    /// the toolkit that `CUDA_HOME` or `CUDA_PATH` names, or in /usr/local/cuda; the system's loader. Of several in the cache or in
-    /// pip's folders, the newest that the driver can load.
+    /// Loads the first that works, in this order: the named folder; the cache; pip's folders in the active virtual environment, or conda's,
+    /// the user's and the system's; the toolkit that `CUDA_HOME` or `CUDA_PATH` names, or in /usr/local/cuda; the system's loader. Of
+    /// several in the cache or in pip's folders, the newest that the driver can load and that knows the card.
     pub fn load(&self) -> Result<Nvrtc, GpuError> {
         let mut refused = Vec::new();
         for path in self.candidates(|name| std::env::var_os(name)) {
-            match Nvrtc::load(&path) {
-                Ok(nvrtc) if self.driver.is_none_or(|driver| nvrtc.version().0 as i32 <= driver / 1000) => {
-                    return Ok(nvrtc);
-                }
-                Ok(nvrtc) => refused.push(format!("{} is newer than the driver", nvrtc.path().display())),
+            match Nvrtc::load(&path).map(|nvrtc| (self.objection(&nvrtc), nvrtc)) {
+                Ok((None, nvrtc)) => return Ok(nvrtc),
+                Ok((Some(objection), nvrtc)) => refused.push(format!("{} {objection}", nvrtc.path().display())),
                 Err(error) if self.explicit.is_some() => return Err(error),
                 Err(error) if path.is_absolute() => refused.push(error.what),
                 Err(_) => {}
@@ -48,6 +55,16 @@ impl NvrtcSearch<'_> {
         ))
     }
 
+    /// Why what this library makes would be of no use.
+    fn objection(&self, nvrtc: &Nvrtc) -> Option<String> {
+        if self.driver.is_some_and(|driver| nvrtc.version().0 as i32 > driver / 1000) {
+            return Some("is newer than the driver".to_owned());
+        }
+        let (major, minor) = self.card?;
+        let is_too_old = Target::for_card((major, minor), nvrtc).is_err();
+        is_too_old.then(|| format!("makes nothing for a card as old as compute capability {major}.{minor}"))
+    }
+
     fn candidates(&self, env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
         if let Some(folder) = self.explicit {
             return libraries_in(library_folders(folder));
@@ -57,10 +74,14 @@ impl NvrtcSearch<'_> {
         if let Some(cache) = self.cache {
             found.extend(libraries_in(children(&cache.join("cuda"))));
         }
-        for environment in ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(set) {
-            let library = environment.join("lib");
-            let sites = children(&library).into_iter().map(|python| python.join("site-packages/nvidia"));
-            let folders = sites.flat_map(|site| [site.join("cu13/lib"), site.join("cuda_nvrtc/lib")]);
+        let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].map(set);
+        // Where pip installs without such an environment: for the user, and for all (Debian has a name of its own for that).
+        let others = [set("HOME").map(|home| home.join(".local")), Some(PathBuf::from("/usr/local"))];
+        for prefix in environments.into_iter().chain(others).flatten() {
+            let library = prefix.join("lib");
+            let sites =
+                children(&library).into_iter().flat_map(|python| PACKAGES.map(|packages| python.join(packages)));
+            let folders = sites.flat_map(|site| OF_PIP.map(|folder| site.join(folder)));
             found.extend(libraries_in(folders.chain([library])));
         }
         let toolkits = [set("CUDA_HOME"), set("CUDA_PATH"), Some(PathBuf::from("/usr/local/cuda"))];
@@ -117,12 +138,19 @@ mod tests {
         }
         touch(&cache.join("cuda/nvrtc-12.9/libnvrtc-builtins.so.12.9"));
         let pip = venv.join("lib/python3.11/site-packages/nvidia/cuda_nvrtc/lib/libnvrtc.so.12");
+        let home = root.path().join("home");
+        let users = home.join(".local/lib/python3.13/site-packages/nvidia/cu13/lib/libnvrtc.so.13");
         touch(&pip);
+        touch(&users);
         let search = NvrtcSearch { cache: Some(&cache), ..NvrtcSearch::default() };
-        let found = search.candidates(|name| (name == "VIRTUAL_ENV").then(|| venv.clone().into()));
+        let found = search.candidates(|name| match name {
+            "VIRTUAL_ENV" => Some(venv.clone().into()),
+            "HOME" => Some(home.clone().into()),
+            _ => None,
+        });
         let in_cache = [in_cache[1], in_cache[0], in_cache[2]].map(|name| cache.join("cuda").join(name));
         assert_eq!(found[..3], in_cache);
-        assert_eq!(found[3], pip);
+        assert_eq!(found[3..5], [pip, users]);
         assert!(found.ends_with(&SYSTEM_NAMES.map(PathBuf::from)));
     }
 

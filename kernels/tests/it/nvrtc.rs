@@ -55,6 +55,30 @@ fn every_kernel_compiles_for_every_card_since_turing() {
     println!("PTX for {compiled} of {} by NVRTC {:?}", CAPABILITIES.len(), nvrtc.version());
 }
 
+/// ONNX Runtime's builds for CUDA 12 still take cards of these times.
+#[test]
+fn every_kernel_compiles_for_older_cards_too() {
+    let Some(nvrtc) = nvrtc() else { return };
+    for capability in [60, 61, 70] {
+        if nvrtc.architectures().contains(&capability) {
+            compile(&nvrtc, Target::Cubin(capability)).unwrap();
+            println!("machine code for sm_{capability}");
+        } else {
+            println!("skipped: NVRTC {:?} does not know sm_{capability}", nvrtc.version());
+        }
+    }
+}
+
+#[test]
+fn a_library_that_makes_nothing_for_a_card_is_passed_over() {
+    let Some(known) = nvrtc() else { return };
+    let cache = cache();
+    let search = NvrtcSearch { cache: cache.as_deref(), card: Some((1, 0)), ..NvrtcSearch::default() };
+    let error = search.load().unwrap_err();
+    let objection = format!("{} makes nothing for a card as old as compute capability 1.0", known.path().display());
+    assert!(error.what.contains(&objection), "{error}");
+}
+
 #[test]
 fn what_lies_side_by_side_is_read_and_written_16_bytes_at_a_time() {
     let Some(nvrtc) = nvrtc() else { return };

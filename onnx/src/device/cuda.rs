@@ -28,8 +28,11 @@ fn kept(card: u32, libraries: Option<&Path>) -> Result<&'static Queues<Stream>, 
     let opened = Card::open(card as usize)?;
     let version = opened.driver().version();
     let cache = user_cache();
-    let nvrtc = NvrtcSearch { explicit: libraries, cache: cache.as_deref(), driver: Some(version) }.load()?;
-    let target = Target::for_card(opened.capability()?, &nvrtc)?;
+    let capability = opened.capability()?;
+    let search =
+        NvrtcSearch { explicit: libraries, cache: cache.as_deref(), driver: Some(version), card: Some(capability) };
+    let nvrtc = search.load()?;
+    let target = Target::for_card(capability, &nvrtc)?;
     let images = cache.map(|cache| ImageCache::new(cache.join("kernels")));
     let image = Image::cached(images.as_ref(), &nvrtc, target, version)?;
     let card_with_kernels = opened.with_kernels(image)?;

@@ -132,7 +132,7 @@ pub(crate) fn cache() -> Option<PathBuf> {
 }
 
 fn nvrtc_search(cache: Option<&PathBuf>, driver: Option<i32>) -> NvrtcSearch<'_> {
-    NvrtcSearch { cache: cache.map(PathBuf::as_path), driver, explicit: None }
+    NvrtcSearch { cache: cache.map(PathBuf::as_path), driver, ..NvrtcSearch::default() }
 }
 
 /// The first card with the kernels on it; `None`, and a line that says why, where there is none. With [`NEEDS_CARD`] in the environment
