@@ -1,6 +1,6 @@
 //! Whose turn it is to use a session.
 //!
-//! ONNX Runtime lets a session be run from several threads at once. Three kinds of providers do not bear all of it:
+//! ONNX Runtime lets a session be run from several threads at once. Some providers do not bear all of it:
 //!
 //! - WebGPU's sessions share one device of Dawn's, which is not made for several threads: two sessions that were made at the same time
 //!   ended the process in three starts of four. One turn for all of them, also to make and to end one.
@@ -8,6 +8,7 @@
 //!   made or ends.
 //! - CUDA gives all threads that run a session on a stream of the caller's one cuDNN handle, which knows no two callers: a turn for
 //!   each session. And nobody may use the card while a graph is captured ([`Capturing`]).
+//! - DirectML's documentation allows one thread at a time for each session.
 //!
 //! A device does one thing after the other anyway.
 
@@ -27,6 +28,8 @@ enum Turn {
     Process(&'static Mutex<()>),
     /// Of this session.
     Own(Mutex<()>),
+    /// Of this session, on a card that others use too.
+    OnCard(Mutex<()>),
 }
 
 /// Whether others may use the card meanwhile.
@@ -57,7 +60,8 @@ impl Turn {
         static WEBGPU: Mutex<()> = Mutex::new(());
         match provider {
             Provider::WebGpu => Self::Process(&WEBGPU),
-            _ if provider.is_on_cuda() => Self::Own(Mutex::new(())),
+            Provider::DirectMl => Self::Own(Mutex::new(())),
+            _ if provider.is_on_cuda() => Self::OnCard(Mutex::new(())),
             _ => Self::None,
         }
     }
@@ -66,15 +70,15 @@ impl Turn {
     fn take(&self, captures: bool) -> Taken<'_> {
         // The card first: whoever has a session's turn has the card already, so that nobody waits for the other in a circle.
         let card = match self {
-            Self::Own(_) if captures => Card::Alone(Capturing::alone()),
-            Self::Own(_) => Card::Shared(NotCapturing::wait()),
-            Self::None | Self::Process(_) => Card::None,
+            Self::OnCard(_) if captures => Card::Alone(Capturing::alone()),
+            Self::OnCard(_) => Card::Shared(NotCapturing::wait()),
+            Self::None | Self::Process(_) | Self::Own(_) => Card::None,
         };
         let lock = |turn| Mutex::lock(turn).unwrap_or_else(PoisonError::into_inner);
         let session = match self {
             Self::None => None,
             Self::Process(turn) => Some(lock(turn)),
-            Self::Own(turn) => Some(lock(turn)),
+            Self::Own(turn) | Self::OnCard(turn) => Some(lock(turn)),
         };
         Taken { _session: session, _card: card }
     }
@@ -167,6 +171,9 @@ mod tests {
         take_beside(&session, &session, false, true);
         take_beside(&session, &turn(Provider::Cuda), false, false);
         take_beside(&turn(Provider::Cpu), &turn(Provider::Cpu), false, false);
+        let other = turn(Provider::DirectMl);
+        take_beside(&other, &other, false, true);
+        take_beside(&other, &turn(Provider::DirectMl), false, false);
         take_beside(&session, &turn(Provider::TensorRt), true, true);
         // Others have another device.
         let _alone = session.take(true);

@@ -59,6 +59,13 @@ impl SharedNetworks {
         self.room.as_ref().map_or(Ok(()), |room| room.admit(size))
     }
 
+    /// Rows that a call of the U-Net may have, where it was compiled for so many; `None` for any number.
+    pub fn most_rows(&self) -> Option<usize> {
+        // Which then has them one after the other.
+        let is_split = self.copies[0].denoiser.timesteps() == Timesteps::SlotBySlot;
+        self.profile.filter(|_| !is_split).map(|extent| extent.most_rows)
+    }
+
     /// Networks for one more stream or lane: the same weights, tensors of their own. Forks may run at once, on as many
     /// threads as [`SessionSettings::lanes`] says without waiting for each other.
     pub fn fork(&self) -> Networks {

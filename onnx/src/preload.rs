@@ -6,17 +6,11 @@ use std::path::{Path, PathBuf};
 use livediffusion_kernels::cuda::library_folders;
 
 /// What ONNX Runtime's own providers for NVIDIA cards load by name. A folder of the system's may hold much else.
-pub(crate) const OF_CUDA: [&str; 9] = [
-    "libcudart.",
-    "libcublas",
-    "libcufft.",
-    "libcurand.",
-    "libcudnn",
-    "libnvrtc",
-    "libnvJitLink.",
-    "libnvinfer",
-    "libnvonnxparser.",
-];
+pub(crate) const OF_CUDA: [&str; 7] =
+    ["libcudart.", "libcublas", "libcufft.", "libcurand.", "libcudnn", "libnvrtc", "libnvJitLink."];
+
+/// And what that of TensorRT does beside, 2 GB: only for who uses it.
+pub(crate) const OF_TENSORRT: [&str; 2] = ["libnvinfer", "libnvonnxparser."];
 
 /// What lies in a folder of libraries, and in those that pip has for each of them ([`library_folders`]).
 pub fn libraries_in(folder: &Path) -> Vec<PathBuf> {

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
@@ -13,7 +13,7 @@ use ort::logging::LogLevel;
 use livediffusion_kernels::cuda::{Driver, dotted};
 
 use crate::error::OnnxError;
-use crate::preload::{OF_CUDA, preload_or_warn};
+use crate::preload::{OF_CUDA, OF_TENSORRT, preload_or_warn};
 use crate::provider::{Plugin, Provider, ProviderChoice};
 
 /// Flavours of the library in the cache, the one to prefer first.
@@ -76,10 +76,8 @@ impl Runtime {
         let cuda = cuda.map(cuda_folder).transpose()?;
         let candidate = find((explicit, provider), |name| std::env::var_os(name), &nvidia_driver)?;
         let runtime = if let Some(path) = candidate {
-            // What the user named, else what `make setup-cuda` puts beside a library for GPUs.
-            let beside = path.parent().map(|folder| folder.join("cuda"));
-            if let Some(folder) = cuda.as_ref().or(beside.as_ref()) {
-                preload_or_warn(folder, &OF_CUDA);
+            if let Some(folder) = cuda.clone().or_else(|| beside(&path)) {
+                preload_or_warn(&folder, &OF_CUDA);
             }
             Self::open(&path)?
         } else {
@@ -103,6 +101,16 @@ impl Runtime {
     /// The folder of CUDA's libraries that the first call named.
     pub fn cuda_libraries(&self) -> Option<&Path> {
         self.cuda.as_deref()
+    }
+
+    /// Loads TensorRT's libraries, once, from where CUDA's are.
+    pub(crate) fn preload_tensorrt(&self) {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            if let Some(folder) = self.cuda.clone().or_else(|| beside(&self.path)) {
+                preload_or_warn(&folder, &OF_TENSORRT);
+            }
+        });
     }
 
     /// Whether the user named the library, so that no other one is looked for.
@@ -198,6 +206,11 @@ impl Runtime {
     }
 }
 
+/// What `make setup-cuda` puts beside a library for GPUs.
+fn beside(library: &Path) -> Option<PathBuf> {
+    library.parent().map(|folder| folder.join("cuda"))
+}
+
 /// The folder that the user says CUDA's libraries lie in.
 fn cuda_folder(folder: &Path) -> Result<PathBuf, OnnxError> {
     let hint = "give --cuda-lib-dir the folder with libcudart.so, libcublas.so, libcudnn.so and libnvrtc.so";
@@ -238,10 +251,6 @@ fn find(
     let Some(cache) = cache_folder(&env) else {
         return Ok(None);
     };
-    let begins_with = |prefix: &str| {
-        let prefix = prefix.to_owned();
-        move |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix))
-    };
     let newest = |mut folders: Vec<PathBuf>| {
         folders.sort_by_key(|p| version_key(p));
         folders.iter().rev().find_map(|folder| library_in(folder))
@@ -250,7 +259,8 @@ fn find(
     // A card is faster than any CPU; without one its library's CPU provider is slower than OpenVINO. The driver is asked only
     // where there is something to choose.
     let for_cards = match provider {
-        ProviderChoice::Fixed(Provider::WebGpu) => None,
+        // They are in the others' libraries, and OpenVINO in its own alone.
+        ProviderChoice::Fixed(Provider::WebGpu | Provider::OpenVino | Provider::Cpu) => None,
         ProviderChoice::Fixed(Provider::TensorRtRtx) => plugin.map(|plugin| format!("{}-", plugin.flavour)),
         _ => Some("cuda-".to_owned()),
     };
@@ -272,6 +282,17 @@ fn find(
         .into_iter()
         .chain(FLAVOURS)
         .find_map(|flavour| newest(entries(&cache).filter(begins_with(&format!("{flavour}-"))).collect())))
+}
+
+fn begins_with(prefix: &str) -> impl Fn(&PathBuf) -> bool {
+    move |path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+}
+
+/// Whether a library that has this provider lies in the cache, under its name.
+pub(crate) fn is_in_cache(provider: Provider) -> bool {
+    let Some(cache) = cache_folder(&|name| std::env::var_os(name)) else { return false };
+    let flavour = format!("{provider}-");
+    entries(&cache).filter(begins_with(&flavour)).any(|folder| library_in(&folder).is_some())
 }
 
 /// The folder of what can be fetched or measured again: `LIVEDIFFUSION_CACHE`, else `livediffusion` in `XDG_CACHE_HOME`,
@@ -386,6 +407,10 @@ mod tests {
         assert_eq!(find((None, ProviderChoice::Auto), env, &driver(13_000)).unwrap(), Some(cuda("1.31.1")));
         assert_eq!(find((None, ProviderChoice::Auto), env, &driver(12_080)).unwrap(), Some(cuda("1.26.0")));
         assert_eq!(find((None, ProviderChoice::Auto), env, &driver(11_080)).unwrap().as_ref(), Some(&newest));
+        // Whoever asks for the processor is not given a card's library, which has no OpenVINO.
+        for on_cpu in [Provider::OpenVino, Provider::Cpu].map(ProviderChoice::Fixed) {
+            assert_eq!(find((None, on_cpu), env, &driver(13_000)).unwrap().as_ref(), Some(&newest));
+        }
         // A plug-in takes what is there until it has a library of its own, which nothing else takes.
         let (webgpu, rtx) = (ProviderChoice::Fixed(Provider::WebGpu), ProviderChoice::Fixed(Provider::TensorRtRtx));
         for plugin in [webgpu, rtx] {

@@ -9,7 +9,7 @@ use crate::clock::{Clock, MAX_CUTS};
 use crate::error::OnnxError;
 use crate::graph::{GraphError, TensorInfo};
 use crate::pack::{Pack, Part, PartName, UnetPorts};
-use crate::provider::{Chosen, Precision, Provider, SessionSettings};
+use crate::provider::{Chosen, Precision, Provider, SessionSettings, channels_of};
 use crate::runtime::Runtime;
 use crate::session::{Bound, MAX_SHAPES, Model, Network};
 use crate::timestep::{Declared, Timesteps, declared, repair};
@@ -110,8 +110,10 @@ impl OnnxUnet {
             ports.timestep.dims = ports.sample.dims.as_ref().map(|d| d[..1].to_vec());
         }
         let inputs: Vec<&TensorInfo> = ports.inputs().into_iter().chain(time).collect();
-        let io = (&inputs[..], &[&ports.out][..]);
-        let network = Network::load(runtime, "U-Net", model, io, chosen, settings)?;
+        let on_device = chosen.provider.is_on_device(settings.openvino);
+        let sides = if on_device { channels_of(&inputs, pack.latent_channels) } else { Vec::new() };
+        let io = (&inputs[..], &[&ports.out][..], &sides[..]);
+        let network = Network::load_for(runtime, "U-Net", model, io, chosen, settings)?;
         let resident = vec![Vec::new(); MAX_SHAPES];
         let guidance_width = pack.timestep_cond_width;
         Ok(Self { network, ports, timesteps, guidance_width, resident, times: Vec::new(), clock: None })

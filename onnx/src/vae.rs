@@ -5,10 +5,13 @@ use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Decoder, Encoder, ModelError};
 
 use crate::error::OnnxError;
-use crate::pack::{Pack, Part, VaeKind, vae_ports};
-use crate::provider::{Chosen, OpenVinoDevice, Precision, Provider, SessionSettings};
+use crate::pack::{Pack, Part, PartName, VaeKind, vae_ports};
+use crate::provider::{Chosen, OpenVinoDevice, Precision, Provider, SessionSettings, channels_of};
 use crate::runtime::Runtime;
 use crate::session::{Model, Network};
+
+/// Red, green and blue.
+const PICTURE_CHANNELS: usize = 3;
 
 /// What both halves know.
 struct Half {
@@ -37,15 +40,12 @@ impl Half {
             // Whoever takes f16 for the rest does not want digits of its convolutions at a fraction of the speed.
             settings.gpu.tf32 = true;
         }
+        let channels = if part.name == PartName::VaeEncoder { PICTURE_CHANNELS } else { pack.latent_channels };
+        let on_device = chosen.provider.is_on_device(settings.openvino);
+        let sides = if on_device { channels_of(&[input], channels) } else { Vec::new() };
+        let (model, io) = (Model::File(&part.file), (&[input][..], &[output][..], &sides[..]));
         Ok(Self {
-            network: Network::load(
-                runtime,
-                label,
-                &Model::File(&part.file),
-                (&[input], &[output]),
-                &chosen,
-                &settings,
-            )?,
+            network: Network::load_for(runtime, label, &model, io, &chosen, &settings)?,
             factor: pack.vae_factor,
             channels: pack.latent_channels,
             scale: pack.scaling_factor,
@@ -63,7 +63,7 @@ impl Half {
     }
 
     fn picture(&self, batch: usize, shape: LatentShape) -> [usize; 4] {
-        [batch, 3, shape.height * self.factor, shape.width * self.factor]
+        [batch, PICTURE_CHANNELS, shape.height * self.factor, shape.width * self.factor]
     }
 }
 

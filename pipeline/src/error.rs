@@ -23,6 +23,14 @@ pub enum EngineError {
         /// The nearest size that works.
         nearest: Size,
     },
+    /// More rows in a call of the U-Net than it was compiled for.
+    #[error("{rows} rows in a call of the U-Net, which was compiled for at most {most}")]
+    Rows {
+        /// Steps × frame buffer, and those of the negative prompt.
+        rows: usize,
+        /// As many as there may be.
+        most: usize,
+    },
     /// A frame of another size than the stream's.
     #[error("a frame of {got} came into a stream of {expected}")]
     Picture {
@@ -68,6 +76,10 @@ impl EngineError {
             Self::Model(error) => error.hint.clone(),
             Self::Plan(error) => Some(error.hint.clone()),
             Self::Size { nearest, .. } => Some(format!("use --size {nearest}")),
+            Self::Rows { .. } => Some(
+                "shorten --t-index, or take --cfg self in place of full; or start anew with them: it is compiled for more then"
+                    .into(),
+            ),
             Self::NeedsRestart { .. } => Some("start the stream anew with it".into()),
             Self::NoEncoder => Some("use --input noise:// (txt2img), or a pack with vae_encoder/".into()),
             Self::NotFinite { .. } => Some(

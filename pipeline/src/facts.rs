@@ -21,6 +21,8 @@ pub struct ModelFacts {
     pub latent_channels: usize,
     /// Noise schedule and prediction type.
     pub scheduler: SchedulerConfig,
+    /// Rows that a call of the U-Net may have, where it was compiled for so many ([`Parameters::rows`]); `None` for any number.
+    pub most_rows: Option<usize>,
 }
 
 impl ModelFacts {
@@ -59,12 +61,21 @@ impl ModelFacts {
     /// Whether a stream could run under these parameters.
     ///
     /// # Errors
-    /// A t_index_list, solver or size that the model cannot do.
+    /// A t_index_list, solver or size that the model cannot do, or more rows than its U-Net was compiled for.
     pub fn check(&self, parameters: &Parameters) -> Result<(), EngineError> {
         if let Some(size) = parameters.size {
             self.latent_shape(size)?;
         }
+        self.check_rows(parameters)?;
         make_plan(&self.scheduler, &NoiseSchedule::new(&self.scheduler)?, parameters).map(drop)
+    }
+
+    fn check_rows(&self, parameters: &Parameters) -> Result<(), EngineError> {
+        let rows = parameters.rows();
+        match self.most_rows {
+            Some(most) if rows > most => Err(EngineError::Rows { rows, most }),
+            _ => Ok(()),
+        }
     }
 
     /// What `control` holds, with its plan, if it is new since `seen` and a stream under the settings `old` can take it
@@ -81,7 +92,8 @@ impl ModelFacts {
             return None;
         }
         *seen = Arc::clone(&new);
-        match check_settings(&self.scheduler, schedule, old, &new) {
+        let checked = self.check_rows(&new.parameters);
+        match checked.and_then(|()| check_settings(&self.scheduler, schedule, old, &new)) {
             Ok(plan) => Some((new, plan)),
             Err(error) => {
                 tracing::warn!(%error, hint = error.hint(), "new settings were refused");
@@ -124,11 +136,46 @@ pub(crate) fn make_plan(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Conditioning;
+    use crate::params::CfgType;
+    use crate::slot::PromptPair;
+
+    #[test]
+    fn more_rows_than_were_compiled_for_are_refused_and_the_stream_goes_on() {
+        let scheduler = SchedulerConfig::default();
+        let facts = ModelFacts { vae_factor: 8, latent_multiple: 1, latent_channels: 4, scheduler, most_rows: Some(8) };
+        let with = |steps: usize, cfg| {
+            let t_index = (0..steps).map(|step| 40 + step).collect();
+            Parameters { t_index, cfg, ..Parameters::default() }
+        };
+        for (parameters, rows) in [
+            (with(8, CfgType::None), 8),
+            (with(8, CfgType::SelfNegative), 8),
+            (with(7, CfgType::Initialize), 8),
+            (with(4, CfgType::Full), 8),
+        ] {
+            assert_eq!(parameters.rows(), rows);
+            facts.check(&parameters).unwrap();
+        }
+        let error = facts.check(&with(5, CfgType::Full)).unwrap_err();
+        assert_eq!(error.to_string(), "10 rows in a call of the U-Net, which was compiled for at most 8");
+        assert!(error.hint().is_some_and(|hint| hint.contains("--t-index")));
+        let prompt = Arc::new(Conditioning::default());
+        let prompts = Arc::new(PromptPair { prompt: Arc::clone(&prompt), negative: prompt });
+        let settings = |parameters| Settings { parameters, prompts: Arc::clone(&prompts) };
+        let old = settings(with(1, CfgType::None));
+        let control = Control::new(old.clone());
+        let (mut seen, schedule) = (control.load(), NoiseSchedule::new(&facts.scheduler).unwrap());
+        control.store(settings(with(9, CfgType::None)));
+        assert!(facts.new_settings(&control, &mut seen, &old, &schedule).is_none(), "nine steps");
+        control.store(settings(with(8, CfgType::None)));
+        assert!(facts.new_settings(&control, &mut seen, &old, &schedule).is_some(), "eight");
+    }
 
     #[test]
     fn a_size_like_another_has_its_shape_and_the_models_pixels() {
         let scheduler = SchedulerConfig::default();
-        let facts = ModelFacts { vae_factor: 8, latent_multiple: 4, latent_channels: 4, scheduler };
+        let facts = ModelFacts { vae_factor: 8, latent_multiple: 4, latent_channels: 4, scheduler, most_rows: None };
         let area = Size::new(256, 256);
         for (frame, like) in [
             (Size::new(256, 256), Size::new(256, 256)),

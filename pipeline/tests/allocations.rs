@@ -52,8 +52,8 @@ fn stream(pairs: &[(&str, &str)], size: Size) -> (Control, ModelFacts) {
     }
     let text = Arc::new(LengthText.encode("a fox", size).unwrap());
     let prompts = Arc::new(PromptPair { prompt: Arc::clone(&text), negative: text });
-    let facts =
-        ModelFacts { vae_factor: 4, latent_multiple: 1, latent_channels: 4, scheduler: SchedulerConfig::default() };
+    let scheduler = SchedulerConfig::default();
+    let facts = ModelFacts { vae_factor: 4, latent_multiple: 1, latent_channels: 4, scheduler, most_rows: None };
     (Control::new(Settings { parameters, prompts }), facts)
 }
 

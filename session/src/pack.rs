@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use livediffusion_onnx::{Extent, Pack};
 use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
-use livediffusion_pipeline::params::{CfgType, Parameters};
+use livediffusion_pipeline::params::Parameters;
 use livediffusion_pipeline::schedule::SchedulerConfig;
 use serde_json::json;
 
@@ -59,17 +59,12 @@ impl OpenPack {
 /// What calls of a session with these parameters are like.
 pub fn extent(pack: &Pack, parameters: &Parameters, size: Size) -> Extent {
     let (steps, frames) = (parameters.t_index.len().max(1), parameters.frame_buffer.max(1));
-    let negative = match parameters.cfg {
-        CfgType::Full => steps * frames,
-        CfgType::Initialize => frames,
-        CfgType::None | CfgType::SelfNegative => 0,
-    };
     Extent {
         width: size.width,
         height: size.height,
         most_side: MOST_SIDE,
         frames,
-        rows: steps * frames + negative,
+        rows: parameters.rows(),
         // Steps and guidance can be changed while it runs.
         most_rows: 2 * steps.max(MOST_STEPS) * frames,
         tokens: pack.prompt_length,
@@ -111,5 +106,6 @@ pub fn facts(pack: &Pack) -> Outcome<ModelFacts> {
         latent_multiple: pack.latent_multiple,
         latent_channels: pack.latent_channels,
         scheduler,
+        most_rows: None,
     })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use livediffusion_onnx::{
-    Chosen, LoadedPack, Precision, ProviderChoice, Runtime, SessionSettings, SharedNetworks, choose_provider,
+    Chosen, LoadedPack, Precision, Provider, ProviderChoice, Runtime, SessionSettings, SharedNetworks, choose_provider,
     idle_card, load_networks_on, probe_provider,
 };
 use livediffusion_pipeline::adaptive::Adaptive;
@@ -18,7 +18,7 @@ use livediffusion_pipeline::resizable::Resizable;
 use livediffusion_pipeline::stats::MonotonicClock;
 use livediffusion_pipeline::{Control, EngineError, Prompts, Settings};
 
-use crate::calibration::{self, Calibration};
+use crate::calibration::{self, Calibration, IN_F32};
 use crate::error::Outcome;
 use crate::options::ModelOptions;
 use crate::pack::OpenPack;
@@ -164,7 +164,7 @@ impl Session {
     ///
     /// # Errors
     /// As there.
-    pub fn load_on(backend: Backend, model: &ModelOptions, open: OpenPack, lanes: usize) -> Outcome<Self> {
+    pub fn load_on(backend: Backend, model: &ModelOptions, mut open: OpenPack, lanes: usize) -> Outcome<Self> {
         let Backend { runtime, chosen, unmeasured } = backend;
         let chosen = match unmeasured {
             Some(calibration) => calibration.decide(&runtime, &open, chosen),
@@ -184,9 +184,15 @@ impl Session {
         {
             tracing::warn!("{idle}");
         }
+        // Their arithmetic is not measured: engines for both take minutes.
+        let is_compiled = matches!(loaded.provider, Provider::TensorRt | Provider::TensorRtRtx);
+        if is_compiled && settings.precision == Precision::Auto && open.pack.is_in_f32() {
+            tracing::warn!("{IN_F32}");
+        }
         if loaded.lanes < lanes {
             tracing::warn!("--lanes is {} on {} with this many threads", loaded.lanes, loaded.provider);
         }
+        open.facts.most_rows = loaded.shared.most_rows();
         let width = loaded.networks.denoiser.timestep_cond_width();
         let prompts = Prompts::new(Box::new(loaded.text.clone()), width);
         Ok(Self { open, loaded, prompts })

@@ -80,7 +80,13 @@ pub(super) fn facts(case: &Case, folder: &Path, size: Size) -> Outcome<ModelFact
     if height == 0 || width == 0 || !size.height.is_multiple_of(height) || size.height / height != size.width / width {
         case.expect_shape("const/init_noise", &noise, &[case.steps(), 4, size.height / 8, size.width / 8])?;
     }
-    Ok(ModelFacts { vae_factor: size.height / height, latent_multiple: 1, latent_channels: channels, scheduler })
+    Ok(ModelFacts {
+        vae_factor: size.height / height,
+        latent_multiple: 1,
+        latent_channels: channels,
+        scheduler,
+        most_rows: None,
+    })
 }
 
 /// Settings before and after the case's prompt change. At the end-to-end level the prompts are encoded and compared,

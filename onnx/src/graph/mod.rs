@@ -138,6 +138,14 @@ impl TensorInfo {
 }
 
 impl TensorInfo {
+    /// The name of side `axis`, where the graph leaves that side open and gives it one.
+    pub(crate) fn symbol(&self, axis: usize) -> Option<&str> {
+        match self.dims.as_ref()?.get(axis)? {
+            Dim::Symbol(name) => Some(name),
+            _ => None,
+        }
+    }
+
     pub(crate) fn to_proto(&self) -> ValueInfoProto {
         let number = self.dtype.to_onnx();
         let Some(dims) = &self.dims else {

@@ -8,9 +8,10 @@ use crate::cpu;
 use crate::error::{OnnxError, one_line};
 use crate::exclusive::TurnSession;
 use crate::graph::proto::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::provider::options::EngineOptions;
 use crate::provider::register::{Builder, builder};
 use crate::provider::{Chosen, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, is_in_cache};
 
 /// Decides on provider and precision by rule: `auto` is the first of cuda, openvino and cpu that really registers, in bf16
 /// where the CPU has it. What is measured on a machine is a better word where there is one; [`load_networks_on`] takes it.
@@ -39,7 +40,12 @@ pub fn idle_card(runtime: &Runtime, provider: Provider) -> Option<&'static str> 
         return None;
     }
     Some(if runtime.compiled_providers().contains(&Provider::Cuda) {
-        "the NVIDIA card is not used: `livediffusion doctor` says why"
+        // One process holds one library, and this one is loaded: its CPU provider is what is left.
+        if provider == Provider::Cpu && !runtime.is_named() && is_in_cache(Provider::OpenVino) {
+            "the NVIDIA card is not used: `livediffusion doctor` says why; until then --provider openvino may be faster"
+        } else {
+            "the NVIDIA card is not used: `livediffusion doctor` says why"
+        }
     } else if runtime.is_named() {
         "the NVIDIA card is not used: the ONNX Runtime that --ort-lib or ORT_DYLIB_PATH names has no CUDA"
     } else {
@@ -112,7 +118,9 @@ pub fn probe_provider(runtime: &Runtime, provider: Provider, settings: &SessionS
         _ => (square(), false),
     };
     let commit = || -> ort::Result<Session> {
-        let mut builder = builder(runtime, &Builder::new(provider, Precision::F32, &settings))?;
+        // TensorRT would build one for seconds at every start, only to throw it away. That it is there, and reads a graph, is enough.
+        let engines = EngineOptions { none: true, ..EngineOptions::default() };
+        let mut builder = builder(runtime, &Builder::new(provider, Precision::F32, &settings).engines(engines))?;
         if provider.is_on_device(OpenVinoDevice::Cpu) {
             // Not for real networks: their shape arithmetic belongs on the CPU.
             builder = builder.with_disable_cpu_fallback()?;

@@ -22,6 +22,7 @@ pub(crate) use self::compiled::{Compiled, weights_beside};
 pub(crate) use self::options::EngineOptions;
 pub(crate) use self::plugin::Plugin;
 pub use self::profile::Extent;
+pub(crate) use self::profile::channels_of;
 pub(crate) use self::register::{Builder, builder};
 pub use self::settings::{
     Chosen, CudnnSearch, GpuSettings, OpenVinoDevice, Precision, ProviderChoice, SessionSettings, UserStream,

@@ -52,6 +52,8 @@ pub(crate) struct EngineOptions {
     pub(crate) profile: Option<[String; 3]>,
     /// Whether the weights come near to 2 GB.
     pub(crate) large: bool,
+    /// Whether no engine is wanted, and all is left to CUDA.
+    pub(crate) none: bool,
     /// The card that an engine is compiled for without asking it, as the compiler names it.
     pub(crate) target: Option<String>,
 }
@@ -85,6 +87,10 @@ pub(crate) fn tensorrt(
     if engines.large {
         // Else the provider puts the weights into one message, which ends at 2 GB, and leaves the network to CUDA without a word.
         options.push(("trt_load_user_initializer", switch(true)));
+    }
+    if engines.none {
+        // Parts of fewer nodes are left alone, and no graph has as many.
+        options.push(("trt_min_subgraph_size", i32::MAX.to_string()));
     }
     let names = ["trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes"];
     options.extend(profile(names, engines));
@@ -231,9 +237,12 @@ mod tests {
             engines: Some("/e".into()),
             timings: Some("/t".into()),
             profile: Some(["x:1x4".into(), "x:2x4".into(), "x:3x4".into()]),
-            large: false,
-            target: None,
+            ..EngineOptions::default()
         };
+        let none = EngineOptions { none: true, ..EngineOptions::default() };
+        let fewest = |engines| tensorrt(&GpuSettings::default(), (Precision::F32, graph), engines);
+        assert_eq!(value(&fewest(&none), "trt_min_subgraph_size"), Some("2147483647"));
+        assert_eq!(value(&fewest(&engines), "trt_min_subgraph_size"), None);
         assert_eq!(
             value(&tensorrt(&GpuSettings::default(), (Precision::F16, graph), &engines), "trt_load_user_initializer"),
             None

@@ -79,9 +79,11 @@ enum Kind {
 
 impl Kind {
     /// By rank and, for four sides, by the number of channels: pictures have three.
-    fn of(input: &TensorInfo) -> Option<Self> {
-        match input.rank()? {
-            4 if input.fixed(1) == Some(3) => Some(Self::Picture),
+    fn of(input: &TensorInfo, sides: &[(String, i64)]) -> Option<Self> {
+        let dims = input.dims.as_ref()?;
+        let channels = |dim: &Dim| if let Dim::Fixed(side) = dim { Some(*side as i64) } else { known(dim, sides) };
+        match dims.len() {
+            4 if channels(&dims[1]) == Some(3) => Some(Self::Picture),
             4 => Some(Self::Latent),
             3 => Some(Self::Prompt),
             1 | 2 => Some(Self::Row),
@@ -104,7 +106,7 @@ pub(crate) fn profile(inputs: &[&TensorInfo], sides: &[(String, i64)], extent: &
         if !is_open(input, sides) {
             continue;
         }
-        let kind = Kind::of(input)?;
+        let kind = Kind::of(input, sides)?;
         let mut shapes = [Vec::new(), Vec::new(), Vec::new()];
         for (axis, dim) in dims.iter().enumerate() {
             let lengths = match (dim, known(dim, sides)) {
@@ -124,6 +126,18 @@ pub(crate) fn profile(inputs: &[&TensorInfo], sides: &[(String, i64)], extent: &
         }
     }
     (!texts[0].is_empty()).then_some(texts)
+}
+
+/// The channels of the first of these inputs, [rows, channels, height, width], by the name that its graph gives them where it leaves them
+/// open, as older exporters do. They follow from the weights, and TensorRT wants to be told.
+pub(crate) fn channels_of(inputs: &[&TensorInfo], channels: usize) -> Vec<(String, i64)> {
+    let Some(name) = inputs.first().filter(|input| input.rank() == Some(4)).and_then(|input| input.symbol(1)) else {
+        return Vec::new();
+    };
+    // One name for sides that mean something else would have them equal.
+    let places = inputs.iter().flat_map(|input| input.dims.iter().flatten());
+    let is_alone = places.filter(|dim| matches!(dim, Dim::Symbol(other) if other == name)).count() == 1;
+    if is_alone { vec![(name.to_owned(), channels as i64)] } else { Vec::new() }
 }
 
 /// Whether some side of an input is neither fixed nor named.
@@ -206,6 +220,27 @@ mod tests {
         assert_eq!(profile(&[&input], &sides, &EXTENT), None, "nothing is open");
         let prompt = TensorInfo { dims: Some(vec![named("rows"), named("height"), Dim::Fixed(8)]), ..input };
         assert_eq!(profile(&[&prompt], &sides, &EXTENT).unwrap(), ["x:1x77x8"; 3]);
+    }
+
+    #[test]
+    fn channels_that_the_graph_leaves_open_are_the_models() {
+        let named = |name: &str, sides: &[&str]| {
+            let dim = |side: &&str| side.parse().map_or_else(|_| Dim::Symbol((*side).to_owned()), Dim::Fixed);
+            TensorInfo { name: name.into(), dtype: DType::F16, dims: Some(sides.iter().map(dim).collect()) }
+        };
+        let sample = named("sample", &["batch", "num_channels", "height", "width"]);
+        let time = named("timestep", &["steps"]);
+        let sides = channels_of(&[&sample, &time], 4);
+        assert_eq!(sides, [("num_channels".to_owned(), 4)]);
+        let shapes = profile(&[&sample, &time], &sides, &EXTENT).unwrap();
+        assert_eq!(shapes[1], "sample:2x4x64x96,timestep:2");
+        // A VAE's, which are pictures by that number alone.
+        let shapes = profile(&[&sample], &channels_of(&[&sample], 3), &EXTENT).unwrap();
+        assert_eq!(shapes[1], "sample:1x3x512x768");
+        for unsure in [named("x", &["b", "4", "h", "w"]), named("x", &["b", "a", "a", "w"]), named("x", &["b", "c"])] {
+            assert_eq!(channels_of(&[&unsure], 4), []);
+        }
+        assert_eq!(channels_of(&[&sample, &named("other", &["num_channels"])], 4), []);
     }
 
     #[test]

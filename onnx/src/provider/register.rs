@@ -44,6 +44,9 @@ impl<'a> Builder<'a> {
 /// Options of every session.
 pub(crate) fn builder(runtime: &Runtime, of: &Builder<'_>) -> ort::Result<SessionBuilder> {
     let Builder { provider, settings, .. } = *of;
+    if provider == Provider::TensorRt {
+        runtime.preload_tensorrt();
+    }
     let threads = settings.threads.unwrap_or_else(cpu::physical_cores).max(1);
     let lanes = settings.lanes.clamp(1, threads);
     let builder = Session::builder(runtime.environment())?

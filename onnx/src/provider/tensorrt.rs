@@ -82,6 +82,8 @@ impl Prepared {
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Self {
+        // Its version is in the key.
+        runtime.preload_tensorrt();
         let path = model.path();
         let profile = chosen.provider.profile(settings).and_then(|extent| profile(inputs, sides, &extent));
         let large = bytes_in(path.parent().unwrap_or(path)) >= LARGE;

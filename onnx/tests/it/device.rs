@@ -59,6 +59,7 @@ pub(crate) fn model_on<D: Device>(device: D, dir: &std::path::Path) -> Option<Mo
         latent_multiple: pack.latent_multiple,
         latent_channels: pack.latent_channels,
         scheduler: serde_json::from_value(pack.scheduler_json.clone()).unwrap(),
+        most_rows: loaded.shared.most_rows(),
     };
     let prompts = Prompts::new(Box::new(loaded.text.clone()), loaded.networks.denoiser.timestep_cond_width());
     Some(Model { loaded, facts, prompts, device })

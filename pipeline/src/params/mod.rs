@@ -144,6 +144,18 @@ impl Parameters {
         Ok(())
     }
 
+    /// Rows of the U-Net in a call of the stream batch under these parameters: steps × frame buffer, and those of the negative prompt,
+    /// which is as many for full guidance and the frames that enter for `initialize`.
+    pub fn rows(&self) -> usize {
+        let (steps, frames) = (self.t_index.len().max(1), self.frame_buffer.max(1));
+        let negative = match self.cfg {
+            CfgType::Full => steps * frames,
+            CfgType::Initialize => frames,
+            CfgType::None | CfgType::SelfNegative => 0,
+        };
+        steps * frames + negative
+    }
+
     /// Moves the t_index_list so that its first step has `strength` (0 to 1, clamped) of all noise: 1 is index 0, pure noise;
     /// 0 leaves the least that the list's length allows. The steps after it keep their places in what is left, so that
     /// the list still ends as near to the clean picture as it did.

@@ -17,7 +17,8 @@ pub(crate) const FACTOR: usize = 4;
 pub(crate) const SIZE: Size = Size::new(16, 8);
 
 pub(crate) fn facts() -> ModelFacts {
-    ModelFacts { vae_factor: FACTOR, latent_multiple: 1, latent_channels: 4, scheduler: SchedulerConfig::default() }
+    let scheduler = SchedulerConfig::default();
+    ModelFacts { vae_factor: FACTOR, latent_multiple: 1, latent_channels: 4, scheduler, most_rows: None }
 }
 
 pub(crate) fn parameters(pairs: &[(&str, &str)]) -> Parameters {

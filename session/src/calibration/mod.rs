@@ -28,6 +28,9 @@ use crate::pack::OpenPack;
 /// weights, which takes most of a minute for the 3.5 GB of a full Stable Diffusion in f32.
 const MOST_BYTES: u64 = 1 << 30;
 
+/// What to say of a model on an NVIDIA card whose arithmetic nobody chose.
+pub const IN_F32: &str = "the model runs in f32, as it is: --precision f16 halves its memory";
+
 /// The card, its driver, and what else its speed depends on; `None` where there is none.
 fn card(gpu: &GpuSettings) -> Option<String> {
     let card = Card::open(gpu.device as usize).ok()?;
@@ -102,9 +105,7 @@ impl Calibration {
     pub fn decide(&self, runtime: &Runtime, open: &OpenPack, mut rule: Chosen) -> Chosen {
         if Self::too_large(&open.pack) {
             if rule.provider.is_on_cuda() {
-                tracing::warn!(
-                    "the model runs in f32, as it is: --precision f16 halves its memory, `livediffusion doctor --calibrate` measures it"
-                );
+                tracing::warn!("{IN_F32}, `livediffusion doctor --calibrate` measures it");
             }
             rule.why += "; not measured, as its networks have over 1 GB: `livediffusion doctor --calibrate` does";
             return rule;

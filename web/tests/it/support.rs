@@ -34,7 +34,8 @@ pub(crate) const MAX_SIDE: usize = 64;
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 fn facts() -> ModelFacts {
-    ModelFacts { vae_factor: FACTOR, latent_multiple: 1, latent_channels: 4, scheduler: SchedulerConfig::default() }
+    let scheduler = SchedulerConfig::default();
+    ModelFacts { vae_factor: FACTOR, latent_multiple: 1, latent_channels: 4, scheduler, most_rows: None }
 }
 
 /// Brighter with a longer prompt.
