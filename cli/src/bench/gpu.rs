@@ -16,11 +16,11 @@ use livediffusion_pipeline::frame::{FrameMeta, PictureView};
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::CfgType;
 use livediffusion_pipeline::stats::{STAGES, Stage, Stats};
-use livediffusion_session::ModelOptions;
+use livediffusion_session::{ModelOptions, painter_of};
 use serde_json::{Value, json};
 
 use super::args::{GpuArgs, SetupArgs};
-use super::findings::Section;
+use super::findings::Running;
 use super::roofline::{arithmetic, arithmetic_figures, matmul, rate};
 use super::setup::{Reach, Setup, cfg_name};
 use crate::failure::{Failure, Outcome, RUNNING};
@@ -40,12 +40,10 @@ pub(crate) fn command(args: &GpuArgs) -> Outcome<()> {
     let meter = card.and_then(|bus_id| GpuMeter::open(&bus_id));
     let (mut measured, mut failures) = (0, Vec::new());
     for provider in &providers {
-        // Each is handed out when it is done: what comes after it may fail.
-        match section(args, *provider, &meter) {
-            Ok(section) => {
+        match section(args, (*provider, providers.len() == 1), &meter) {
+            Ok(figures) => {
                 measured += 1;
-                section.hand_out("gpu", &args.setup.output, providers.len() == 1)?;
-                failures.extend(unlike(&section.figures).map(|failure| (provider, failure)));
+                failures.extend(unlike(&figures).map(|failure| (provider, failure)));
             }
             Err(failure) => failures.push((provider, failure)),
         }
@@ -72,8 +70,12 @@ fn unlike(figures: &[Figure]) -> Option<Failure> {
     )
 }
 
-/// All cases on a provider.
-fn section(args: &GpuArgs, provider: ProviderChoice, meter: &Result<GpuMeter, String>) -> Outcome<Section> {
+/// All cases on a provider, each of which is handed out when it is done: what comes after it may fail. `is_only`: no other provider's.
+fn section(
+    args: &GpuArgs,
+    (provider, is_only): (ProviderChoice, bool),
+    meter: &Result<GpuMeter, String>,
+) -> Outcome<Vec<Figure>> {
     let cfgs = match &args.cfg[..] {
         [] => vec![CfgType::None, CfgType::SelfNegative, CfgType::Initialize, CfgType::Full],
         given => given.to_vec(),
@@ -83,19 +85,24 @@ fn section(args: &GpuArgs, provider: ProviderChoice, meter: &Result<GpuMeter, St
     // As a file is repainted: with several frames on their way. --lanes 1 measures what live input has.
     let lanes = model.lanes_on(provider);
     let mut setup = Setup::load_sized(&model, args.setup.size, lanes, Reach::steps(args.steps.iter().copied()))?;
-    let (mut figures, mut cases, mut failed) = (Vec::new(), Vec::new(), None);
+    let mut running = Running::new("gpu", &args.setup.output, setup.context.clone());
+    // Figures of cases that failed before one did not: if none does, there is nothing but the failure.
+    let (mut waiting, mut cases, mut failed) = (Vec::new(), Vec::new(), None);
     for steps in args.steps.iter().copied().map(usize::from) {
         for cfg in &cfgs {
             match case(&mut setup, &args.setup, (steps, *cfg), meter) {
                 Ok(case) => {
-                    figures.extend(case.figures());
+                    waiting.extend(case.figures());
                     cases.push(case);
                 }
                 Err(failure) => {
                     let name = format!("N={steps} {}", cfg_name(*cfg));
-                    figures.push(Figure::absent(&name, "speed", "fps", failure.message()));
+                    waiting.push(Figure::absent(&name, "speed", "fps", failure.message()));
                     failed = failed.or(Some(failure));
                 }
+            }
+            if !cases.is_empty() {
+                running.add(std::mem::take(&mut waiting))?;
             }
         }
     }
@@ -104,13 +111,11 @@ fn section(args: &GpuArgs, provider: ProviderChoice, meter: &Result<GpuMeter, St
     }
     // One is enough to tell, and dear on a card: the engine on the host calls with other numbers of rows, for each of which cuDNN plans.
     if let Some(Case { name, steps, cfg, .. }) = cases.last().filter(|_| !args.brief) {
-        match parity(&mut setup, name, (*steps, *cfg)) {
-            Ok(figure) => figures.extend(figure),
-            Err(failure) => figures.push(Figure::absent(name, PARITY, "levels", failure.message())),
-        }
+        let absent = |failure: Failure| Some(Figure::absent(name, PARITY, "levels", failure.message()));
+        running.add(parity(&mut setup, name, (*steps, *cfg)).unwrap_or_else(absent).into_iter().collect())?;
     }
     // The session's: engines and arenas grow until the largest case has run.
-    figures.push(match (before, used(meter)) {
+    running.add(vec![match (before, used(meter)) {
         (Ok(before), Ok(after)) => {
             let megabytes = after.saturating_sub(before) as f64 / 1e6;
             Figure::value("", "memory of the card", "MB", megabytes).note("all that was taken since the start")
@@ -118,15 +123,13 @@ fn section(args: &GpuArgs, provider: ProviderChoice, meter: &Result<GpuMeter, St
         (Err(why), _) | (_, Err(why)) => {
             Figure::absent("", "memory of the card", "MB", &format!("not measured: {why}"))
         }
-    });
+    }])?;
     if !args.brief {
-        match roof(&mut setup, (&model, args.matrix), &cases) {
-            Ok(roof) => figures.extend(roof),
-            Err(failure) => figures.push(Figure::absent("", "networks over matmul", "ratio", failure.message())),
-        }
+        let absent = |failure: Failure| vec![Figure::absent("", "networks over matmul", "ratio", failure.message())];
+        running.add(roof(&mut setup, (&model, args.matrix), &cases).unwrap_or_else(absent))?;
     }
     let list: Vec<Value> = cases.iter().map(Case::json).collect();
-    Ok(Section { context: setup.context, figures, body: json!({ "cases": list }) })
+    Ok(running.end(json!({ "cases": list }), is_only))
 }
 
 const PARITY: &str = "frames on the card off those through the host";
@@ -181,6 +184,8 @@ struct Case {
     fps: Vec<f64>,
     intervals: Option<Times>,
     delays: Option<Times>,
+    /// Delays where no frame comes before the one before has left, as of live input; `None` where that is how all were measured.
+    alone: Option<Times>,
     pictures: usize,
     /// Of all rounds together.
     wall: Duration,
@@ -217,19 +222,36 @@ fn case(
     }
     let pictures = intervals.len();
     let energy = joules(meter).and_then(|now| Ok((now - energy?) / pictures.max(1) as f64));
+    let (name, stats) = (name(setup, &subject, &gpu, (steps, cfg)), subject.painter().stats().since(&before));
+    let (is_apart, overlaps) = (runs_apart(setup, &subject), subject.painter().lanes() > 1);
+    // Before the next takes its memory.
+    drop(subject);
+    let alone = if overlaps { alone(setup, (steps, cfg), frames)? } else { None };
     Ok(Case {
-        name: name(setup, &subject, &gpu, (steps, cfg)),
+        name,
         steps,
         cfg,
         fps,
         intervals: Times::of(&intervals),
         delays: Times::of(&delays),
+        alone,
         pictures,
         wall,
-        stats: subject.painter().stats().since(&before),
-        is_apart: runs_apart(setup, &subject),
+        stats,
+        is_apart,
         energy,
     })
+}
+
+/// Delays of frames that come one at a time.
+fn alone(setup: &mut Setup, (steps, cfg): (usize, CfgType), frames: usize) -> Outcome<Option<Times>> {
+    let control = Control::new(setup.settings(steps, cfg)?);
+    let Setup { session, size, clock, .. } = setup;
+    let painter = painter_of(&session.loaded.shared, &session.open.facts, *size, control)?;
+    let mut subject = Subject::new(painter, *size);
+    let pictures = patterns(*size);
+    subject.run(Source::Pictures(&pictures), steps + 1, clock)?;
+    Ok(Times::of(&subject.run(Source::Pictures(&pictures), frames, clock)?.delays))
 }
 
 /// What runs, not what was asked for.
@@ -269,6 +291,9 @@ impl Case {
             Figure::times(name, "end to end", self.delays)
                 .note("from 8-bit pixels to 8-bit pixels, in the stream batch too"),
         ];
+        if let Some(alone) = self.alone {
+            figures.push(Figure::times(name, "end to end, one frame at a time", Some(alone)).note("as live input"));
+        }
         for (stage, stage_name) in STAGES.iter().filter(|(stage, _)| *stage != Stage::Step) {
             let at = |quantile| milliseconds(stats.quantile(*stage, quantile));
             let samples = stats.count(*stage) as usize;
@@ -299,6 +324,8 @@ impl Case {
             "ms_p99": self.intervals.map(|times| round(times.p99)),
             "end_to_end_ms_p50": self.delays.map(|times| round(times.p50)),
             "end_to_end_ms_p99": self.delays.map(|times| round(times.p99)),
+            "alone_ms_p50": self.alone.map(|times| round(times.p50)),
+            "alone_ms_p99": self.alone.map(|times| round(times.p99)),
             "outside_networks": self.outside().map(round),
             "joules": self.energy.as_ref().ok().map(|joules| round(*joules)),
         })

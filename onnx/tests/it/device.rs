@@ -153,6 +153,10 @@ impl<D: Device> Model<D> {
                 assert_eq!(have.len(), want.len(), "{what}: the picture of frame {id} is waited for");
             }
         }
+        if events.is_empty() && device.stats().frames_skipped == 0 {
+            // Nobody waited for a picture that need not be there yet.
+            assert_eq!(want.len() - have.len(), lanes - 1, "{what}: pictures on their way when a step returned");
+        }
         have.extend(left(device.flush().unwrap()));
         want.extend(left(engine.flush().unwrap()));
         let ids = |all: &[Left]| all.iter().map(|(id, repeated, _)| (*id, *repeated)).collect::<Vec<_>>();
