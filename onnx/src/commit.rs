@@ -6,6 +6,7 @@ use livediffusion_pipeline::model::ModelError;
 use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session};
 
+use crate::assignment;
 use crate::edits::{Nature, edited};
 use crate::error::{OnnxError, is_full, one_line, run_error};
 use crate::exclusive::TurnSession;
@@ -81,8 +82,21 @@ impl Maker<'_> {
 
     /// A session of the network itself.
     fn make(&self, settings: &SessionSettings, engines: &EngineOptions) -> ort::Result<Committed> {
-        let session = self.session(|| self.of_model(self.builder(settings, engines)?))?;
+        let session = self.session(|| self.of_model(assignment::remember(self.builder(settings, engines)?)?))?;
+        self.say_what_is_elsewhere(&session);
         Ok(Committed { session, options: None })
+    }
+
+    fn say_what_is_elsewhere(&self, session: &Session) {
+        match assignment::of(session) {
+            Ok(assignment) => {
+                tracing::debug!(?assignment, "{} on {}", self.label, self.chosen.provider);
+                if let Some(complaint) = assignment::complaint(&assignment, self.chosen.provider, self.label) {
+                    tracing::warn!("{complaint}");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "it is not known what runs where"),
+        }
     }
 
     fn of_model(&self, mut builder: SessionBuilder) -> ort::Result<Session> {

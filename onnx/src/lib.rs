@@ -4,6 +4,7 @@
 //! into the networks that `livediffusion-pipeline` runs. What a pack holds (precisions, ranks, tensor names, which VAE,
 //! one or two text encoders) is read from its graphs, never configured.
 
+mod assignment;
 mod clock;
 mod commit;
 mod cpu;

@@ -129,12 +129,6 @@ impl Engines {
         self.sealed.is_some()
     }
 
-    /// Whether TensorRT has written an engine into the folder.
-    pub(crate) fn has_any(&self) -> bool {
-        let all = files(&self.folder).unwrap_or_default();
-        all.iter().any(|file| file.extension().is_some_and(|extension| extension == "engine"))
-    }
-
     /// Says that what lies in the folder now is whole. The seal appears at once.
     pub(crate) fn seal(&mut self) -> io::Result<()> {
         let contents = contents(&self.folder)?;

@@ -146,10 +146,6 @@ impl Prepared {
     /// The session was made. Its engines are whole now, but where TensorRT builds in the first calls, for their shapes, and nothing is
     /// kept.
     pub(crate) fn done(&mut self) {
-        if self.engines.as_ref().is_some_and(|engines| !engines.has_any()) {
-            // ONNX Runtime gives what TensorRT does not take to CUDA, and says nothing of it.
-            tracing::warn!("TensorRT took nothing of the {}, which runs on CUDA", self.label);
-        }
         let Some(unfinished) = self.engines.as_mut().filter(|engines| !engines.are_built()) else { return };
         if let Err(error) = unfinished.seal() {
             tracing::warn!(%error, "TensorRT's engines cannot be kept");
