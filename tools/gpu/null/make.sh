@@ -18,8 +18,9 @@ ln -sfn "$ort" "$folder/ort"
 "$root/tools/setup/nvrtc.sh"
 "$here/driver.sh" "$folder/driver"
 python3 "$here/stubs.py" "$ort/libonnxruntime_providers_cuda.so" "$folder/cuda"
-c++ -std=c++17 -O1 -w -fPIC -shared "$here/tensorrt.cpp" -o "$folder/cuda/libnvinfer.so.10"
-ln -sf libnvinfer.so.10 "$folder/cuda/libnvonnxparser.so.10"
+# With the names that NVIDIA's have inside: by these they are found once they are loaded. The reader of ONNX is all in the first.
+c++ -std=c++17 -O1 -w -fPIC -shared -Wl,-soname,libnvinfer.so.10 "$here/tensorrt.cpp" -o "$folder/cuda/libnvinfer.so.10"
+cc -shared -Wl,-soname,libnvonnxparser.so.10 -Wl,--no-as-needed "$folder/cuda/libnvinfer.so.10" -o "$folder/cuda/libnvonnxparser.so.10"
 for library in "$cache"/cuda/nvrtc-*/*; do
     ln -sf "$library" "$folder/cuda/"
 done

@@ -21,6 +21,15 @@ trap 'exit 130' INT TERM
 allowed=""
 [ "$cuda" != 12 ] || allowed="--allow cudaMemcpyAsync(up) --allow cudaStreamSynchronize"
 
+# The driver is all that the loader finds, as on a user's machine: CUDA's libraries, cuDNN's and TensorRT's are there because the program
+# has loaded them before, from the folder that it is told.
+export LD_LIBRARY_PATH="$work/driver"
+
+# Why the command before failed: its own word, or the last one before it was stopped.
+reason() {
+    grep '^error: ' "$work/said" || grep -v '^Aborted' "$work/said" | tail -n 1
+}
+
 failed=0
 # check WHAT MODEL [--graphs N] [--engines N] [--streams N] -- ARGUMENTS...: a stream of that model, and what it asked for.
 provider=cuda precision=f32
@@ -32,10 +41,9 @@ check() {
     rm -f "$work/trace"
     # Pixels of a side for each of a latent's.
     case $pack in */default) factor=4 ;; *) factor=8 ;; esac
-    if ! LD_LIBRARY_PATH=$work/driver:$work/cuda LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_CARD_TRACE=$work/trace \
-        LIVEDIFFUSION_NULL_FACTOR=$factor "$binary" bench gpu --model "$pack" --provider "$provider" --ort-lib "$work/ort" \
+    if ! LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_CARD_TRACE=$work/trace LIVEDIFFUSION_NULL_FACTOR=$factor "$binary" bench gpu --model "$pack" --provider "$provider" --ort-lib "$work/ort" \
         --cuda-lib-dir "$work/cuda" --size 64x64 --rounds 1 --frames 16 --precision "$precision" "$@" >"$work/said" 2>&1; then
-        echo "$what: fails: $(grep '^error: ' "$work/said" || tail -n 1 "$work/said")" && failed=1
+        echo "$what: fails: $(reason)" && failed=1
         return
     fi
     # A warning is of something that does not stay on the card, or of an engine that is built once.
@@ -45,10 +53,18 @@ check() {
     printf '%s: ' "$what"
     python3 "$here/check.py" "$work/trace" --frame 12288 $expected $allowed || failed=1
 }
-# built N: how many engines TensorRT built for the stream before.
+# built N [NETWORK...]: how many engines TensorRT built for the stream before, and for which networks it was said that this takes minutes.
 built() {
     count=$(grep -c '^tensorrt_build' "$work/trace" || true)
     [ "$count" = "$1" ] || { echo "$what: TensorRT built $count engines, and not $1" && failed=1; }
+    shift
+    for network in "$@"; do
+        echo "$network"
+    done | sort >"$work/want"
+    sed -n 's/.*building the TensorRT engine of the \(.*\), takes minutes once$/\1/p' "$work/said" | sort >"$work/told"
+    cmp -s "$work/want" "$work/told" || {
+        echo "$what: 'takes minutes once' is said of" $(cat "$work/told") "- and not of" $(cat "$work/want") && failed=1
+    }
 }
 goldens=$root/assets/goldens/models
 check "default pack" "$root/models/default" -- --steps 1 --cfg none
@@ -72,20 +88,20 @@ precision=f32
 # Of TensorRT's engines one is that of the trial whether it works here, in every start.
 provider=tensorrt
 check "default pack" "$root/models/default" --engines 3 -- --steps 1 --cfg none
-built 5
+built 5 "VAE encoder" "VAE decoder" "text encoder" "U-Net"
 check "default pack again" "$root/models/default" --engines 3 -- --steps 1 --cfg none
 built 1
 # One that was built and does not load, the first after that of the trial, is built anew.
 export LIVEDIFFUSION_NULL_REFUSES=2
 check "default pack, one engine refused" "$root/models/default" --engines 3 -- --steps 1 --cfg none
-built 2
+built 2 "VAE encoder"
 unset LIVEDIFFUSION_NULL_REFUSES
 check "default pack, all engines found" "$root/models/default" --engines 3 -- --steps 1 --cfg none
 built 1
 precision=f16
 check "default pack" "$root/models/default" --engines 3 -- --steps 1 --cfg none
 # The text encoder stays as it was.
-built 4
+built 4 "VAE encoder" "VAE decoder" "U-Net"
 precision=f32
 check "default pack, four steps, full guidance" "$root/models/default" --engines 3 -- --steps 4 --cfg full
 check "default pack, VAE apart" "$root/models/default" --engines 3 --streams 3 -- --steps 2 --cfg self --vae-streams
@@ -110,19 +126,19 @@ check "a time step of its own length" "$work/of-its-own" --engines 3 -- --steps 
 for bench in "rcfg --steps 5" "throughput --steps 1 --frame-buffers 2"; do
     printf 'tensorrt: bench %s: ' "$bench"
     # shellcheck disable=SC2086 # the words are meant to be split
-    if LD_LIBRARY_PATH=$work/driver:$work/cuda LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_NULL_FACTOR=4 "$binary" bench $bench \
+    if LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_NULL_FACTOR=4 "$binary" bench $bench \
         --model "$root/models/default" --provider tensorrt --ort-lib "$work/ort" --cuda-lib-dir "$work/cuda" --size 64x64 --rounds 1 \
         --frames 4 >"$work/said" 2>&1; then
         echo "it is taken"
     else
-        echo "fails: $(grep '^error: ' "$work/said" || tail -n 1 "$work/said")" && failed=1
+        echo "fails: $(reason)" && failed=1
     fi
 done
 
 provider=cuda
 # A card that nothing was set up for is not passed over in silence.
 printf 'a card that is not used: '
-LD_LIBRARY_PATH=$work/driver "$binary" run --model "$root/models/default" --input test://ball --output "$work/frames/" --frames 1 --size 64x64 \
+"$binary" run --model "$root/models/default" --input test://ball --output "$work/frames/" --frames 1 --size 64x64 \
     >"$work/said" 2>&1 || true
 if grep -q 'the NVIDIA card is not used' "$work/said"; then
     echo "it is said"
@@ -131,7 +147,7 @@ else
 fi
 # Which arithmetic is faster is measured on the card, once. Here none is, and the pictures are the same: the first is taken.
 calibrate() {
-    LD_LIBRARY_PATH=$work/driver:$work/cuda LIVEDIFFUSION_CACHE=$work/cache "$binary" doctor --model "$root/models/default" \
+    LIVEDIFFUSION_CACHE=$work/cache "$binary" doctor --model "$root/models/default" \
         --ort-lib "$work/ort" --cuda-lib-dir "$work/cuda" "$@" >"$work/said" 2>&1 || true
 }
 printf 'f16 or f32: '
@@ -145,12 +161,12 @@ else
 fi
 # On threads of their own, all with graphs to capture: one that waits for another in a circle would not end.
 printf 'eight streams at once, CUDA graphs: '
-if LD_LIBRARY_PATH=$work/driver:$work/cuda LIVEDIFFUSION_CACHE=$work/cache timeout 300 "$binary" bench scaling --model "$root/models/default" \
+if LIVEDIFFUSION_CACHE=$work/cache timeout 300 "$binary" bench scaling --model "$root/models/default" \
     --streams 8 --provider cuda --ort-lib "$work/ort" --cuda-lib-dir "$work/cuda" --size 64x64 --rounds 2 --frames 20 --cuda-graph \
     --vae-streams >"$work/said" 2>&1; then
     echo "they end"
 else
-    echo "fails: $(grep '^error: ' "$work/said" || tail -n 1 "$work/said")" && failed=1
+    echo "fails: $(reason)" && failed=1
 fi
 [ "$failed" = 0 ] && echo ok
 exit "$failed"
