@@ -4,7 +4,7 @@
     check.py TRACE --frame BYTES [--graphs N] [--engines N] [--streams N] [--allow CALL]...
 
 Looked at is what lies between the uploads of two frames, once everything is warm: one copy of a frame to the card, one of a picture
-and of its flag from it, all else in one stream (or as many as told), nothing waited for but a picture, nothing allocated, and nothing of
+and of its flag from it, each way in a stream of its own, all else in one stream (or as many as told), nothing waited for but a picture, nothing allocated, and nothing of
 ONNX Runtime's copied. With --graphs each network is one launch of a graph, with --engines one of TensorRT's engines.
 """
 
@@ -16,6 +16,7 @@ import sys
 # Frames alike, one after the other, that count as a steady stream: `bench gpu` changes rows and settings before and after it.
 STEADY = 8
 OURS = ("cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuEventSynchronize")
+WAYS = ("cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync")
 # ONNX Runtime's, within the card.
 WITHIN = ("cudaMemcpyAsync(within)", "cudaMemsetAsync", "launch", "cudaGraphLaunch", "tensorrt_run")
 # What only tells a library where to work, or describes a tensor.
@@ -59,6 +60,10 @@ def main() -> int:
         work = {stream for call, _, stream in frame if call in WITHIN or "_" in call and call.islower()}
         if len(work) != asked.streams:
             wrong.append(f"work in {len(work)} streams: {sorted(work)}")
+        # Beside the work of other frames: in its streams they would take turns with it.
+        ways = [{stream for call, _, stream in frame if call == way} for way in WAYS]
+        if any(len(way) != 1 for way in ways) or ways[0] & ways[1] or any(way & work for way in ways):
+            wrong.append(f"copies to the card in {sorted(ways[0])}, from it in {sorted(ways[1])}, and work in {sorted(work)}")
         for call in sorted(count):
             ours = call in OURS or call == "cuMemcpyDtoDAsync" or not call.startswith("cu")
             known = ours or call in WITHIN or call in asked.allow or any(part in call for part in QUIET) or call.startswith(("cublas", "cudnn"))
