@@ -25,7 +25,6 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 mkdir -p "$work/driver" "$work/cuda" "$work/cache/ort"
 "$here/driver.sh" "$work/driver"
-cc -O1 -fPIC -shared -w "$here/nvml.c" -o "$work/driver/libnvidia-ml.so.1"
 
 # The folder of the cache, with a CUDA runtime that does nothing in place of its own.
 pins=$root/tools/setup/tensorrt-rtx-$cuda.txt

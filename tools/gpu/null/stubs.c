@@ -3,6 +3,7 @@
 // are not run, so that numbers are not. stubs.py adds every other function that the provider asks for, which returns success.
 //
 // Lines go to the file of LIVEDIFFUSION_CARD_TRACE, as those of driver.cpp do: what, bytes, stream.
+#include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,7 @@ typedef struct {
 } dim3;
 
 // ---- cudart
+static __thread int failed; // the last error, until somebody asks for it
 int cudaGetDeviceCount(int* count) { return *count = 1, 0; }
 int cudaGetDevice(int* device) { return *device = 0, 0; }
 int cudaDeviceGetByPCIBusId(int* device, const char* place) { return *device = 0, 0; }
@@ -68,8 +70,14 @@ int cudaDeviceGetAttribute(int* value, int attribute, int device) {
 }
 int cudaMemGetInfo(size_t* free, size_t* all) { return *all = (size_t)16 << 30, *free = (size_t)15 << 30, 0; }
 
-int cudaMalloc(void** made, size_t bytes) { return memory("cudaMalloc", made, bytes); }
-int cudaMallocAsync(void** made, size_t bytes, void* stream) { return memory("cudaMallocAsync", made, bytes); }
+// The card's, of which memory.cpp's driver keeps count.
+static int of_the_card(const char* call, void** made, size_t bytes) {
+    static int (*take)(size_t);
+    if (!take) take = (int (*)(size_t))dlsym(dlopen("libcuda.so.1", RTLD_NOW), "livediffusion_null_take");
+    return take(bytes) ? memory(call, made, bytes) : (failed = 2);
+}
+int cudaMalloc(void** made, size_t bytes) { return of_the_card("cudaMalloc", made, bytes); }
+int cudaMallocAsync(void** made, size_t bytes, void* stream) { return of_the_card("cudaMallocAsync", made, bytes); }
 int cudaMallocHost(void** made, size_t bytes) { return memory("cudaMallocHost", made, bytes); }
 int cudaHostAlloc(void** made, size_t bytes, unsigned flags) { return memory("cudaHostAlloc", made, bytes); }
 int cudaFree(void* address) { return trace("cudaFree", 0, NULL), 0; }
@@ -139,8 +147,14 @@ void** __cudaRegisterFatBinary(void* binary) {
 int cudaFuncGetAttributes(void* attributes, const void* kernel) { return memset(attributes, 0, 128), 0; }
 int cudaPointerGetAttributes(int* attributes, const void* address) { return attributes[0] = 2, attributes[1] = 0, 0; }
 int cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks) { return *blocks = 2, 0; }
-const char* cudaGetErrorString(int error) { return "an error of a CUDA that does nothing"; }
-const char* cudaGetErrorName(int error) { return "cudaErrorOfNothing"; }
+// As NVIDIA's word it: the program tells a full card by that.
+const char* cudaGetErrorString(int error) { return error == 2 ? "out of memory" : "an error of a CUDA that does nothing"; }
+const char* cudaGetErrorName(int error) { return error == 2 ? "cudaErrorMemoryAllocation" : "cudaErrorOfNothing"; }
+int cudaPeekAtLastError(void) { return failed; }
+int cudaGetLastError(void) {
+    const int last = failed;
+    return failed = 0, last;
+}
 
 // ---- cuBLAS and cuDNN
 int cublasCreate_v2(void** made) { return handle(made); }

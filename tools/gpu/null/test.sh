@@ -1,8 +1,8 @@
 #!/bin/sh
 # ONNX Runtime's CUDA and TensorRT providers, as `make setup-cuda` fetches them, on a CUDA and a TensorRT that do nothing: what the whole
 # program asks of a card is written down and looked at, without one. It shows that every option is taken, that each network's nodes are
-# on the card, that engines are built once and for all calls that come, and that a frame crosses the bus twice and waits for nothing; it
-# cannot show a number, nor a time, nor whether the real TensorRT takes a network.
+# on the card, that engines are built once and for all calls that come, that a frame crosses the bus twice and waits for nothing, and
+# how the program ends where the card is full; it cannot show a number, nor a time, nor whether the real TensorRT takes a network.
 #
 #   tools/gpu/null/test.sh [12|13]     the CUDA version (13). The provider is fetched (0.25 GB), CUDA's libraries are not.
 set -eu
@@ -145,6 +145,48 @@ if grep -q 'the NVIDIA card is not used' "$work/said"; then
 else
     echo "fails: nothing is said: $(tail -n 1 "$work/said")" && failed=1
 fi
+# What the card's own counters say (nvml.c): 200 W for the time that the pictures took, and all that was allocated.
+printf 'energy and memory: '
+rm -f "$work/trace"
+LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_CARD_TRACE=$work/trace "$binary" bench gpu --brief --json --model "$root/models/default" \
+    --provider cuda --ort-lib "$work/ort" --cuda-lib-dir "$work/cuda" --size 64x64 --precision f32 --steps 1 --cfg none --rounds 1 \
+    --frames 64 >"$work/json" 2>"$work/said" || { echo "fails: $(reason)" && failed=1; }
+python3 - "$work/json" "$work/trace" <<'EOF' || failed=1
+import json, sys
+measured = json.load(open(sys.argv[1]))
+case, = measured["cases"]
+memory, = [figure.get("p50") for figure in measured["figures"] if figure["figure"] == "memory of the card"]
+assert case["joules"] and memory, f"joules {case['joules']}, memory {memory}"
+watts = case["joules"] * case["fps"]
+assert 160 < watts < 320, f"{watts} W, and the card takes 200"
+calls = [line.split() for line in open(sys.argv[2])]
+taken = sum(int(call[1]) for call in calls if call[0] in ("cudaMalloc", "cudaMallocAsync", "cuMemAlloc")) / 1e6
+assert abs(memory / taken - 1) < 0.01, f"{memory} MB, and {taken} MB were allocated"
+print(f"{watts:.0f} W, {memory:.1f} MB")
+EOF
+# A card that is full from an allocation on: while the networks are loaded, where the frames' own memory is taken, and in the last call
+# that takes any. It ends with what failed and with what to do.
+frames() {
+    rm -rf "$work/frames" "$work/trace"
+    LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_CARD_TRACE=$work/trace "$binary" run --model "$root/models/default" --provider cuda \
+        --ort-lib "$work/ort" --cuda-lib-dir "$work/cuda" --size 64x64 --precision f32 --input test://ball --output "$work/frames/" \
+        --frames 4 >"$work/said" 2>&1
+}
+frames || { echo "four frames: $(tail -n 1 "$work/said")" && failed=1; }
+grep -E '^(cudaMalloc|cudaMallocAsync|cuMemAlloc) ' "$work/trace" >"$work/taken"
+all=$(wc -l <"$work/taken") own=$(grep -n -m 1 '^cuMemAlloc ' "$work/taken" | cut -d: -f1)
+for at in $((all / 3)) "$own" "$all"; do
+    printf 'full from allocation %s of %s on: ' "$at" "$all"
+    export LIVEDIFFUSION_NULL_FULL="$at"
+    code=0
+    frames || code=$?
+    unset LIVEDIFFUSION_NULL_FULL
+    tail -n 2 "$work/said" >"$work/end"
+    case $code in 1 | 3) is_told=yes ;; *) is_told="" ;; esac
+    sed -n 1p "$work/end" | grep -q '^error: .*memory' || is_told=""
+    sed -n 2p "$work/end" | grep -q '^hint: .*smaller .*size' || is_told=""
+    [ -z "$is_told" ] && echo "fails: exit $code: $(cat "$work/end")" && failed=1 || echo "exit $code"
+done
 # Which arithmetic is faster is measured on the card, once. Here none is, and the pictures are the same: the first is taken.
 calibrate() {
     LIVEDIFFUSION_CACHE=$work/cache "$binary" doctor --model "$root/models/default" \
