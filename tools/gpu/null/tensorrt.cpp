@@ -175,6 +175,7 @@ struct Engine : Object {
     std::vector<Port> ports;
     size_t inputs = 0;
     std::map<std::string, std::vector<Dims>> profile;
+    std::atomic<int> contexts{0};
     explicit Engine(const std::string& bytes) : Object(table()) {
         std::istringstream lines(bytes);
         std::string line;
@@ -200,14 +201,29 @@ struct Engine : Object {
         Table::unknown();
         std::abort();
     }
+    // What its contexts work with is the engine's.
+    static void destroy(Object* self) {
+        trace("tensorrt_engine_end", nullptr);
+        const int left = static_cast<Engine*>(self)->contexts;
+        if (!left) return;
+        std::fprintf(stderr, "an engine of TensorRT's ends before %d of its contexts\n", left);
+        std::abort();
+    }
     static const Table& table();
 };
 
 struct Context : Object {
-    const Engine& engine;
+    Engine& engine;
     std::map<std::string, Dims> shapes;
     std::map<std::string, void*> addresses;
-    explicit Context(const Engine& of) : Object(table()), engine(of) {}
+    explicit Context(Engine& of) : Object(table()), engine(of) {
+        trace("tensorrt_context", nullptr);
+        ++engine.contexts;
+    }
+    static void destroy(Object* self) {
+        trace("tensorrt_context_end", nullptr);
+        --static_cast<Context*>(self)->engine.contexts;
+    }
 
     bool set(const char* input, const Dims& dims) {
         const auto found = engine.profile.find(input);
@@ -262,7 +278,7 @@ struct Context : Object {
             {22, at([](void* self, const char* name, void* address) { return of<Context>(self).addresses[name] = address, true; })},
             {24, at([](void*, const char*, const void*) { return true; })}, // of an input
             {35, at([](void* self, void* stream) { return of<Context>(self).run(stream); })},
-        });
+        }, destroy);
         return table;
     }
 };
@@ -285,7 +301,7 @@ const Table& Engine::table() {
         {28, at([](void* self) { return int32_t(of<Engine>(self).ports.size()); })},
         {29, at([](void* self, int32_t i) { return of<Engine>(self).ports[size_t(i)].name.c_str(); })},
         {50, at([](void*) { return int64_t(1) << 20; })},
-    });
+    }, destroy);
     return table;
 }
 
@@ -299,7 +315,9 @@ struct Runtime : Object {
                  const char* refused = std::getenv("LIVEDIFFUSION_NULL_REFUSES");
                  if (++loads == (refused ? std::atoi(refused) : 0)) return static_cast<Engine*>(nullptr);
                  const std::string text(static_cast<const char*>(bytes), count);
-                 return text.rfind("engine ", 0) == 0 ? new Engine(text) : nullptr;
+                 if (text.rfind("engine ", 0) != 0) return static_cast<Engine*>(nullptr);
+                 trace("tensorrt_engine", nullptr);
+                 return new Engine(text);
              })},
         });
         return table;

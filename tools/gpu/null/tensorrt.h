@@ -23,12 +23,13 @@ static void trace(const char* call, const void* stream) {
 struct Object;
 struct Table {
     void* functions[128];
-    explicit Table(std::map<int, void*> known) {
+    // What `delete` calls is the second of the destructor's two places.
+    explicit Table(std::map<int, void*> known, void (*deleted)(Object*) = destroy) {
         for (auto& function : functions) function = reinterpret_cast<void*>(unknown);
-        functions[0] = functions[1] = reinterpret_cast<void*>(destroy);
+        functions[0] = functions[1] = reinterpret_cast<void*>(deleted);
         for (auto [place, function] : known) functions[2 + place] = function;
     }
-    static void destroy() {}
+    static void destroy(Object*) {}
     static void unknown() {
         std::fprintf(stderr, "ONNX Runtime asks for something of TensorRT's that tensorrt.cpp has not\n");
         std::abort();

@@ -52,6 +52,11 @@ check() {
     fi
     printf '%s: ' "$what"
     python3 "$here/check.py" "$work/trace" --frame 12288 $expected $allowed || failed=1
+    # What TensorRT made is given back, contexts before their engine (tensorrt.cpp).
+    for object in engine context; do
+        made=$(grep -c "^tensorrt_$object " "$work/trace" || true) ended=$(grep -c "^tensorrt_${object}_end " "$work/trace" || true)
+        [ "$made" = "$ended" ] || { echo "$what: TensorRT made $made of ${object}s, and $ended ended" && failed=1; }
+    done
 }
 # built N [NETWORK...]: how many engines TensorRT built for the stream before, and for which networks it was said that this takes minutes.
 built() {
