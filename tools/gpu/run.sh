@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures livediffusion on a machine with an NVIDIA card, from the pieces that `pack.sh` made. It needs no network. There have to
 # be the driver, CUDA and cuDNN libraries (a PyTorch image has them as Python packages), coreutils, tar and gzip; for the full-size
-# model also python3 with torch, transformers, onnx, safetensors and numpy.
+# model also python3 with torch, transformers, onnx, safetensors, numpy and Pillow.
 #
 #   run.sh [--pieces FOLDER] [--work FOLDER] [--out FOLDER] [--stages A,B] [--providers A,B] [--size WxH] [--model PACK]
 #          [--vae kl|taesd] [--dtype f16|f32] [--attention fused|plain] [--gpu N] [--bench ARGUMENTS] [--limit S] [--within S]
@@ -10,14 +10,14 @@
 #   --pieces FOLDER  pieces.txt and pieces, which may come some at a time (where this script lies)
 #   --work FOLDER    what is unpacked and made, kept from call to call (~/.cache/livediffusion-gpu)
 #   --out FOLDER     what is found (out-gpu here), and beside it FOLDER.tar.gz, anew after each stage
-#   --stages A,B     of doctor,kernels,parity,model,bench,roofline,graphs,apart,last,search,sanitize, in that order (all)
+#   --stages A,B     of doctor,kernels,parity,model,bench,graphs,apart,last,search,roofline,sanitize, in that order (all)
 #   --providers A,B  what is measured (cuda)
 #   --size WxH       of the pictures (512x512)
 #   --model PACK     measured in place of the full-size one with random weights that is made here
 #   --vae, --dtype, --attention   of that one (taesd, f16, fused: TensorRT wants plain)
 #   --gpu N          number of the card (0)
 #   --bench ARGUMENTS   further ones of `livediffusion bench gpu`, in one word: "--steps 1,4 --cfg none"
-#   --limit S        longest time of a stage (900)
+#   --limit S        longest time of a stage (900, or with --within a third of that)
 #   --within S       longest time of all together; what is not reached is said to be (no end)
 #   --receive        take the pieces and stop
 #
@@ -25,8 +25,8 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 pieces=$here work=${HOME:-/tmp}/.cache/livediffusion-gpu out=$PWD/out-gpu
-stages=doctor,kernels,parity,model,bench,roofline,graphs,apart,last,search,sanitize providers=cuda size=512x512 model=""
-vae=taesd dtype=f16 attention=fused gpu=0 bench="" limit=900 within="" receive=""
+stages=doctor,kernels,parity,model,bench,graphs,apart,last,search,roofline,sanitize providers=cuda size=512x512 model=""
+vae=taesd dtype=f16 attention=fused gpu=0 bench="" limit="" within="" receive=""
 begun=$(date +%s)
 
 fail() {
@@ -42,7 +42,7 @@ while [ $# -gt 0 ]; do
             case $1 in
                 --pieces) pieces=$2 ;; --work) work=$2 ;; --out) out=$2 ;; --stages) stages=$2 ;; --providers) providers=$2 ;;
                 --size) size=$2 ;; --model) model=$2 ;; --vae) vae=$2 ;; --dtype) dtype=$2 ;; --attention) attention=$2 ;;
-                --gpu) gpu=$2 ;; --bench) bench=$2 ;; --limit) limit=$2 ;; --within) within=${2:-none} ;;
+                --gpu) gpu=$2 ;; --bench) bench=$2 ;; --limit) limit=${2:-none} ;; --within) within=${2:-none} ;;
             esac
             shift
             ;;
@@ -51,13 +51,17 @@ while [ $# -gt 0 ]; do
     shift
 done
 out=${out%/}
-for number in "$limit" ${within:+"$within"}; do
+for number in ${limit:+"$limit"} ${within:+"$within"}; do
     case $number in *[!0-9]* | 0?* | '') fail "$number is no number of seconds" "--limit 900, --within 600" ;; esac
 done
+# The model is made beside the other stages: what it takes, none of them lacks.
+making_limit=${limit:-${within:-900}}
+[ -n "$limit" ] || limit=${within:+$((within / 3))}
+limit=${limit:-900}
 for stage in $(echo "$stages" | tr , ' '); do
     case $stage in
-        doctor | kernels | parity | model | bench | roofline | graphs | apart | last | search | sanitize) ;;
-        *) fail "there is no stage $stage" "doctor, kernels, parity, model, bench, roofline, graphs, apart, last, search or sanitize" ;;
+        doctor | kernels | parity | model | bench | graphs | apart | last | search | roofline | sanitize) ;;
+        *) fail "there is no stage $stage" "doctor, kernels, parity, model, bench, graphs, apart, last, search, roofline or sanitize" ;;
     esac
 done
 
@@ -138,26 +142,30 @@ link "libnvrtc.so.$cuda" "$kept/cache/cuda/machine"
 link "libnvrtc-builtins.so.$cuda*" "$kept/cache/cuda/machine"
 
 # What it started does not outlive it: what runs in the background is not told of an interruption by the terminal.
-child=""
+child="" making=""
 end() {
-    [ -z "$child" ] || kill "$child" 2>/dev/null
-    trap - INT TERM
+    for running in $child $making; do
+        kill "$running" 2>/dev/null
+    done
+    trap - HUP INT TERM
     exit 130
 }
-trap end INT TERM
+trap end HUP INT TERM
 # bounded SECONDS COMMAND...: ended after that time, and with this script. A shell hears of nothing while it waits for what is not in the
 # background.
 bounded() {
     timeout -k 10 "$@" &
     child=$!
     wait "$child"
-    ended=$?
+    code=$?
     # Its number may be another's from now on.
     child=""
-    return "$ended"
+    return "$code"
 }
 
-# 3. The stages. Each has a log and a line in the summary, and none keeps the next from being tried.
+# 3. The stages. Each has a log and a line in the summary, and none keeps the next from being tried. In their order a visit that is cut
+# short has most: the card and the kernels work at all, pictures are right in f32 (looked at while the model is made, which the card would
+# wait for), what the visit is for, pictures in f16, and then what `bench` is compared with.
 # The tests of the kernels compile them once for all their starts.
 export LIVEDIFFUSION_CACHE="$kept/cache" LIVEDIFFUSION_TEST_IMAGES="$kept/images" RUST_BACKTRACE=1
 binary=$tree/bin/livediffusion
@@ -165,17 +173,19 @@ binary=$tree/bin/livediffusion
 failed=0
 # say STAGE END WHAT: a line in the summary. The archive is made anew with each: who is cut short has all until then in one file.
 say() {
+    # Of what is still written to, a copy: tar takes nothing that changes meanwhile.
+    [ -z "$making" ] || cp "$kept/model.log" "$out/model.log"
     printf '%-10s %-8s %s\n' "$1" "$2" "$3" | tee -a "$out/summary.txt"
     tar -C "$out" -czf "$out.tar.gz.part" . && mv "$out.tar.gz.part" "$out.tar.gz"
 }
 wanted() {
     case ,$stages, in *",$1,"*) return 0 ;; *) return 1 ;; esac
 }
-# Seconds that a stage may take: none below 1, which would be no limit.
+# seconds [MOST]: how many a stage may take. None below 1, which would be no limit.
 seconds() {
-    left=$limit
-    [ -z "$within" ] || left=$((within - $(date +%s) + begun))
-    [ "$left" -le "$limit" ] || left=$limit
+    left=${1:-$limit}
+    rest=${within:+$((within - $(date +%s) + begun))}
+    [ "$left" -le "${rest:-$left}" ] || left=$rest
     [ "$left" -ge 1 ] && echo "$left"
 }
 # stage NAME COMMAND...: its output into the log, its end into the summary.
@@ -191,13 +201,17 @@ stage() {
     fi
     bounded "$most" "$@" >"$out/$name.log" 2>&1
     code=$?
-    took=$(($(date +%s) - started))
-    case $code in
-        0) say "$name" ok "$took s" ;;
-        124 | 137) failed=1 && say "$name" failed "not done after $most s (--limit, --within)" ;;
-        *) failed=1 && say "$name" failed "exit $code after $took s: $(grep -m1 '^error: ' "$out/$name.log" || tail -n 1 "$out/$name.log")" ;;
-    esac
+    ended "$name" "$code" "$most" "$started"
     return $code
+}
+# ended NAME CODE MOST STARTED: the line of a stage that has a log.
+ended() {
+    took=$(($(date +%s) - $4))
+    case $2 in
+        0) say "$1" ok "$took s" ;;
+        124 | 137) failed=1 && say "$1" failed "not done after $3 s (--limit, --within)" ;;
+        *) failed=1 && say "$1" failed "exit $2 after $took s: $(grep -m1 '^error: ' "$out/$1.log" || tail -n 1 "$out/$1.log")" ;;
+    esac
 }
 # Whether anything asked for runs on a card of NVIDIA's: without one the stages of the kernels have nothing to do.
 on_card() {
@@ -205,6 +219,41 @@ on_card() {
 }
 # The tests that run on a card: what is around the kernels, and each of them against its CPU twin.
 kernel_tests="card:: latents:: pictures:: similarity::"
+
+# The full-size model takes a minute or more of the CPU alone: in the background, while the stages before it use the card.
+made=$kept/models/sd-turbo-random-$vae-$dtype-$attention
+if wanted model && [ -z "$model" ]; then
+    if [ -e "$made/model_index.json" ]; then
+        say model ok "made before"
+    elif ! command -v python3 >/dev/null; then
+        failed=1
+        say model failed "there is no python3"
+    else
+        # What the machine lacks of Python comes with the pieces; what it has is its own.
+        mkdir -p "$kept/models" "$kept/site"
+        for wheel in "$tree"/wheels/*.whl; do
+            package=${wheel##*/}
+            package=${package%%-*}
+            python3 -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$package') is None)" 2>/dev/null \
+                || python3 -m zipfile -e "$wheel" "$kept/site"
+        done
+        lost=$(PYTHONPATH=$kept/site python3 -c 'import importlib.util
+names = "torch transformers onnx safetensors numpy diffusers importlib_metadata regex requests filelock huggingface_hub PIL".split()
+print(*[name for name in names if importlib.util.find_spec(name) is None])' 2>&1)
+        if [ -n "$lost" ]; then
+            failed=1
+            say model failed "Python lacks: $lost"
+        elif ! making_most=$(seconds "$making_limit"); then
+            failed=1
+            say model failed "not reached within $within s (--within)"
+        else
+            making_started=$(date +%s)
+            PYTHONPATH=$kept/site HF_HUB_OFFLINE=1 timeout -k 10 "$making_most" python3 "$tree/tools/gpu/full_pack.py" "$made" \
+                --vae "$vae" --dtype "$dtype" --attention "$attention" >"$kept/model.log" 2>&1 &
+            making=$!
+        fi
+    fi
+fi
 
 if wanted doctor; then
     if on_card; then
@@ -232,7 +281,8 @@ if wanted kernels; then
     else
         # The tests say that they are skipped where there is no card; here that is a failure.
         # shellcheck disable=SC2086 # several
-        LIVEDIFFUSION_NEEDS_CARD=1 stage kernels "$tree/bin/kernels-test" $kernel_tests --nocapture --test-threads 1 || true
+        LIVEDIFFUSION_NEEDS_CARD=1 PROPTEST_CASES=${PROPTEST_CASES:-32} stage kernels "$tree/bin/kernels-test" $kernel_tests --nocapture \
+            --test-threads 1 || true
     fi
 fi
 
@@ -260,14 +310,15 @@ replayed() {
 parity() {
     what=parity-$1-$2
     : >"$out/$what.json" >"$out/$what.log"
-    if ! most=$(seconds); then
+    # Both together are one stage.
+    if ! most=$(seconds $(((limit + 1) / 2))); then
         failed=1 && say parity failed "$1 in $2: not reached within $within s (--within)"
         return
     fi
     # TensorRT, for RTX too, takes TF32 for f32 by itself, and ONNX Runtime has no option against it.
     case $what in parity-tensorrt*-f32) export NVIDIA_TF32_OVERRIDE=0 ;; *) unset NVIDIA_TF32_OVERRIDE ;; esac
     replayed "$1" "$2"
-    if [ "$code:$what" = 1:parity-cuda-f32 ] && most=$(seconds); then
+    if [ "$code:$what" = 1:parity-cuda-f32 ] && most=$(seconds $(((limit + 1) / 2))); then
         # Where cuDNN has no other plan, ONNX Runtime takes one in TF32 in spite of its option: then these pass.
         first=$counts what=$what-without-tf32
         export NVIDIA_TF32_OVERRIDE=0
@@ -284,41 +335,18 @@ parity() {
 if wanted parity; then
     for provider in $(echo "$providers" | tr , ' '); do
         parity "$provider" f32
-        # Those have no such arithmetic, or no word for it.
-        case $provider in openvino | coreml) ;; *) parity "$provider" f16 ;; esac
     done
 fi
 
-if wanted model && [ -z "$model" ]; then
-    made=$kept/models/sd-turbo-random-$vae-$dtype-$attention
-    if [ -e "$made/model_index.json" ]; then
-        say model ok "made before"
-    elif ! command -v python3 >/dev/null; then
-        failed=1
-        say model failed "there is no python3"
-    else
-        # What the machine lacks of Python comes with the pieces; what it has is its own.
-        mkdir -p "$kept/models" "$kept/site"
-        for wheel in "$tree"/wheels/*.whl; do
-            package=${wheel##*/}
-            package=${package%%-*}
-            python3 -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$package') is None)" 2>/dev/null \
-                || python3 -m zipfile -e "$wheel" "$kept/site"
-        done
-        lost=$(PYTHONPATH=$kept/site python3 -c 'import importlib.util
-names = "torch transformers onnx safetensors numpy diffusers importlib_metadata regex requests filelock huggingface_hub PIL".split()
-print(*[name for name in names if importlib.util.find_spec(name) is None])' 2>&1)
-        if [ -n "$lost" ]; then
-            failed=1
-            say model failed "Python lacks: $lost"
-        else
-            PYTHONPATH=$kept/site HF_HUB_OFFLINE=1 stage model python3 "$tree/tools/gpu/full_pack.py" "$made" --vae "$vae" \
-                --dtype "$dtype" --attention "$attention" || true
-        fi
-    fi
-    model=$made
+# The model was made since the start.
+if [ -n "$making" ]; then
+    wait "$making"
+    code=$?
+    cp "$kept/model.log" "$out/model.log"
+    making=""
+    ended model "$code" "$making_most" "$making_started"
 fi
-[ -n "$model" ] || model=$kept/models/sd-turbo-random-$vae-$dtype-$attention
+[ -n "$model" ] || model=$made
 
 # measure NAME COMMAND ARGUMENTS...: a measurement of `livediffusion bench` on each provider. What it has no meaning for is passed over.
 measure() {
@@ -350,7 +378,13 @@ measure() {
 }
 # shellcheck disable=SC2086 # the arguments are meant to be split
 if wanted bench; then measure bench-gpu gpu $bench; fi
-if wanted roofline; then measure bench-roofline roofline; fi
+
+if wanted parity; then
+    for provider in $(echo "$providers" | tr , ' '); do
+        # Those have no such arithmetic, or no word for it.
+        case $provider in openvino | coreml) ;; *) parity "$provider" f16 ;; esac
+    done
+fi
 
 # The table again with the networks' kernels captured, with encoder and decoder in streams of their own, with channels last and with
 # convolutions by rule: whether it pays is asked.
@@ -362,6 +396,8 @@ if wanted apart; then measure bench-apart gpu --brief --vae-streams $bench; fi
 if wanted last; then measure bench-last gpu --brief $bench; fi
 # shellcheck disable=SC2086 # the arguments are meant to be split
 if wanted search; then measure bench-search gpu --brief $bench; fi
+# What each network does of it; `bench gpu` has all of them together.
+if wanted roofline; then measure bench-roofline roofline; fi
 
 if wanted sanitize; then
     sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null || true)

@@ -91,6 +91,12 @@ run --stages doctor,parity,bench --providers cpu --model "$tree/models/default" 
 for line in 'parity  *failed  *cpu in f16: not reached' 'bench-gpu-cpu  *failed  *not reached within 0 s'; do
     grep -q "^$line" "$work/found/summary.txt" || wrong "no '$line' in: $(cat "$work/found/summary.txt")"
 done
+# A stage takes a third of the time at most.
+code=0
+run --stages bench --providers cpu --model "$tree/models/default" --size 64x64 --within 6 --bench "--rounds 20 --frames 10000" \
+    >"$work/stdout" 2>&1 || code=$?
+[ "$code" = 1 ] || wrong "exit $code where a stage took too long"
+grep -q '^bench-gpu-cpu  *failed  *not done after 2 s' "$work/found/summary.txt" || wrong "$(cat "$work/found/summary.txt")"
 # What fails is in the summary and in the exit code.
 code=0
 run --stages bench --providers cuda --model "$tree/models/default" >"$work/stdout" 2>&1 || code=$?
@@ -104,6 +110,46 @@ if [ -x "$python/python3" ]; then
     bare sh "$work/packed/tiny.sh" --work "$work/there" --out "$work/found" --stages model,bench --providers cpu --size 64x64 \
         --dtype f32 --bench "--steps 1 --cfg none --rounds 1 --frames 2" >"$work/stdout" 2>&1 || wrong "$(cat "$work/stdout" "$work/found/model.log")"
     grep -q '^bench-gpu-cpu  *ok' "$work/found/summary.txt" || wrong "the model that was made does not run: $(cat "$work/stdout")"
+
+    # One that takes long is made beside the other stages, no longer than there is time, and ends with the script.
+    cat >"$tree/tools/gpu/full_pack.py" <<'EOF'
+import os, pathlib, sys, time
+print("making it", flush=True)
+pathlib.Path(sys.argv[1]).with_name("process").write_text(str(os.getpid()))
+time.sleep(100)
+EOF
+    rm -rf "$work/there"/*/models/*
+    is_gone() {
+        process=$(cat "$work/there"/*/models/process)
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            kill -0 "$process" 2>/dev/null || return 0
+            sleep 0.2
+        done
+        return 1
+    }
+    code=0
+    run --stages doctor,model,bench --providers cpu --size 64x64 --within 8 >"$work/stdout" 2>&1 || code=$?
+    [ "$code" = 1 ] || wrong "exit $code where the model took too long"
+    sed -n 1p "$work/found/summary.txt" | grep -q '^doctor' || wrong "the model kept doctor waiting: $(cat "$work/found/summary.txt")"
+    for line in 'model  *failed  *not done after [5678] s' 'bench-gpu  *failed  *there is no model'; do
+        grep -q "^$line" "$work/found/summary.txt" || wrong "no '$line' in: $(cat "$work/found/summary.txt")"
+    done
+    grep -q '^making it' "$work/found/model.log" || wrong "the model's log is lost"
+    is_gone || wrong "the model is made on after its time"
+    rm "$work/there"/*/models/process
+    # Not through a function: the process to be told has to be the script.
+    env -i HOME="$work/home" PATH="$work/bin:$python" sh "$work/packed/run.sh" --work "$work/there" --out "$work/found" --stages model \
+        >"$work/stdout" 2>&1 &
+    script=$!
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        [ ! -s "$(echo "$work/there"/*/models/process)" ] || break
+        sleep 0.5
+    done
+    kill "$script"
+    code=0
+    wait "$script" || code=$?
+    [ "$code" = 130 ] || wrong "exit $code where it was stopped"
+    is_gone || wrong "the model is made on after the script"
 else
     echo "skipped: the model (tools/export/setup.sh sets its Python up)"
 fi
