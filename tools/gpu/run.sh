@@ -17,7 +17,7 @@
 #   --vae, --dtype, --attention   of that one (taesd, f16, fused: TensorRT wants plain)
 #   --gpu N          number of the card (0)
 #   --bench ARGUMENTS   further ones of `livediffusion bench gpu`, in one word: "--steps 1,4 --cfg none"
-#   --limit S        longest time of a stage (900, or with --within a third of that)
+#   --limit S        longest time of a stage (900; with --within a third of that, and all of it for the model)
 #   --within S       longest time of all together; what is not reached is said to be (no end)
 #   --receive        take the pieces and stop
 #
