@@ -41,7 +41,8 @@ check() {
     rm -f "$work/trace"
     # Pixels of a side for each of a latent's.
     case $pack in */default) factor=4 ;; *) factor=8 ;; esac
-    if ! LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_CARD_TRACE=$work/trace LIVEDIFFUSION_NULL_FACTOR=$factor "$binary" bench gpu --model "$pack" --provider "$provider" --ort-lib "$work/ort" \
+    if ! LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_CARD_TRACE=$work/trace \
+        LIVEDIFFUSION_NULL_FACTOR=$factor "$binary" bench gpu --model "$pack" --provider "$provider" --ort-lib "$work/ort" \
         --cuda-lib-dir "$work/cuda" --size 64x64 --rounds 1 --frames 16 --precision "$precision" "$@" >"$work/said" 2>&1; then
         echo "$what: fails: $(reason)" && failed=1
         return
