@@ -62,8 +62,8 @@ pub(crate) fn commit(
 impl Maker<'_> {
     fn failed(&self, error: &ort::Error) -> OnnxError {
         let doing = format!("loading {}", self.model.path().display());
-        let ModelError { what, hint } = run_error(self.label, &doing, error);
         let Chosen { provider, precision, .. } = *self.chosen;
+        let ModelError { what, hint } = run_error(self.label, provider.is_on_cuda(), &doing, error);
         let is_changed = precision == Precision::F16 && provider.takes_types_of_the_graph();
         let own = is_changed.then(|| "--precision f32 takes the network as it is".to_owned());
         OnnxError { hint: hint.or(own), ..OnnxError::failed(what) }
@@ -113,6 +113,8 @@ impl Maker<'_> {
                 let options = no_capture().map_err(|e| self.failed(&e))?;
                 Ok(Committed { session, options: Some(Arc::new(options)) })
             }
+            // Without a graph it needs as much.
+            Err(error) if is_full(error.message()) => Err(self.failed(&error)),
             Err(error) => {
                 // It says which: nodes that are not on the card, mostly.
                 tracing::warn!("the {} runs without a CUDA graph: {}", self.label, one_line(error.message()));

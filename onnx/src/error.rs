@@ -53,9 +53,10 @@ impl From<ModelError> for OnnxError {
     }
 }
 
-/// Turns ONNX Runtime's error from running `network` into ours, with a hint where its text gives the cause away.
-pub(crate) fn run_error<R>(network: &str, doing: &str, error: &ort::Error<R>) -> ModelError {
-    explained(network, doing, error.message())
+/// Turns ONNX Runtime's error from running `network` into ours, with a hint where its text gives the cause away. `on_card`: it runs on an
+/// NVIDIA card.
+pub(crate) fn run_error<R>(network: &str, on_card: bool, doing: &str, error: &ort::Error<R>) -> ModelError {
+    explained(network, on_card, doing, error.message())
 }
 
 /// Words of ONNX Runtime's arenas, of CUDA and its libraries, and of the C++ library for "no memory left".
@@ -70,6 +71,9 @@ const FULL_ON_CARD: [&str; 5] =
 const NO_ENGINE: [&str; 3] =
     ["failed to create engine", "could not build execution context", "failed to create context"];
 
+/// What is so then.
+pub(crate) const CARD_IS_FULL: &str = "the card's memory is full";
+
 /// Whether an error's text says that there is no memory left.
 pub(crate) fn is_full(text: &str) -> bool {
     let lower = text.to_lowercase();
@@ -82,7 +86,7 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 /// From the error's text.
-pub(crate) fn explained(network: &str, doing: &str, text: &str) -> ModelError {
+pub(crate) fn explained(network: &str, on_card: bool, doing: &str, text: &str) -> ModelError {
     let lower = text.to_lowercase();
     let what = format!("{network}: {doing}: {}", text.trim());
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
@@ -96,7 +100,11 @@ pub(crate) fn explained(network: &str, doing: &str, text: &str) -> ModelError {
         return if no_engine { ModelError::new(what).with_hint(hint) } else { ModelError::new(what) };
     }
     if says(&FULL_ON_CARD) || says(&["cuda", "cudnn", "cublas", "tensorrt", "gpu"]) {
-        return ModelError::new(what).with_hint(format!("the card's memory is full: {LESS_MEMORY}"));
+        return ModelError::new(what).with_hint(format!("{CARD_IS_FULL}: {LESS_MEMORY}"));
+    }
+    if on_card {
+        // Its arenas are ONNX Runtime's, whose words are the same for all memories.
+        return ModelError::new(what).with_hint(format!("{CARD_IS_FULL}, or the machine's: {LESS_MEMORY}"));
     }
     ModelError::new(what).with_hint("the memory is full: try a smaller size, fewer steps, or close other programs")
 }
@@ -107,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_full_memory_is_told_from_other_errors_and_the_card_s_from_the_machine_s() {
-        let hint = |text: &str| explained("U-Net", "running", text).hint;
+        let hint = |text: &str| explained("U-Net", false, "running", text).hint;
         let card = [
             "CUDA failure 2: out of memory ; GPU=0 ; hostname=x ; file=cuda_allocator.cc ; expr=cudaMalloc((void**)&p, size);",
             "bfc_arena.cc:376 Available memory of 1048576 is smaller than requested bytes of 33554432 (Cuda)",
@@ -129,6 +137,9 @@ mod tests {
         }
         let machine = hint("bfc_arena.cc:342 Failed to allocate memory for requested buffer of size 33554432");
         assert!(machine.unwrap().starts_with("the memory is full"));
+        let arena = "bfc_arena.cc:360 Failed to allocate memory for requested buffer of size 33554432";
+        let of_a_card = explained("U-Net", true, "running", arena).hint.unwrap_or_default();
+        assert!(of_a_card.starts_with(CARD_IS_FULL) && of_a_card.contains("TAESD"), "{of_a_card}");
         let webgpu = "shader_helper.cc:416 GenerateSourceCode Program Transpose requires f16 but the device does not support it.";
         assert!(hint(webgpu).unwrap().contains("--precision f32"));
         assert_eq!(hint("CUDA failure 700: an illegal memory access was encountered"), None);

@@ -105,6 +105,11 @@ impl TurnSession {
         Ok(Self { session: Some(session), turn, provider })
     }
 
+    /// Whether it runs on an NVIDIA card.
+    pub(crate) fn is_on_card(&self) -> bool {
+        self.provider.is_on_cuda()
+    }
+
     /// To be taken for each call of ONNX Runtime's with it. `captures`: the call makes a CUDA graph.
     pub(crate) fn turn(&self, captures: bool) -> Taken<'_> {
         self.turn.take(captures)

@@ -191,6 +191,11 @@ impl Network {
         &self.session
     }
 
+    /// ONNX Runtime's error from doing something with it.
+    pub(crate) fn failed(&self, doing: &str, error: &ort::Error) -> ModelError {
+        run_error(self.label, self.session.is_on_card(), doing, error)
+    }
+
     /// Its name in messages.
     pub(crate) fn label(&self) -> &'static str {
         self.label
@@ -291,7 +296,7 @@ impl Network {
             )
         };
         // SAFETY: `status` was returned just now and is owned by nobody else.
-        unsafe { ort::Error::result_from_status(status) }.map_err(|e| run_error(self.label, "running", &e))
+        unsafe { ort::Error::result_from_status(status) }.map_err(|e| self.failed("running", &e))
     }
 
     fn tensors(&self, ports: &[Port], dims: &[&[usize]]) -> Result<Vec<DynTensor>, ModelError> {
@@ -304,7 +309,7 @@ impl Network {
     }
 
     fn tensor_error(&self, doing: &str, port: &Port, error: &ort::Error) -> ModelError {
-        run_error(self.label, &format!("{doing} {}", port.info), error)
+        self.failed(&format!("{doing} {}", port.info), error)
     }
 }
 

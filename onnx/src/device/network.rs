@@ -10,7 +10,6 @@ use ort::AsPointer as _;
 use ort::session::RunOptions;
 
 use super::bridge::Bridge;
-use crate::error::run_error;
 use crate::graph::{self, TensorInfo};
 use crate::session::{MAX_PORTS, Network};
 
@@ -60,7 +59,7 @@ impl Call {
         }
         let bridge = |(tensor, dims): (&Tensor, &[usize])| {
             // SAFETY: the caller's word is what is asked for.
-            unsafe { Bridge::over(tensor, dims) }.map_err(|e| run_error(label, "making a tensor", &e))
+            unsafe { Bridge::over(tensor, dims) }.map_err(|e| network.failed("making a tensor", &e))
         };
         let captures = network.captures() && network.takes_graph(MOST_GRAPHS);
         let options = || -> ort::Result<RunOptions> {
@@ -77,8 +76,8 @@ impl Call {
         Ok(Self {
             inputs: inputs.iter().copied().map(bridge).collect::<Result<_, _>>()?,
             output: bridge(output)?,
-            options: options().map_err(|e| run_error(label, "making options", &e))?,
-            waiting: waiting.map_err(|e| run_error(label, "making options", &e))?,
+            options: options().map_err(|e| network.failed("making options", &e))?,
+            waiting: waiting.map_err(|e| network.failed("making options", &e))?,
             calls: 0,
             captures,
             captured_by: None,
@@ -118,7 +117,7 @@ impl Call {
             )
         };
         // SAFETY: `status` was returned just now and is owned by nobody else.
-        unsafe { ort::Error::result_from_status(status) }.map_err(|e| run_error(network.label(), "running", &e))?;
+        unsafe { ort::Error::result_from_status(status) }.map_err(|e| network.failed("running", &e))?;
         self.captured_by = self.captures.then_some(this);
         Ok(())
     }

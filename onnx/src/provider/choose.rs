@@ -5,9 +5,10 @@ use ort::session::Session;
 use ort::value::Tensor;
 
 use crate::cpu;
-use crate::error::{OnnxError, one_line};
+use crate::error::{CARD_IS_FULL, OnnxError, is_full, one_line};
 use crate::exclusive::TurnSession;
 use crate::graph::proto::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::memory::LESS_MEMORY;
 use crate::provider::options::EngineOptions;
 use crate::provider::register::{Builder, builder};
 use crate::provider::{Chosen, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings};
@@ -169,6 +170,9 @@ fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, er
         return OnnxError { hint: missing.hint, ..OnnxError::missing(what) };
     }
     let what = format!("{what}: {}", one_line(error.message()));
+    if compiled && provider.is_on_cuda() && is_full(error.message()) {
+        return OnnxError::missing(what).hint(format!("{CARD_IS_FULL}: {LESS_MEMORY}"));
+    }
     let hint = match provider {
         Provider::Cpu => "the library is damaged: remove its folder, then `make setup` fetches it anew".to_owned(),
         Provider::OpenVino if compiled && settings.openvino != OpenVinoDevice::Cpu => format!(

@@ -139,7 +139,7 @@ impl Compiled {
                 Ok(())
             }
             Err(Failure::Refused(reason)) => {
-                let hint = explained(label, "compiling", &reason).hint.unwrap_or_else(|| {
+                let hint = explained(label, true, "compiling", &reason).hint.unwrap_or_else(|| {
                     format!("--provider cuda takes other networks; or is there no room left at {}?", folder.display())
                 });
                 Err(OnnxError::failed(format!("TensorRT for RTX does not compile the {label}: {reason}")).hint(hint))
