@@ -17,6 +17,7 @@ use ort::session::RunOptions;
 use ort::value::DynTensor;
 
 use crate::commit::{Committed, commit};
+use crate::device::Paddings;
 use crate::error::{OnnxError, run_error};
 use crate::exclusive::TurnSession;
 use crate::graph::{DType, Dim, TensorInfo};
@@ -70,8 +71,8 @@ pub(crate) struct Network {
     options: Option<Arc<RunOptions>>,
     /// Whether ONNX Runtime keeps memory for every call that it is told not to wait for.
     keeps_staging: bool,
-    /// Whether every call of another shape than the one before has to be planned anew.
-    plans_by_shape: bool,
+    /// Where every call of another shape than the one before has to be planned anew: the rows that calls are to have.
+    paddings: Option<Arc<Paddings>>,
     /// CUDA graphs that calls of it and of its forks were given.
     graphs: Arc<AtomicU32>,
     calls: u64,
@@ -133,9 +134,10 @@ impl Network {
         let keeps_staging = on_cuda && runtime.is_before(1, 27);
         // What is captured is launched as it was planned.
         let plans_by_shape = chosen.provider == Provider::Cuda && options.is_none();
+        let paddings = plans_by_shape.then(Arc::default);
         Ok(Self {
             keeps_staging,
-            plans_by_shape,
+            paddings,
             graphs: Arc::default(),
             label,
             session,
@@ -157,15 +159,16 @@ impl Network {
             shapes: Vec::with_capacity(MAX_SHAPES),
             options: self.options.clone(),
             keeps_staging: self.keeps_staging,
-            plans_by_shape: self.plans_by_shape,
+            paddings: self.paddings.clone(),
             graphs: Arc::clone(&self.graphs),
             calls: 0,
         }
     }
 
-    /// Whether a call of another shape than the one before is dear: ONNX Runtime's convolutions on CUDA remember the plan of one shape.
-    pub(crate) fn plans_by_shape(&self) -> bool {
-        self.plans_by_shape
+    /// The rows of calls, where one of another shape than the one before is dear: ONNX Runtime's convolutions on CUDA remember the plan of
+    /// one shape.
+    pub(crate) fn paddings(&self) -> Option<&Arc<Paddings>> {
+        self.paddings.as_ref()
     }
 
     /// Whether there may be one more CUDA graph of this session. Says once if there may not.

@@ -223,6 +223,10 @@ pub(crate) struct ScalingArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4, 8], value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) streams: Vec<u8>,
 
+    /// Denoising steps that the streams have by turns: 1,4 is every other one with one step, the rest with four [default: the pack's own]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=50))]
+    pub(crate) steps: Vec<u8>,
+
     #[command(flatten)]
     pub(crate) setup: SetupArgs,
 }

@@ -6,22 +6,24 @@ use livediffusion_bench::machine::resident_mb;
 use livediffusion_bench::record::Figure;
 use livediffusion_bench::rounds::{Variant, alternate, ratios};
 use livediffusion_bench::summary::Spread;
-use livediffusion_pipeline::Control;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
+use livediffusion_pipeline::{Control, Settings};
 use livediffusion_session::painter_of;
 use serde_json::json;
 
 use super::args::ScalingArgs;
 use super::findings::Findings;
-use super::setup::{Setup, all_cores};
+use super::setup::{Reach, Setup, all_cores};
 use crate::failure::{Failure, Outcome, RUNNING};
 use crate::units::round;
 
 pub(crate) fn command(args: &ScalingArgs) -> Outcome<()> {
     // As a process of several streams has it: each stream's frame on its share of the cores.
-    let setup = Setup::load(&args.setup, all_cores(&args.setup.model))?;
-    let mut whole = Setup::load(&args.setup, 1)?;
-    let settings = whole.session.settings(whole.parameters.clone(), whole.size)?;
+    let reach = || Reach::steps(args.steps.iter().copied());
+    let setup = Setup::load_for(&args.setup, all_cores(&args.setup.model), reach())?;
+    let mut whole = Setup::load_for(&args.setup, 1, reach())?;
+    let settings = by_turns(&mut whole, &args.steps)?;
+    let longest = settings.iter().map(|settings| settings.parameters.t_index.len()).max().unwrap_or(1);
     let pictures = patterns(setup.size);
     let frames = usize::from(args.setup.frames);
     let (clock, size) = (setup.clock, setup.size);
@@ -31,13 +33,13 @@ pub(crate) fn command(args: &ScalingArgs) -> Outcome<()> {
         let session = if streams == 1 { &whole.session } else { &setup.session };
         let before = resident_mb();
         let mut subjects = Vec::new();
-        for _ in 0..streams {
+        for settings in settings.iter().cycle().take(usize::from(streams)) {
             let control = Control::new(settings.clone());
             let painter = painter_of(&session.loaded.shared, &session.open.facts, size, control)?;
             subjects.push(Subject::new(painter, size));
         }
         // Tensors are made at the first frames.
-        together(&mut subjects, &pictures, settings.parameters.t_index.len() + 1, clock)?;
+        together(&mut subjects, &pictures, longest + 1, clock)?;
         let memory = resident_mb().zip(before).map(|(after, before)| (after - before) / f64::from(streams));
         groups.push((usize::from(streams), subjects, memory));
     }
@@ -61,7 +63,7 @@ pub(crate) fn command(args: &ScalingArgs) -> Outcome<()> {
         let each: Vec<f64> = measured[index].iter().flat_map(|round| round.1.clone()).collect();
         let (each, total) = (Spread::of(&each), Spread::of(&totals[index]));
         let over_first = ratios(&totals[index], &totals[0]);
-        let case = format!("{streams} streams");
+        let case = format!("{streams} streams{}", of_steps(&args.steps));
         let first = format!("total over that of {}", groups[0].0);
         figures.push(Figure::spread(&case, "total", "fps", Some(total), totals[index].len()));
         figures.push(Figure::spread(&case, "each", "fps", Some(each), measured[index].len() * streams));
@@ -81,6 +83,20 @@ pub(crate) fn command(args: &ScalingArgs) -> Outcome<()> {
         }));
     }
     Findings::of(json!({ "scaling": list }), whole.context, figures).hand_out("scaling", &args.setup.output)
+}
+
+/// What streams have by turns: the pack's own settings, or those of so many steps.
+fn by_turns(setup: &mut Setup, steps: &[u8]) -> Outcome<Vec<Settings>> {
+    if steps.is_empty() {
+        return Ok(vec![setup.session.settings(setup.parameters.clone(), setup.size)?]);
+    }
+    let cfg = setup.parameters.cfg;
+    steps.iter().map(|&steps| setup.settings(usize::from(steps), cfg)).collect()
+}
+
+fn of_steps(steps: &[u8]) -> String {
+    let steps: Vec<String> = steps.iter().map(u8::to_string).collect();
+    if steps.is_empty() { String::new() } else { format!(" of {} steps", steps.join(" and ")) }
 }
 
 /// Runs all of them at once, each on a thread of its own.

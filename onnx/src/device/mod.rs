@@ -17,6 +17,7 @@ use livediffusion_pipeline::device::DeviceNetworks;
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::ModelError;
 
+pub(crate) use self::padding::Paddings;
 use self::unet::DeviceUnet;
 use self::vae::{DeviceVaeDecoder, DeviceVaeEncoder};
 use crate::unet::OnnxUnet;

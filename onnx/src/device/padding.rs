@@ -1,13 +1,31 @@
 //! How many rows a call has where another number than in the call before is dear.
+//!
+//! What is planned for a number of rows is the session's, which all streams share: one with a single step beside one with four, or the
+//! thumbnails of a page beside its picture, would have everything planned anew in every call, for tens of times what the rows take.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// Calls in a row that may have fewer rows than they are given, before they get their own number. A stream that skips frames goes up
 /// and down all the time; one that was told to take fewer steps pays for the rest for so long, which is a second or two.
 const PATIENCE: u32 = 32;
 
+/// The rows of a session's calls, by height and width of the latents: for another size all is planned anew anyhow.
+#[derive(Debug, Default)]
+pub(crate) struct Paddings(Mutex<BTreeMap<[usize; 2], Padding>>);
+
+impl Paddings {
+    /// Rows for a call of some stream that has `wanted` of its own.
+    pub(super) fn rows(&self, size: [usize; 2], wanted: usize) -> usize {
+        let mut sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes.entry(size).or_default().rows(wanted)
+    }
+}
+
 /// Keeps a call at the rows of those before it for a while. What is in the rows behind its own is of earlier calls, and what the
 /// network makes of it is not read.
 #[derive(Debug, Default)]
-pub(super) struct Padding {
+struct Padding {
     rows: usize,
     /// Calls in a row that had fewer, and the most of them.
     fewer: (u32, usize),
@@ -15,7 +33,7 @@ pub(super) struct Padding {
 
 impl Padding {
     /// Rows for a call that has `wanted` of its own.
-    pub(super) fn rows(&mut self, wanted: usize) -> usize {
+    fn rows(&mut self, wanted: usize) -> usize {
         let (calls, most) = self.fewer;
         if wanted >= self.rows {
             *self = Self { rows: wanted, fewer: (0, 0) };
@@ -31,6 +49,16 @@ impl Padding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_of_one_size_have_the_rows_of_the_widest() {
+        let paddings = Paddings::default();
+        let (small, large) = ([8, 8], [16, 8]);
+        assert_eq!(
+            [(small, 1), (small, 4), (small, 1), (large, 1)].map(|(size, rows)| paddings.rows(size, rows)),
+            [1, 4, 4, 1]
+        );
+    }
 
     #[test]
     fn rows_grow_at_once_and_shrink_when_they_stay_fewer() {

@@ -8,7 +8,7 @@ use livediffusion_pipeline::frame::LatentShape;
 use livediffusion_pipeline::model::{Conditioning, ModelError, Row};
 
 use super::network::{Call, dtype, zeros};
-use super::padding::Padding;
+use super::padding::Paddings;
 use super::rows::Rows;
 use crate::pack::UnetPorts;
 use crate::session::Network;
@@ -27,10 +27,12 @@ pub(super) struct DeviceUnet {
     /// Before the network: to drop them waits for the card, and a session must not end under its own work.
     tensors: Option<Tensors>,
     network: Network,
-    /// Rows of the last call.
+    /// Rows of the last call that are its own.
     rows: usize,
+    /// Rows that the next call has.
+    called: usize,
     /// Where a call of another number of rows is dear.
-    padding: Option<Padding>,
+    paddings: Option<Arc<Paddings>>,
 }
 
 struct Tensors {
@@ -68,8 +70,8 @@ impl DeviceUnet {
             dtype(LABEL, info)?;
         }
         let (network, ports) = (network.fork(), ports.clone());
-        let padding = network.plans_by_shape().then(Padding::default);
-        Ok(Self { network, ports, shape, calls: Vec::new(), tensors: None, rows: 0, padding })
+        let paddings = network.paddings().map(Arc::clone);
+        Ok(Self { network, ports, shape, calls: Vec::new(), tensors: None, rows: 0, called: 0, paddings })
     }
 
     /// Tensors with room for so many rows.
@@ -204,8 +206,10 @@ impl Prompt {
 
 impl<Q: Queue> DeviceDenoiser<Q> for DeviceUnet {
     fn samples(&mut self, queue: &Q, rows: usize) -> Result<ViewMut<'_>, ModelError> {
-        let len = rows * self.shape.len();
-        Ok(self.tensors(queue, rows)?.sample.view_mut().part(0, len)?)
+        let (len, size) = (rows * self.shape.len(), [self.shape.height, self.shape.width]);
+        // Before there is anything in the tensors, which are made anew where they have not the room.
+        self.called = self.paddings.as_ref().map_or(rows, |paddings| paddings.rows(size, rows));
+        Ok(self.tensors(queue, self.called)?.sample.view_mut().part(0, len)?)
     }
 
     fn run(&mut self, queue: &Q, rows: &[Row]) -> Result<(), ModelError> {
@@ -213,7 +217,7 @@ impl<Q: Queue> DeviceDenoiser<Q> for DeviceUnet {
             return Ok(());
         }
         self.write_rows(queue, rows)?;
-        let called = self.padding.as_mut().map_or(rows.len(), |padding| padding.rows(rows.len()));
+        let called = self.called.max(rows.len());
         self.call(called)?;
         self.rows = rows.len();
         let Self { calls, network, .. } = self;

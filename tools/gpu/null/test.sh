@@ -148,6 +148,17 @@ for bench in "rcfg --steps 5" "throughput --steps 1 --frame-buffers 2"; do
 done
 
 provider=cuda
+# Streams of one and of four steps by turns, on the same session, whose convolutions know the plan of one shape: those of cuDNN that are made
+# are the first calls' own. Anew in every call they were 150 000.
+printf 'streams of one and of four steps: '
+rm -f "$work/trace"
+if LIVEDIFFUSION_CACHE=$work/cache LIVEDIFFUSION_CARD_TRACE=$work/trace "$binary" bench scaling --model "$root/models/default" --streams 2 \
+    --steps 1,4 --provider cuda --ort-lib "$work/ort" --cuda-lib-dir "$work/cuda" --size 64x64 --rounds 1 --frames 60 >"$work/said" 2>&1; then
+    plans=$(grep -c '^cudnnBackendFinalize' "$work/trace" || true)
+    [ "$plans" -lt 30000 ] && echo "$plans parts of plans" || { echo "fails: $plans parts of plans" && failed=1; }
+else
+    echo "fails: $(reason)" && failed=1
+fi
 # A card that nothing was set up for is not passed over in silence.
 printf 'a card that is not used: '
 "$binary" run --model "$root/models/default" --input test://ball --output "$work/frames/" --frames 1 --size 64x64 \
