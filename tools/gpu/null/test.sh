@@ -168,6 +168,30 @@ if grep -q 'the NVIDIA card is not used' "$work/said"; then
 else
     echo "fails: nothing is said: $(tail -n 1 "$work/said")" && failed=1
 fi
+# lacks WHAT HINT COMMAND...: it ends with 3, an error that names what is missing, and a hint.
+lacks() {
+    printf 'without %s: ' "$1"
+    wanted=$1 hint=$2 code=0
+    shift 2
+    env "$@" --model "$root/models/default" --provider "$provider" --ort-lib "$work/ort" --input test://ball --output "$work/frames/" \
+        --frames 1 --size 64x64 >"$work/said" 2>&1 || code=$?
+    tail -n 2 "$work/said" >"$work/end"
+    if [ "$code" = 3 ] && sed -n 1p "$work/end" | grep -q "^error: .*$wanted" && sed -n 2p "$work/end" | grep -q "^hint: .*$hint"; then
+        echo "it is said"
+    else
+        echo "fails: exit $code: $(cat "$work/end")" && failed=1
+    fi
+}
+mkdir "$work/some"
+cp -P "$work/cuda"/* "$work/some/"
+rm "$work/some"/libcudnn.so.*
+lacks libcudnn 'make setup-cuda' "$binary" run --cuda-lib-dir "$work/some"
+lacks libcuda.so.1 'driver' LD_LIBRARY_PATH= "$binary" run --cuda-lib-dir "$work/cuda"
+provider=tensorrt
+rm "$work/some"/libnvinfer.so.*
+cp "$work/cuda"/libcudnn.so.* "$work/some/"
+lacks libnvinfer 'make setup-tensorrt' "$binary" run --cuda-lib-dir "$work/some"
+provider=cuda
 # What the card's own counters say (nvml.c): 200 W for the time that the pictures took, and all that was allocated.
 printf 'energy and memory: '
 rm -f "$work/trace"
