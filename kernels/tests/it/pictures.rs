@@ -73,6 +73,12 @@ fn cases() -> impl Strategy<Value = Case> {
         })
 }
 
+/// That of VAE encoders, and others.
+fn normalisations() -> impl Strategy<Value = Normalise> {
+    let any = (-0.1f32..0.1, -2.0f32..2.0).prop_map(|(scale, bias)| Normalise { scale, bias });
+    prop_oneof![Just(Normalise::SIGNED), any]
+}
+
 /// Nothing that a kernel should write.
 const UNTOUCHED: f32 = 12345.0;
 
@@ -82,7 +88,12 @@ fn same(have: f32, want: f32) -> bool {
 
 proptest! {
     #[test]
-    fn a_picture_becomes_the_same_tensor(case in cases(), multiprocessors in 1u32..4, as_half: bool) {
+    fn a_picture_becomes_the_same_tensor(
+        case in cases(),
+        normalise in normalisations(),
+        multiprocessors in 1u32..4,
+        as_half: bool,
+    ) {
         let Some(device) = Device::new(multiprocessors) else { return Ok(()) };
         let (width, height) = case.target;
         let (len, luma) = (3 * width * height, case.strides.0 * case.size.1);
@@ -98,7 +109,7 @@ proptest! {
             chroma: &case.bytes[at + luma..],
             chroma_stride: case.strides.1,
         };
-        picture_to_chw(&picture, case.crop, case.filter, Normalise::SIGNED, case.target, &mut want);
+        picture_to_chw(&picture, case.crop, case.filter, normalise, case.target, &mut want);
 
         let bytes = device.tensor(&case.bytes);
         let view = |at: usize| bytes.view().part(at, case.bytes.len() - at).unwrap();
@@ -115,7 +126,7 @@ proptest! {
         if as_half {
             let mut chw = device.tensor(&vec![f16::from_f32(UNTOUCHED); whole]);
             let part = chw.view_mut().part(start, len).unwrap();
-            calls::picture_to_chw(&device, &picture, case.crop, case.filter, Normalise::SIGNED, case.target, part).unwrap();
+            calls::picture_to_chw(&device, &picture, case.crop, case.filter, normalise, case.target, part).unwrap();
             let all = device.values::<f16>(&chw);
             want = want.iter().map(|v| f16::from_f32(*v).to_f32()).collect();
             inside = all[start..start + len].iter().map(|v| v.to_f32()).collect::<Vec<_>>();
@@ -123,7 +134,7 @@ proptest! {
         } else {
             let mut chw = device.tensor(&vec![UNTOUCHED; whole]);
             let part = chw.view_mut().part(start, len).unwrap();
-            calls::picture_to_chw(&device, &picture, case.crop, case.filter, Normalise::SIGNED, case.target, part).unwrap();
+            calls::picture_to_chw(&device, &picture, case.crop, case.filter, normalise, case.target, part).unwrap();
             let all = device.values::<f32>(&chw);
             inside = all[start..start + len].to_vec();
             outside = all[..start].iter().chain(&all[start + len..]).all(|v| *v == UNTOUCHED);

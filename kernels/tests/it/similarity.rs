@@ -13,6 +13,7 @@ proptest! {
     fn the_sums_are_the_same(
         (width, height, step) in (1usize..120, 1usize..60, 1usize..5),
         seed in any::<u32>(),
+        kinds in (0usize..5, 0usize..5),
         multiprocessors in 1u32..5,
     ) {
         let Some(device) = Device::new(multiprocessors) else { return Ok(()) };
@@ -21,7 +22,15 @@ proptest! {
             let value = |i: usize| (i as u32 ^ salt).wrapping_mul(0x9e37_79b9).rotate_left(13).wrapping_mul(seed | 1);
             (0..len).map(|i| value(i) as f32 / 2.0_f32.powi(31) - 1.0).collect()
         };
-        let (x, y) = (noise(1), noise(77));
+        // Black, white, one value that is not, what is too small for a square in f32, and noise.
+        let picture = |kind: usize, salt: u32| match kind {
+            0 => vec![0.0; len],
+            1 => vec![1.0; len],
+            2 => (0..len).map(|i| f32::from(u8::from(i == len - 1))).collect(),
+            3 => vec![1e-30; len],
+            _ => noise(salt),
+        };
+        let (x, y) = (picture(kinds.0, 1), picture(kinds.1, 77));
         let want = dot_products_sampled(&x, &y, (width, height), 3, step);
 
         let (x, y) = (device.tensor(&x), device.tensor(&y));
