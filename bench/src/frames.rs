@@ -95,6 +95,24 @@ impl Subject {
     /// # Errors
     /// Those of the engine.
     pub fn run(&mut self, source: Source<'_>, frames: usize, clock: &dyn Clock) -> Result<Run, EngineError> {
+        self.run_on(source, frames, clock, false)
+    }
+
+    /// The same with one frame at a time: none comes before all that the one before was given to have been waited for.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn run_alone(&mut self, source: Source<'_>, frames: usize, clock: &dyn Clock) -> Result<Run, EngineError> {
+        self.run_on(source, frames, clock, true)
+    }
+
+    fn run_on(
+        &mut self,
+        source: Source<'_>,
+        frames: usize,
+        clock: &dyn Clock,
+        is_alone: bool,
+    ) -> Result<Run, EngineError> {
         let mut run =
             Run { intervals: Vec::with_capacity(frames), delays: Vec::with_capacity(frames), ..Run::default() };
         let started = clock.now();
@@ -111,6 +129,9 @@ impl Subject {
             };
             self.next += 1;
             run.take(&emitted, &mut self.picture, (&mut self.entered, &mut last), clock);
+            if is_alone {
+                run.take(&self.painter.ready()?, &mut self.picture, (&mut self.entered, &mut last), clock);
+            }
         }
         if matches!(self.painter, Painter::Lanes(_) | Painter::Device(_)) {
             // A device's stream batch stays full: its frames on their way are waited for.

@@ -1,7 +1,7 @@
 //! From a pack to the networks of a stream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 
 use livediffusion_kernels::cuda::Stream;
@@ -47,6 +47,8 @@ pub struct SharedNetworks {
     profile: Option<Extent>,
     /// What they may grow to, where they take more memory as pictures grow.
     room: Option<Room>,
+    /// Whether new streams have rows of their own.
+    rows_apart: AtomicBool,
 }
 
 impl SharedNetworks {
@@ -85,7 +87,14 @@ impl SharedNetworks {
     /// Networks whose inputs a device cannot be given, with the reason; a size that they were not exported for.
     pub fn on_device<Q: Queue>(&self, queue: &Q, size: Size) -> Result<DeviceNetworks<Q>, ModelError> {
         let Copy { encoder, denoiser, decoder } = &self.copies[0];
-        device::networks((encoder.as_ref(), denoiser, decoder), queue, size)
+        let shares_rows = !self.rows_apart.load(Ordering::Relaxed);
+        device::networks((encoder.as_ref(), denoiser, decoder), queue, (size, shares_rows))
+    }
+
+    /// Has streams that are made from here on a card call with their own rows, and not with those of the widest of all streams of their size:
+    /// for measurements, which run one after the other what would run beside each other elsewhere.
+    pub fn keep_rows_apart(&self) {
+        self.rows_apart.store(true, Ordering::Relaxed);
     }
 
     /// Whether all networks are captured as CUDA graphs.
@@ -227,7 +236,8 @@ pub fn load_networks_on(
     let timesteps = copies[0].denoiser.timesteps();
     let profile = chosen.provider.profile(settings);
     let room = Room::of(pack, (chosen.provider, chosen.precision), settings);
-    let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0), queues, profile, room });
+    let rows_apart = AtomicBool::new(false);
+    let shared = Arc::new(SharedNetworks { copies, next: AtomicUsize::new(0), queues, profile, room, rows_apart });
     let networks = shared.fork();
     let Chosen { provider, precision, why } = chosen;
     Ok(LoadedPack { networks, shared, lanes, text, provider, precision, why, timesteps })
@@ -279,7 +289,9 @@ impl Copy {
             Ok((encoder, OnnxDecoder::load(runtime, pack, decoder, chosen, &decodes)?))
         };
         let (vae, denoiser) = std::thread::scope(|scope| {
-            let vae = scope.spawn(vae);
+            // What is listened to is a thread's own.
+            let listens = tracing::dispatcher::get_default(Clone::clone);
+            let vae = scope.spawn(move || tracing::dispatcher::with_default(&listens, vae));
             let denoiser = OnnxUnet::load(runtime, pack, chosen, &on(|queues| &queues.work));
             (joined(vae), denoiser)
         });

@@ -56,8 +56,8 @@ impl Runtime {
     /// 2. `ORT_DYLIB_PATH`, likewise;
     /// 3. `$LIVEDIFFUSION_CACHE/ort/<flavour>-<version>/`, where `LIVEDIFFUSION_CACHE` is by default
     ///    `${XDG_CACHE_HOME:-~/.cache}/livediffusion`: the highest version of the first flavour among openvino, cuda and
-    ///    cpu; cuda comes first where the NVIDIA driver sees a card and is new enough for it; webgpu and tensorrt-rtx come first for the
-    ///    providers of those names, and are taken for no other;
+    ///    cpu; cuda comes first where the NVIDIA driver sees a card and is new enough for it, but for the providers openvino and cpu; webgpu
+    ///    and tensorrt-rtx come first for the providers of those names, and are taken for no other;
     /// 4. the system's loader.
     ///
     /// What was asked for by 1 or 2 is never passed over for a later one. A second call gives the same library; it

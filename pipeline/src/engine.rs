@@ -65,6 +65,7 @@ impl Engine {
         let shape = facts.latent_shape(size)?;
         let schedule = NoiseSchedule::new(&facts.scheduler)?;
         let settings = control.load();
+        facts.check_rows(&settings.parameters)?;
         let plan = Arc::new(make_plan(&facts.scheduler, &schedule, &settings.parameters)?);
         let seed = settings.parameters.seed;
         let noise = Arc::new(SeededNoise::blend(&settings.parameters.seed_weights(), plan.len(), shape.len()));
@@ -178,8 +179,7 @@ impl Engine {
             self.finish_frames()?;
             self.generating = generating;
         }
-        self.adopt_settings();
-        Ok(())
+        self.adopt_settings()
     }
 
     /// No pictures: those of the call before are gone.
@@ -230,11 +230,15 @@ impl Engine {
     }
 
     /// Takes up new settings, if there are any, at this frame boundary. Frames in flight keep their plan and noise.
-    fn adopt_settings(&mut self) {
+    fn adopt_settings(&mut self) -> Result<(), EngineError> {
         let old = &self.settings;
         if let Some((new, plan)) = self.facts.new_settings(&self.control, &mut self.seen, old, &self.schedule) {
+            if !self.facts.can_carry(&self.settings.parameters, &new.parameters) {
+                self.finish_frames()?;
+            }
             self.take_up(new, plan);
         }
+        Ok(())
     }
 
     fn take_up(&mut self, new: Arc<Settings>, plan: Plan) {

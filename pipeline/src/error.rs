@@ -77,7 +77,7 @@ impl EngineError {
             Self::Plan(error) => Some(error.hint.clone()),
             Self::Size { nearest, .. } => Some(format!("use --size {nearest}")),
             Self::Rows { .. } => Some(
-                "shorten --t-index, or take --cfg self in place of full; or start anew with them: it is compiled for more then"
+                "shorten --t-index, or take --cfg self in place of full; or start again with these settings: engines for them are built then"
                     .into(),
             ),
             Self::NeedsRestart { .. } => Some("start the stream anew with it".into()),

@@ -70,7 +70,18 @@ impl ModelFacts {
         make_plan(&self.scheduler, &NoiseSchedule::new(&self.scheduler)?, parameters).map(drop)
     }
 
-    fn check_rows(&self, parameters: &Parameters) -> Result<(), EngineError> {
+    /// Whether frames that entered under `old` can finish beside others under `new`: they keep their steps, and get its guidance.
+    pub(crate) fn can_carry(&self, old: &Parameters, new: &Parameters) -> bool {
+        if self.most_rows.is_none() {
+            return true;
+        }
+        let longer = if old.t_index.len() > new.t_index.len() { old } else { new };
+        let stream_batch = old.stream_batch || new.stream_batch;
+        let both = Parameters { t_index: longer.t_index.clone(), stream_batch, ..new.clone() };
+        self.check_rows(&both).is_ok()
+    }
+
+    pub(crate) fn check_rows(&self, parameters: &Parameters) -> Result<(), EngineError> {
         let rows = parameters.rows();
         match self.most_rows {
             Some(most) if rows > most => Err(EngineError::Rows { rows, most }),
@@ -92,8 +103,8 @@ impl ModelFacts {
             return None;
         }
         *seen = Arc::clone(&new);
-        let checked = self.check_rows(&new.parameters);
-        match checked.and_then(|()| check_settings(&self.scheduler, schedule, old, &new)) {
+        let plan = check_settings(&self.scheduler, schedule, old, &new);
+        match plan.and_then(|plan| self.check_rows(&new.parameters).map(|()| plan)) {
             Ok(plan) => Some((new, plan)),
             Err(error) => {
                 tracing::warn!(%error, hint = error.hint(), "new settings were refused");
@@ -146,7 +157,7 @@ mod tests {
         let facts = ModelFacts { vae_factor: 8, latent_multiple: 1, latent_channels: 4, scheduler, most_rows: Some(8) };
         let with = |steps: usize, cfg| {
             let t_index = (0..steps).map(|step| 40 + step).collect();
-            Parameters { t_index, cfg, ..Parameters::default() }
+            Parameters { t_index, cfg, guidance: 1.5, ..Parameters::default() }
         };
         for (parameters, rows) in [
             (with(8, CfgType::None), 8),
@@ -157,6 +168,19 @@ mod tests {
             assert_eq!(parameters.rows(), rows);
             facts.check(&parameters).unwrap();
         }
+        // Where guidance does nothing there is no negative prompt, and without the stream batch one step at a time.
+        for alone in [
+            Parameters { guidance: 1.0, ..with(8, CfgType::Full) },
+            Parameters { stream_batch: false, ..with(9, CfgType::Full) },
+        ] {
+            facts.check(&alone).unwrap();
+        }
+        // Frames on their way keep their steps, and get the new guidance.
+        assert!(facts.can_carry(&with(8, CfgType::None), &with(4, CfgType::None)));
+        assert!(!facts.can_carry(&with(8, CfgType::None), &with(4, CfgType::Full)));
+        assert!(facts.can_carry(&with(4, CfgType::Full), &with(8, CfgType::None)));
+        let sequential = Parameters { stream_batch: false, ..with(2, CfgType::Full) };
+        assert!(!facts.can_carry(&with(8, CfgType::None), &sequential));
         let error = facts.check(&with(5, CfgType::Full)).unwrap_err();
         assert_eq!(error.to_string(), "10 rows in a call of the U-Net, which was compiled for at most 8");
         assert!(error.hint().is_some_and(|hint| hint.contains("--t-index")));

@@ -184,9 +184,10 @@ impl Session {
         {
             tracing::warn!("{idle}");
         }
-        // Their arithmetic is not measured: engines for both take minutes.
+        // Their arithmetic is not measured, since a network is compiled for each.
         let is_compiled = matches!(loaded.provider, Provider::TensorRt | Provider::TensorRtRtx);
-        if is_compiled && settings.precision == Precision::Auto && open.pack.is_in_f32() {
+        let is_open = settings.precision == Precision::Auto && open.pack.is_in_f32();
+        if is_compiled && is_open && Calibration::too_large(&open.pack) {
             tracing::warn!("{IN_F32}");
         }
         if loaded.lanes < lanes {

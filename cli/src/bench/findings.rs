@@ -104,24 +104,23 @@ pub(crate) struct Running<'a> {
     output: &'a OutputArgs,
     section: Section,
     has_begun: bool,
+    /// Characters of the longest names of a case and of a figure.
+    widths: (usize, usize),
 }
 
-/// Characters of a case's and a figure's name in a table whose rows are not known yet.
-const USUAL: (usize, usize) = (24, 47);
-
 impl<'a> Running<'a> {
-    pub(crate) fn new(command: &'static str, output: &'a OutputArgs, context: Context) -> Self {
+    pub(crate) fn new(command: &'static str, output: &'a OutputArgs, context: Context, widths: (usize, usize)) -> Self {
         let section = Section { context, figures: Vec::new(), body: Value::Null };
-        Self { command, output, section, has_begun: false }
+        Self { command, output, section, has_begun: false, widths }
     }
 
     /// What a case found.
     pub(crate) fn add(&mut self, figures: Vec<Figure>) -> Outcome<()> {
         if !self.output.json {
             if !self.has_begun {
-                print_head(&self.section.context, USUAL);
+                print_head(&self.section.context, self.widths);
             }
-            print_rows(&figures, USUAL);
+            print_rows(&figures, self.widths);
         }
         self.has_begun = true;
         if let Some(folder) = &self.output.record {
@@ -205,7 +204,7 @@ mod tests {
         let context = Context { date: "2026-01-31T12:00:00Z".into(), cpu: "a processor".into(), ..Context::default() };
         let file = record::file_of(folder.path(), &context);
         let rows = || std::fs::read_to_string(&file).map_or(0, |text| text.lines().count().saturating_sub(1));
-        let mut running = Running::new("gpu", &output, context);
+        let mut running = Running::new("gpu", &output, context, (0, 0));
         for kept in 1..=3 {
             running.add(vec![Figure::value(&format!("N={kept}"), "speed", "fps", 1.0)]).unwrap();
             assert_eq!(rows(), kept);

@@ -16,7 +16,7 @@ use livediffusion_pipeline::frame::{FrameMeta, PictureView};
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::CfgType;
 use livediffusion_pipeline::stats::{STAGES, Stage, Stats};
-use livediffusion_session::{ModelOptions, painter_of};
+use livediffusion_session::ModelOptions;
 use serde_json::{Value, json};
 
 use super::args::{GpuArgs, SetupArgs};
@@ -85,7 +85,10 @@ fn section(
     // As a file is repainted: with several frames on their way. --lanes 1 measures what live input has.
     let lanes = model.lanes_on(provider);
     let mut setup = Setup::load_sized(&model, args.setup.size, lanes, Reach::steps(args.steps.iter().copied()))?;
-    let mut running = Running::new("gpu", &args.setup.output, setup.context.clone());
+    let widest = cfgs.iter().flat_map(|cfg| args.steps.iter().map(|steps| plain_name(usize::from(*steps), *cfg).len()));
+    let said: usize = said(&model.session_settings(1).gpu).iter().map(String::len).sum();
+    let widths = (widest.max().unwrap_or(0) + said, PARITY.len());
+    let mut running = Running::new("gpu", &args.setup.output, setup.context.clone(), widths);
     // Figures of cases that failed before one did not: if none does, there is nothing but the failure.
     let (mut waiting, mut cases, mut failed) = (Vec::new(), Vec::new(), None);
     for steps in args.steps.iter().copied().map(usize::from) {
@@ -96,7 +99,7 @@ fn section(
                     cases.push(case);
                 }
                 Err(failure) => {
-                    let name = format!("N={steps} {}", cfg_name(*cfg));
+                    let name = plain_name(steps, *cfg);
                     waiting.push(Figure::absent(&name, "speed", "fps", failure.message()));
                     failed = failed.or(Some(failure));
                 }
@@ -131,6 +134,8 @@ fn section(
     let list: Vec<Value> = cases.iter().map(Case::json).collect();
     Ok(running.end(json!({ "cases": list }), is_only))
 }
+
+const ALONE: &str = "end to end, one frame at a time";
 
 const PARITY: &str = "frames on the card off those through the host";
 
@@ -184,8 +189,8 @@ struct Case {
     fps: Vec<f64>,
     intervals: Option<Times>,
     delays: Option<Times>,
-    /// Delays where no frame comes before the one before has left, as of live input; `None` where that is how all were measured.
-    alone: Option<Times>,
+    /// Delays where frames come one at a time, as live ones do; `None` where that is how all were measured.
+    alone: Option<Result<Times, String>>,
     pictures: usize,
     /// Of all rounds together.
     wall: Duration,
@@ -223,10 +228,12 @@ fn case(
     let pictures = intervals.len();
     let energy = joules(meter).and_then(|now| Ok((now - energy?) / pictures.max(1) as f64));
     let (name, stats) = (name(setup, &subject, &gpu, (steps, cfg)), subject.painter().stats().since(&before));
-    let (is_apart, overlaps) = (runs_apart(setup, &subject), subject.painter().lanes() > 1);
-    // Before the next takes its memory.
-    drop(subject);
-    let alone = if overlaps { alone(setup, (steps, cfg), frames)? } else { None };
+    let is_apart = runs_apart(setup, &subject);
+    let overlaps = matches!(subject.painter(), Painter::Device(_)) && subject.painter().lanes() > 1;
+    let alone = overlaps.then(|| match subject.run_alone(source, frames, &clock) {
+        Ok(run) => Times::of(&run.delays).ok_or_else(|| "nothing was measured".to_owned()),
+        Err(error) => Err(error.to_string()),
+    });
     Ok(Case {
         name,
         steps,
@@ -243,27 +250,28 @@ fn case(
     })
 }
 
-/// Delays of frames that come one at a time.
-fn alone(setup: &mut Setup, (steps, cfg): (usize, CfgType), frames: usize) -> Outcome<Option<Times>> {
-    let control = Control::new(setup.settings(steps, cfg)?);
-    let Setup { session, size, clock, .. } = setup;
-    let painter = painter_of(&session.loaded.shared, &session.open.facts, *size, control)?;
-    let mut subject = Subject::new(painter, *size);
-    let pictures = patterns(*size);
-    subject.run(Source::Pictures(&pictures), steps + 1, clock)?;
-    Ok(Times::of(&subject.run(Source::Pictures(&pictures), frames, clock)?.delays))
+fn plain_name(steps: usize, cfg: CfgType) -> String {
+    format!("N={steps} {}", cfg_name(cfg))
 }
 
-/// What runs, not what was asked for.
-fn name(setup: &Setup, subject: &Subject, gpu: &GpuSettings, (steps, cfg): (usize, CfgType)) -> String {
-    let said = [
-        (setup.session.loaded.shared.captures(), ", CUDA graphs".to_owned()),
-        (runs_apart(setup, subject), ", VAE apart".to_owned()),
+/// What is asked for beside that, as a case's name has it.
+fn said(gpu: &GpuSettings) -> Vec<String> {
+    let asked = [
+        (gpu.graphs, GRAPHS.to_owned()),
+        (gpu.vae_streams, APART.to_owned()),
         (gpu.channels_last, ", channels last".to_owned()),
         (gpu.cudnn_search != CudnnSearch::default(), format!(", {} search", gpu.cudnn_search)),
     ];
-    let said: String = said.into_iter().filter_map(|(is_so, what)| is_so.then_some(what)).collect();
-    format!("N={steps} {}{said}", cfg_name(cfg))
+    asked.into_iter().filter_map(|(is_so, what)| is_so.then_some(what)).collect()
+}
+
+const GRAPHS: &str = ", CUDA graphs";
+const APART: &str = ", VAE apart";
+
+/// What runs, not what was asked for.
+fn name(setup: &Setup, subject: &Subject, gpu: &GpuSettings, (steps, cfg): (usize, CfgType)) -> String {
+    let (graphs, vae_streams) = (setup.session.loaded.shared.captures(), runs_apart(setup, subject));
+    plain_name(steps, cfg) + &said(&GpuSettings { graphs, vae_streams, ..*gpu }).concat()
 }
 
 fn runs_apart(setup: &Setup, subject: &Subject) -> bool {
@@ -291,9 +299,10 @@ impl Case {
             Figure::times(name, "end to end", self.delays)
                 .note("from 8-bit pixels to 8-bit pixels, in the stream batch too"),
         ];
-        if let Some(alone) = self.alone {
-            figures.push(Figure::times(name, "end to end, one frame at a time", Some(alone)).note("as live input"));
-        }
+        figures.extend(self.alone.as_ref().map(|alone| match alone {
+            Ok(times) => Figure::times(name, ALONE, Some(*times)).note("as live input, as fast as it is taken"),
+            Err(why) => Figure::absent(name, ALONE, "ms", &format!("not measured: {why}")),
+        }));
         for (stage, stage_name) in STAGES.iter().filter(|(stage, _)| *stage != Stage::Step) {
             let at = |quantile| milliseconds(stats.quantile(*stage, quantile));
             let samples = stats.count(*stage) as usize;
@@ -316,6 +325,7 @@ impl Case {
     }
 
     fn json(&self) -> Value {
+        let alone = self.alone.as_ref().and_then(|alone| alone.as_ref().ok());
         json!({
             "steps": self.steps,
             "cfg": cfg_name(self.cfg),
@@ -324,8 +334,8 @@ impl Case {
             "ms_p99": self.intervals.map(|times| round(times.p99)),
             "end_to_end_ms_p50": self.delays.map(|times| round(times.p50)),
             "end_to_end_ms_p99": self.delays.map(|times| round(times.p99)),
-            "alone_ms_p50": self.alone.map(|times| round(times.p50)),
-            "alone_ms_p99": self.alone.map(|times| round(times.p99)),
+            "alone_ms_p50": alone.map(|times| round(times.p50)),
+            "alone_ms_p99": alone.map(|times| round(times.p99)),
             "outside_networks": self.outside().map(round),
             "joules": self.energy.as_ref().ok().map(|joules| round(*joules)),
         })

@@ -62,12 +62,15 @@ pub(crate) fn command(args: &ScalingArgs) -> Outcome<()> {
     for (index, (streams, _, memory)) in groups.iter().enumerate() {
         let each: Vec<f64> = measured[index].iter().flat_map(|round| round.1.clone()).collect();
         let (each, total) = (Spread::of(&each), Spread::of(&totals[index]));
-        let over_first = ratios(&totals[index], &totals[0]);
-        let case = format!("{streams} streams{}", of_steps(&args.steps));
+        // Of other steps it would be other work.
+        let over_first = (args.steps.len() < 2).then(|| ratios(&totals[index], &totals[0])).flatten();
+        let case = format!("{streams} streams{}", of_steps(&args.steps[..args.steps.len().min(*streams)]));
         let first = format!("total over that of {}", groups[0].0);
         figures.push(Figure::spread(&case, "total", "fps", Some(total), totals[index].len()));
         figures.push(Figure::spread(&case, "each", "fps", Some(each), measured[index].len() * streams));
-        figures.push(Figure::spread(&case, &first, "ratio", over_first, totals[index].len()));
+        if args.steps.len() < 2 {
+            figures.push(Figure::spread(&case, &first, "ratio", over_first, totals[index].len()));
+        }
         figures.push(match memory {
             Some(megabytes) => Figure::value(&case, "memory of a stream", "MB", *megabytes)
                 .note("growth of resident memory, weights not counted"),

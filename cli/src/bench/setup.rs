@@ -87,6 +87,8 @@ impl Setup {
 
     /// A stream under these settings.
     pub(crate) fn subject_with(&self, settings: Settings) -> Outcome<Subject> {
+        // Several are measured by turns, as if each were the only one.
+        self.session.loaded.shared.keep_rows_apart();
         Ok(Subject::new(self.session.painter(self.size, Control::new(settings))?, self.size))
     }
 }

@@ -49,10 +49,12 @@ impl NvrtcSearch<'_> {
             |folder| folder.display().to_string(),
         );
         let why = if refused.is_empty() { String::new() } else { format!(" ({})", refused.join("; ")) };
-        Err(GpuError::missing(
-            format!("there is no NVRTC in {place}{why}"),
-            "tools/setup/nvrtc.sh fetches it; or name its folder by --cuda-lib-dir",
-        ))
+        let hint = if self.explicit.is_some() && !refused.is_empty() {
+            "name a folder with another NVRTC by --cuda-lib-dir, or none: tools/setup/nvrtc.sh fetches one into the cache"
+        } else {
+            "tools/setup/nvrtc.sh fetches it; or name its folder by --cuda-lib-dir"
+        };
+        Err(GpuError::missing(format!("there is no NVRTC of use in {place}{why}"), hint))
     }
 
     /// Why what this library makes would be of no use.

@@ -23,21 +23,22 @@ use self::vae::{DeviceVaeDecoder, DeviceVaeEncoder};
 use crate::unet::OnnxUnet;
 use crate::vae::{OnnxDecoder, OnnxEncoder};
 
-/// Networks for one more stream of pictures of `size`, on the sessions of these.
+/// Networks for one more stream of pictures of `size`, on the sessions of these. `shares_rows`: its calls have the rows of the widest stream,
+/// where another number than before is dear.
 ///
 /// # Errors
 /// Networks whose inputs a device cannot be given, which says why: a time step for all rows, values in bf16.
 pub(crate) fn networks<Q: Queue>(
     (encoder, denoiser, decoder): (Option<&OnnxEncoder>, &OnnxUnet, &OnnxDecoder),
     queue: &Q,
-    size: Size,
+    (size, shares_rows): (Size, bool),
 ) -> Result<DeviceNetworks<Q>, ModelError> {
     let (channels, factor) = decoder.geometry();
     let shape = LatentShape { channels, height: size.height / factor, width: size.width / factor };
     let encoder = encoder.map(|encoder| DeviceVaeEncoder::new(queue, encoder, shape)).transpose()?;
     Ok(DeviceNetworks {
         encoder: encoder.map(|encoder| Box::new(encoder) as Box<_>),
-        denoiser: Box::new(DeviceUnet::new(denoiser, shape)?),
+        denoiser: Box::new(DeviceUnet::new(denoiser, shape, shares_rows)?),
         decoder: Box::new(DeviceVaeDecoder::new(queue, decoder, shape)?),
     })
 }

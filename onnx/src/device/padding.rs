@@ -1,13 +1,15 @@
 //! How many rows a call has where another number than in the call before is dear.
 //!
 //! What is planned for a number of rows is the session's, which all streams share: one with a single step beside one with four, or the
-//! thumbnails of a page beside its picture, would have everything planned anew in every call, for tens of times what the rows take.
+//! thumbnails of a page beside its picture, would have everything planned anew in every call. The price is that all streams of a size
+//! reckon with the rows of the widest.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Calls in a row that may have fewer rows than they are given, before they get their own number. A stream that skips frames goes up
-/// and down all the time; one that was told to take fewer steps pays for the rest for so long, which is a second or two.
+/// Calls in a row, of any stream, that may have fewer rows than they are given, before they get their own number. A stream that skips
+/// frames goes up and down all the time; one that was told to take fewer steps, or that another has left, pays for the rest for so long:
+/// a second at 30 frames a second.
 const PATIENCE: u32 = 32;
 
 /// The rows of a session's calls, by height and width of the latents: for another size all is planned anew anyhow.
@@ -22,8 +24,8 @@ impl Paddings {
     }
 }
 
-/// Keeps a call at the rows of those before it for a while. What is in the rows behind its own is of earlier calls, and what the
-/// network makes of it is not read.
+/// Keeps a call at the rows of those before it for a while. What is in the rows behind its own is of earlier calls or
+/// zeros, and what the network makes of it is not read.
 #[derive(Debug, Default)]
 struct Padding {
     rows: usize,

@@ -57,7 +57,7 @@ struct Prompt {
 }
 
 impl DeviceUnet {
-    pub(super) fn new(unet: &OnnxUnet, shape: LatentShape) -> Result<Self, ModelError> {
+    pub(super) fn new(unet: &OnnxUnet, shape: LatentShape, shares_rows: bool) -> Result<Self, ModelError> {
         let (network, ports) = unet.parts();
         let refuse = |why: &str| Err(ModelError::new(format!("{LABEL}: {why}")));
         if unet.timesteps() == Timesteps::SlotBySlot {
@@ -70,7 +70,7 @@ impl DeviceUnet {
             dtype(LABEL, info)?;
         }
         let (network, ports) = (network.fork(), ports.clone());
-        let paddings = network.paddings().map(Arc::clone);
+        let paddings = network.paddings().map(|all| if shares_rows { Arc::clone(all) } else { Arc::default() });
         Ok(Self { network, ports, shape, calls: Vec::new(), tensors: None, rows: 0, called: 0, paddings })
     }
 

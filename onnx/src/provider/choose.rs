@@ -1,6 +1,7 @@
 //! Deciding on a provider, by rule.
 
 use livediffusion_kernels::cuda::Driver;
+use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::value::Tensor;
 
@@ -110,6 +111,14 @@ fn choose_automatically(runtime: &Runtime, settings: &SessionSettings) -> (Provi
 
 /// Whether the provider really works here, on the device that the settings name: registers it for a tiny graph and loads that.
 pub fn probe_provider(runtime: &Runtime, provider: Provider, settings: &SessionSettings) -> Result<(), OnnxError> {
+    if runtime.compiled_providers().contains(&provider)
+        && provider.is_on_cuda()
+        && let Err(missing) = Driver::find()
+    {
+        // Whatever the library would say, if it bears to be asked: without a driver nothing else helps.
+        let what = format!("{missing}, so that {}", no_use(runtime, provider));
+        return Err(OnnxError { hint: missing.hint, ..OnnxError::missing(what) });
+    }
     // The smallest that tells: no engine is kept for it, and no stream of the caller's is used.
     let gpu = GpuSettings { device: settings.gpu.device, ..GpuSettings::default() };
     let settings = SessionSettings { threads: Some(1), openvino: settings.openvino, gpu, ..SessionSettings::default() };
@@ -122,6 +131,10 @@ pub fn probe_provider(runtime: &Runtime, provider: Provider, settings: &SessionS
         // TensorRT would build one for seconds at every start, only to throw it away. That it is there, and reads a graph, is enough.
         let engines = EngineOptions { none: true, ..EngineOptions::default() };
         let mut builder = builder(runtime, &Builder::new(provider, Precision::F32, &settings).engines(engines))?;
+        if provider == Provider::TensorRt {
+            // It says that nothing will run on TensorRT, which is so for this graph alone.
+            builder = builder.with_log_level(LogLevel::Fatal)?;
+        }
         if provider.is_on_device(OpenVinoDevice::Cpu) {
             // Not for real networks: their shape arithmetic belongs on the CPU.
             builder = builder.with_disable_cpu_fallback()?;
@@ -157,19 +170,14 @@ fn convolution() -> Vec<u8> {
     ModelProto::bytes(nodes, vec![ValueInfoProto::tensor("x", 1, &shape)], vec![ValueInfoProto::tensor("y", 1, &shape)])
 }
 
+fn no_use(runtime: &Runtime, provider: Provider) -> String {
+    format!("the {provider} provider does not work with {}", runtime.path().display())
+}
+
 fn refusal(runtime: &Runtime, provider: Provider, settings: &SessionSettings, error: &ort::Error) -> OnnxError {
     let flavour = runtime.flavour();
-    let what = format!("the {provider} provider does not work with {}", runtime.path().display());
     let compiled = runtime.compiled_providers().contains(&provider);
-    if compiled
-        && provider.is_on_cuda()
-        && let Err(missing) = Driver::find()
-    {
-        // Whatever the library says: without a driver nothing else helps.
-        let what = format!("{missing}, so that {what}");
-        return OnnxError { hint: missing.hint, ..OnnxError::missing(what) };
-    }
-    let what = format!("{what}: {}", one_line(error.message()));
+    let what = format!("{}: {}", no_use(runtime, provider), one_line(error.message()));
     if compiled && provider.is_on_cuda() && is_full(error.message()) {
         return OnnxError::missing(what).hint(format!("{CARD_IS_FULL}: {LESS_MEMORY}"));
     }

@@ -13,6 +13,7 @@ use crate::frame::Size;
 use crate::plan::PlanRequest;
 use crate::similarity::Metric;
 use crate::solver::Solver;
+use crate::stream_batch::GuidanceSettings;
 
 /// Which classifier-free guidance runs (paper §3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,11 +145,13 @@ impl Parameters {
         Ok(())
     }
 
-    /// Rows of the U-Net in a call of the stream batch under these parameters: steps × frame buffer, and those of the negative prompt,
-    /// which is as many for full guidance and the frames that enter for `initialize`.
+    /// Rows of the U-Net in a call under these parameters: steps × frame buffer, one of them at a time without the stream batch, and those
+    /// of the negative prompt, which are as many for full guidance and the frames that enter for `initialize`.
     pub fn rows(&self) -> usize {
-        let (steps, frames) = (self.t_index.len().max(1), self.frame_buffer.max(1));
-        let negative = match self.cfg {
+        let steps = if self.stream_batch { self.t_index.len().max(1) } else { 1 };
+        let frames = self.frame_buffer.max(1);
+        let guidance = GuidanceSettings { cfg: self.cfg, scale: self.guidance, delta: self.delta };
+        let negative = match guidance.effective() {
             CfgType::Full => steps * frames,
             CfgType::Initialize => frames,
             CfgType::None | CfgType::SelfNegative => 0,

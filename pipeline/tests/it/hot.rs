@@ -1,11 +1,15 @@
 //! Parameters change while frames are in flight: nothing is lost, nothing turns brown, nothing is mixed.
 
-use livediffusion_pipeline::fake;
+use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::PictureView;
-use livediffusion_pipeline::model::Branch;
+use livediffusion_pipeline::model::{Branch, DenoiseBatch, Denoiser, ModelError};
 use livediffusion_pipeline::schedule::{NoiseSchedule, SchedulerConfig};
+use livediffusion_pipeline::stats::StoppedClock;
+use livediffusion_pipeline::{Control, fake};
 
-use crate::support::{FACTOR, Out, SIZE, collect, engine, engine_of, grey, meta, parameters, settings};
+use crate::support::{
+    FACTOR, Out, SIZE, collect, engine, engine_of, facts, grey, meta, parameters, scripted, settings,
+};
 
 /// Changes `name` to `value` before frame 6 of 14.
 fn change(start: &[(&str, &str)], name: &str, value: &str) -> Vec<Out> {
@@ -154,5 +158,49 @@ fn settings_that_cannot_be_done_are_refused_and_the_stream_goes_on() {
         out.extend(collect(engine.flush().unwrap()));
         assert!(out.windows(2).all(|pair| pair[0].latent == pair[1].latent), "{name}={value} took effect");
         assert_eq!(out.len(), 6);
+    }
+}
+
+/// A U-Net that was compiled for so many rows.
+struct Compiled(usize);
+
+impl Denoiser for Compiled {
+    fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
+        out.fill(0.0);
+        let rows = batch.rows.len();
+        if rows > self.0 { Err(ModelError::new(format!("{rows} rows"))) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn no_change_brings_more_rows_than_the_networks_were_compiled_for() {
+    let at_most_eight = [
+        [("t-index", "5,10,15,20,25,30,35,40"), ("cfg", "none"), ("stream-batch", "true")],
+        [("t-index", "10,20,30,40"), ("cfg", "full"), ("stream-batch", "true")],
+        [("t-index", "5,10,20,25,30,35,40"), ("cfg", "initialize"), ("stream-batch", "true")],
+        [("t-index", "30"), ("cfg", "full"), ("stream-batch", "false")],
+        [("t-index", "1,5,10,15,20,25,30,35,40,45"), ("cfg", "full"), ("stream-batch", "false")],
+    ];
+    let with = |pairs: &[(&str, &str)]| {
+        let guided = [pairs, &[("guidance", "1.5"), ("negative-prompt", "blurry")]].concat();
+        settings(parameters(&guided))
+    };
+    for (before, after) in
+        at_most_eight.iter().flat_map(|before| at_most_eight.iter().map(move |after| (before, after)))
+    {
+        let (control, facts) = (Control::new(with(before)), ModelFacts { most_rows: Some(8), ..facts() });
+        let networks = scripted(&[0.5; 20], Compiled(8));
+        let mut engine = Engine::new(networks, facts, SIZE, control.clone(), Box::new(StoppedClock)).unwrap();
+        let mut out = Vec::new();
+        for id in 0..20 {
+            if id == 10 {
+                control.store(with(after));
+            }
+            let emitted = engine.step(meta(id), PictureView::packed(SIZE, &grey(30)));
+            out.extend(collect(emitted.unwrap_or_else(|error| panic!("{before:?} to {after:?}: {error}"))));
+        }
+        out.extend(collect(engine.flush().unwrap()));
+        let ids: Vec<u64> = out.iter().map(|out| out.meta.id).collect();
+        assert_eq!(ids, (0..20).collect::<Vec<_>>(), "{before:?} to {after:?}");
     }
 }

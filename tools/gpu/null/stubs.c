@@ -73,7 +73,9 @@ int cudaMemGetInfo(size_t* free, size_t* all) { return *all = (size_t)16 << 30, 
 // The card's, of which memory.cpp's driver keeps count.
 static int of_the_card(const char* call, void** made, size_t bytes) {
     static int (*take)(size_t);
-    if (!take) take = (int (*)(size_t))dlsym(dlopen("libcuda.so.1", RTLD_NOW), "livediffusion_null_take");
+    void* const driver = take ? NULL : dlopen("libcuda.so.1", RTLD_NOW);
+    if (driver) take = (int (*)(size_t))dlsym(driver, "livediffusion_null_take");
+    if (!take) return failed = 35; // a driver that is too old, or none
     return take(bytes) ? memory(call, made, bytes) : (failed = 2);
 }
 int cudaMalloc(void** made, size_t bytes) { return of_the_card("cudaMalloc", made, bytes); }

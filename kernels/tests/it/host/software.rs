@@ -141,7 +141,10 @@ pub(crate) fn first_card() -> Option<Arc<Cuda>> {
     let open = || -> Result<Arc<Cuda>, GpuError> {
         let card = Card::open(0)?;
         let version = card.driver().version();
-        let nvrtc = nvrtc_search(cache().as_ref(), Some(version)).load()?;
+        let cache = cache();
+        // PTX is run here, whatever the card.
+        let capability = std::env::var_os(PTX).is_none().then(|| card.capability()).transpose()?;
+        let nvrtc = NvrtcSearch { card: capability, ..nvrtc_search(cache.as_ref(), Some(version)) }.load()?;
         let images = std::env::var_os(IMAGES).map(ImageCache::new);
         let Some(capability) = std::env::var(PTX).ok() else {
             let target = Target::for_card(card.capability()?, &nvrtc)?;
