@@ -170,7 +170,8 @@ impl Painting {
         let painter = streams.painter(size, control.clone())?;
         let running = Running { provider, precision, lanes: painter.lanes() };
         let clock = MonotonicClock::start();
-        let tuner = Tuner::start(prompts, Sizes::Free(network), control.clone(), clock)?.with_presets(presets);
+        let facts = streams.facts().clone();
+        let tuner = Tuner::start(prompts, facts, Sizes::Free(network), control.clone(), clock)?.with_presets(presets);
         let in_flight = InFlight::default();
         let past = [0; 4];
         Ok(Self { streams, painter, control, tuner, running, in_flight, size, area, past })

@@ -377,7 +377,8 @@ fn make(studio: &Studio, parameters: &Parameters) -> Result<(Painter, Hot), Engi
     let mut prompts = studio.prompts();
     let control = Control::new(prompts.settings(parameters, size)?);
     let painter = (studio.make_painter)(size, control.clone())?;
-    let tuner = Tuner::start(prompts, Sizes::Fixed(size), control.clone(), MonotonicClock::start())?;
+    let tuner =
+        Tuner::start(prompts, studio.facts.clone(), Sizes::Fixed(size), control.clone(), MonotonicClock::start())?;
     Ok((painter, Hot { tuner, control, size }))
 }
 

@@ -33,7 +33,8 @@ pub(crate) fn command(args: &PromptsArgs) -> Outcome<()> {
             let control = Control::new(settings.clone());
             let width = setup.session.loaded.networks.denoiser.timestep_cond_width();
             let prompts = Prompts::new(Box::new(setup.session.loaded.text.clone()), width);
-            let tuner = Tuner::start(prompts, Sizes::Fixed(setup.size), control.clone(), MonotonicClock::start())?;
+            let (facts, sizes) = (setup.session.open.facts.clone(), Sizes::Fixed(setup.size));
+            let tuner = Tuner::start(prompts, facts, sizes, control.clone(), MonotonicClock::start())?;
             let tuning = tuner.handle();
             let arm = if is_changing { &mut changing } else { &mut steady };
             let mut on_frame = |id: u64| {

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::stats::MonotonicClock;
 use livediffusion_pipeline::{Control, PresetValues, Prompts, Sizes, Tuner};
@@ -53,9 +54,14 @@ pub(crate) struct Keys {
 
 impl Live {
     /// Starts to listen.
-    pub(crate) fn start(sources: Sources<'_>, prompts: Prompts, size: Size, control: Control) -> Outcome<Self> {
-        let tuner =
-            Tuner::start(prompts, Sizes::Free(size), control, MonotonicClock::start())?.with_presets(sources.presets);
+    pub(crate) fn start(
+        sources: Sources<'_>,
+        (prompts, facts): (Prompts, ModelFacts),
+        size: Size,
+        control: Control,
+    ) -> Outcome<Self> {
+        let tuner = Tuner::start(prompts, facts, Sizes::Free(size), control, MonotonicClock::start())?;
+        let tuner = tuner.with_presets(sources.presets);
         let osc = sources.osc.map(|address| OscServer::start(address, tuner.handle())).transpose()?;
         let config = sources
             .config

@@ -90,7 +90,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let (provider, precision) = (session.loaded.provider.to_string(), session.reckons_in().to_string());
     let model = session.open.folder.display().to_string();
     let presets = session.open.pack.presets.iter().map(preset_values).collect();
-    let control = Control::new(settings);
+    let (control, facts) = (Control::new(settings), session.open.facts.clone());
     let (mut painter, prompts) = session.into_painter(size, control.clone())?;
     let desk = Arc::new(Desk::new(control.clone()));
     let keys = Some(Keys { desk: Arc::clone(&desk), quit: Arc::clone(&stop) });
@@ -135,7 +135,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
         (a, b) => a.or(b),
     };
     // Last, for what fails before it belongs on a terminal as it was.
-    let live_control = Live::start(sources, prompts, size, control)?;
+    let live_control = Live::start(sources, (prompts, facts), size, control)?;
     let progress = Progress::start(estimate);
     let before_frame = &mut |_| {};
     let mut stream = Stream { clock: &started, stop: &stop, progress: &progress, before_frame, desk: Some(&desk) };

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::{Mail, STRENGTH, Sizes};
 use crate::blend::{between, prompt_parts, prompt_text};
+use crate::error::EngineError;
+use crate::facts::ModelFacts;
 use crate::frame::Size;
 use crate::params::Parameters;
 use crate::prompts::Prompts;
@@ -30,8 +32,13 @@ pub(super) struct Maker {
     pub(super) prompts: Prompts,
     pub(super) sizes: Sizes,
     pub(super) control: Control,
-    /// What was asked for; where a transition is under way, its end.
+    /// What the model can do.
+    pub(super) facts: ModelFacts,
+    /// What was asked for and can be; where a transition is under way, its end.
     pub(super) target: Parameters,
+    /// What was asked for and cannot be as things stand. It may be meant for what comes next: a list of steps and their number arrive one
+    /// after the other.
+    pub(super) waiting: BTreeMap<&'static str, String>,
     pub(super) transition: Option<Transition>,
 }
 
@@ -64,21 +71,70 @@ impl Maker {
             if changes.is_empty() {
                 self.show(clock.now());
             } else {
-                self.change(changes, clock.now());
+                self.change(&changes, clock.now());
             }
         }
     }
 
-    /// Takes up changes. What cannot be made into settings changes nothing.
-    fn change(&mut self, changes: BTreeMap<&'static str, String>, now: Duration) {
-        let before = self.target.clone();
+    /// The target with changes, if the model can do that.
+    fn with(&self, changes: &BTreeMap<&'static str, String>) -> Result<Parameters, EngineError> {
+        let mut target = self.target.clone();
         // The strength last: it moves the list that came before it.
-        let (strength, others): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(name, _)| *name == STRENGTH);
+        let (strength, others): (Vec<_>, Vec<_>) = changes.iter().partition(|(name, _)| **name == STRENGTH);
         for (name, text) in others.into_iter().chain(strength) {
-            match apply(&mut self.target, name, &text) {
-                Ok(()) => tracing::info!("{name} = {text:?}"),
-                Err(error) => tracing::warn!("{error}"),
+            if let Err(error) = apply(&mut target, name, text) {
+                tracing::warn!("{error}");
             }
+        }
+        // A size that cannot be had keeps nothing else from being taken, and is told of by whoever follows it.
+        self.facts.check(&Parameters { size: None, ..target.clone() }).map(|()| target)
+    }
+
+    /// The target with changes and all that waits; else with those of the changes that the model can do, one after the other, while the
+    /// rest wait. Whether there is anything to be seen of it.
+    fn take(&mut self, changes: &BTreeMap<&'static str, String>) -> bool {
+        let mut all = std::mem::take(&mut self.waiting);
+        // Of two for one parameter, the newer.
+        all.extend(changes.iter().map(|(name, text)| (*name, text.clone())));
+        if let Ok(target) = self.with(&all) {
+            self.target = target;
+            for (name, text) in all {
+                tracing::info!("{name} = {text:?}");
+            }
+            return true;
+        }
+        // What is new first, of that the strength last; then what has waited, for which there may be room now.
+        let mut order: Vec<&'static str> = all.keys().copied().collect();
+        order.sort_by_key(|name| (!changes.contains_key(name), *name == STRENGTH));
+        let mut is_any = false;
+        for name in order {
+            let Some(change) = all.remove_entry(name) else { continue };
+            match self.with(&BTreeMap::from([change.clone()])) {
+                Ok(target) => {
+                    self.target = target;
+                    is_any = true;
+                    tracing::info!("{name} = {:?}", change.1);
+                }
+                Err(error) => {
+                    if changes.contains_key(name) {
+                        tracing::warn!(
+                            hint = error.hint(),
+                            "{name} = {:?} waits for what goes with it: {error}",
+                            change.1
+                        );
+                    }
+                    self.waiting.insert(name, change.1);
+                }
+            }
+        }
+        is_any
+    }
+
+    /// Takes up changes. What cannot be made into settings changes nothing.
+    fn change(&mut self, changes: &BTreeMap<&'static str, String>, now: Duration) {
+        let before = self.target.clone();
+        if !self.take(changes) {
+            return;
         }
         let what = |p: &Parameters| (p.prompt.clone(), p.negative_prompt.clone(), p.seed_weights());
         let shown = self.control.load().parameters.clone();

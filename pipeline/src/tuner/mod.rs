@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use self::maker::{Maker, apply};
 use crate::error::EngineError;
+use crate::facts::ModelFacts;
 use crate::frame::Size;
 use crate::params::{ParameterSpec, Parameters, spec};
 use crate::prompts::Prompts;
@@ -85,6 +86,7 @@ impl Tuner {
     /// The system has no thread to give.
     pub fn start(
         prompts: Prompts,
+        facts: ModelFacts,
         sizes: Sizes,
         control: Control,
         clock: impl Clock + 'static,
@@ -92,7 +94,8 @@ impl Tuner {
         let mail = Arc::<Mail>::default();
         let theirs = Arc::clone(&mail);
         let target = control.load().parameters.clone();
-        let mut maker = Maker { prompts, sizes, control, target, transition: None };
+        let waiting = BTreeMap::new();
+        let mut maker = Maker { prompts, sizes, control, facts, target, waiting, transition: None };
         let thread = std::thread::Builder::new()
             .name("tuner".into())
             .spawn(move || maker.tune(&theirs, &clock))
@@ -187,6 +190,7 @@ mod tests {
     use crate::blend::BlendMethod;
     use crate::model::{Conditioning, ModelError, TextEncoder};
     use crate::params::CfgType;
+    use crate::schedule::SchedulerConfig;
     use crate::settings::Settings;
 
     use super::*;
@@ -216,11 +220,20 @@ mod tests {
         }
     }
 
+    fn facts() -> ModelFacts {
+        let scheduler = SchedulerConfig::default();
+        ModelFacts { vae_factor: 8, latent_multiple: 1, latent_channels: 4, scheduler, most_rows: Some(8) }
+    }
+
     fn start() -> (Tuner, Control, Arc<AtomicUsize>) {
         let calls = Arc::<AtomicUsize>::default();
         let mut prompts = Prompts::new(Box::new(Fake(Arc::clone(&calls))), None);
         let control = Control::new(prompts.settings(Parameters::default(), SIZE).unwrap());
-        (Tuner::start(prompts, Sizes::Fixed(SIZE), control.clone(), ManualClock::default()).unwrap(), control, calls)
+        (
+            Tuner::start(prompts, facts(), Sizes::Fixed(SIZE), control.clone(), ManualClock::default()).unwrap(),
+            control,
+            calls,
+        )
     }
 
     /// Waits until the settings are as wanted.
@@ -268,6 +281,39 @@ mod tests {
     }
 
     #[test]
+    fn what_the_model_cannot_do_waits_for_what_goes_with_it_and_holds_nothing_up() {
+        let (tuner, control, _) = start();
+        let set = |name, text| tuner.handle().set(name, text).unwrap();
+        let prompt = |prompt: &'static str| {
+            set("prompt", prompt);
+            until(&control, |settings| settings.parameters.prompt == prompt).parameters.clone()
+        };
+        let usual = prompt("a fox");
+        // Fewer steps than the list has room in; the list for them has not arrived yet. What else is asked for is seen meanwhile.
+        set("steps", "30");
+        assert_eq!(prompt("a cat").steps, usual.steps);
+        set("t-index", "10,20");
+        let shorter = until(&control, |settings| settings.parameters.t_index == [10, 20]).parameters.clone();
+        assert_eq!(shorter.steps, 30);
+        // More rows than the networks were compiled for; then the guidance that they were meant with.
+        set("cfg", "full");
+        set("guidance", "1.5");
+        until(&control, |settings| settings.parameters.cfg == CfgType::Full && settings.parameters.guidance > 1.4);
+        set("t-index", "2,8,14,20,26");
+        assert_eq!(prompt("a dog").t_index, [10, 20]);
+        set("cfg", "self");
+        let wider = until(&control, |settings| settings.parameters.cfg == CfgType::SelfNegative).parameters.clone();
+        assert_eq!(wider.t_index, [2, 8, 14, 20, 26]);
+        // The newer of two wins, and what was taken waits no more.
+        set("t-index", "45");
+        prompt("a hen");
+        set("t-index", "25");
+        until(&control, |settings| settings.parameters.t_index == [25]);
+        set("steps", "50");
+        assert_eq!(until(&control, |settings| settings.parameters.steps == 50).parameters.t_index, [25]);
+    }
+
+    #[test]
     fn strength_moves_the_t_index_list() {
         let (tuner, control, _) = start();
         tuner.handle().set("t-index", "32,45").unwrap();
@@ -288,7 +334,7 @@ mod tests {
         let first = Parameters { prompt: "aa".into(), prompt_blend: BlendMethod::Linear, ..Parameters::default() };
         let control = Control::new(prompts.settings(first, SIZE).unwrap());
         let clock = ManualClock::default();
-        let tuner = Tuner::start(prompts, Sizes::Fixed(SIZE), control.clone(), clock.clone()).unwrap();
+        let tuner = Tuner::start(prompts, facts(), Sizes::Fixed(SIZE), control.clone(), clock.clone()).unwrap();
         let tokens = |settings: &Settings| settings.prompts.prompt.tokens[0];
         tuner.handle().set("transition", "2s").unwrap();
         until(&control, |settings| settings.parameters.transition > 1.0);
@@ -322,7 +368,7 @@ mod tests {
         let start = |sizes| {
             let mut prompts = Prompts::new(Box::new(Fake(Arc::default())), None);
             let control = Control::new(prompts.settings(Parameters::default(), SIZE).unwrap());
-            (Tuner::start(prompts, sizes, control.clone(), ManualClock::default()).unwrap(), control)
+            (Tuner::start(prompts, facts(), sizes, control.clone(), ManualClock::default()).unwrap(), control)
         };
         assert!(start(Sizes::Fixed(SIZE)).0.handle().set("size", "128x64").is_err());
         let (tuner, control) = start(Sizes::Free(SIZE));
