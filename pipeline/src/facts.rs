@@ -70,15 +70,10 @@ impl ModelFacts {
         make_plan(&self.scheduler, &NoiseSchedule::new(&self.scheduler)?, parameters).map(drop)
     }
 
-    /// Whether frames that entered under `old` can finish beside others under `new`: they keep their steps, and get its guidance.
-    pub(crate) fn can_carry(&self, old: &Parameters, new: &Parameters) -> bool {
-        if self.most_rows.is_none() {
-            return true;
-        }
-        let longer = if old.t_index.len() > new.t_index.len() { old } else { new };
-        let stream_batch = old.stream_batch || new.stream_batch;
-        let both = Parameters { t_index: longer.t_index.clone(), stream_batch, ..new.clone() };
-        self.check_rows(&both).is_ok()
+    /// Whether so many slots in flight can finish beside those of frames under `new`: they keep their steps, and get its guidance.
+    pub(crate) fn can_carry(&self, in_flight: usize, new: &Parameters) -> bool {
+        let rows = new.rows_of(in_flight + new.frame_buffer.max(1)).max(new.rows());
+        self.most_rows.is_none_or(|most| rows <= most)
     }
 
     pub(crate) fn check_rows(&self, parameters: &Parameters) -> Result<(), EngineError> {
@@ -176,11 +171,10 @@ mod tests {
             facts.check(&alone).unwrap();
         }
         // Frames on their way keep their steps, and get the new guidance.
-        assert!(facts.can_carry(&with(8, CfgType::None), &with(4, CfgType::None)));
-        assert!(!facts.can_carry(&with(8, CfgType::None), &with(4, CfgType::Full)));
-        assert!(facts.can_carry(&with(4, CfgType::Full), &with(8, CfgType::None)));
+        assert!(facts.can_carry(7, &with(4, CfgType::None)) && facts.can_carry(3, &with(4, CfgType::Full)));
+        assert!(!facts.can_carry(8, &with(4, CfgType::None)) && !facts.can_carry(4, &with(4, CfgType::Full)));
         let sequential = Parameters { stream_batch: false, ..with(2, CfgType::Full) };
-        assert!(!facts.can_carry(&with(8, CfgType::None), &sequential));
+        assert!(facts.can_carry(0, &sequential) && !facts.can_carry(7, &sequential));
         let error = facts.check(&with(5, CfgType::Full)).unwrap_err();
         assert_eq!(error.to_string(), "10 rows in a call of the U-Net, which was compiled for at most 8");
         assert!(error.hint().is_some_and(|hint| hint.contains("--t-index")));

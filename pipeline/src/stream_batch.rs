@@ -72,6 +72,11 @@ impl StreamBatch {
         self.slots.is_empty()
     }
 
+    /// Slots with steps left.
+    pub(crate) fn active(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.needs_unet()).count()
+    }
+
     /// Whether some slot waits for the U-Net.
     pub(crate) fn has_unready(&self) -> bool {
         self.slots.iter().any(|slot| !slot.is_ready())

@@ -42,6 +42,11 @@ impl DeviceBatch {
         self.slots.is_empty()
     }
 
+    /// Slots with steps left.
+    pub(super) fn active(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.needs_unet()).count()
+    }
+
     /// Whether some slot is not ready to leave.
     pub(super) fn has_unready(&self) -> bool {
         self.slots.iter().any(|slot| !slot.is_ready())

@@ -186,7 +186,7 @@ impl<Q: Queue> DeviceEngine<Q> {
         }
         let old = &self.settings;
         if let Some((new, plan)) = self.facts.new_settings(&self.control, &mut self.seen, old, &self.schedule) {
-            if !self.facts.can_carry(&self.settings.parameters, &new.parameters) {
+            if !self.facts.can_carry(self.batch.active(), &new.parameters) {
                 self.finish_frames()?;
             }
             self.take_up(new, plan)?;

@@ -149,14 +149,18 @@ impl Parameters {
     /// of the negative prompt, which are as many for full guidance and the frames that enter for `initialize`.
     pub fn rows(&self) -> usize {
         let steps = if self.stream_batch { self.t_index.len().max(1) } else { 1 };
-        let frames = self.frame_buffer.max(1);
+        self.rows_of(steps * self.frame_buffer.max(1))
+    }
+
+    /// Rows of a call over so many slots.
+    pub(crate) fn rows_of(&self, slots: usize) -> usize {
         let guidance = GuidanceSettings { cfg: self.cfg, scale: self.guidance, delta: self.delta };
         let negative = match guidance.effective() {
-            CfgType::Full => steps * frames,
-            CfgType::Initialize => frames,
+            CfgType::Full => slots,
+            CfgType::Initialize => self.frame_buffer.max(1),
             CfgType::None | CfgType::SelfNegative => 0,
         };
-        steps * frames + negative
+        slots + negative
     }
 
     /// Moves the t_index_list so that its first step has `strength` (0 to 1, clamped) of all noise: 1 is index 0, pure noise;

@@ -185,12 +185,25 @@ fn no_change_brings_more_rows_than_the_networks_were_compiled_for() {
         let guided = [pairs, &[("guidance", "1.5"), ("negative-prompt", "blurry")]].concat();
         settings(parameters(&guided))
     };
+    // Through all of them in a row too, so quickly that frames of several are on their way.
+    let mut all = at_most_eight.iter().cycle();
+    let (control, limited) = (Control::new(with(&at_most_eight[0])), ModelFacts { most_rows: Some(8), ..facts() });
+    let networks = scripted(&[0.5; 40], Compiled(8));
+    let mut engine = Engine::new(networks, limited.clone(), SIZE, control.clone(), Box::new(StoppedClock)).unwrap();
+    for id in 0..40 {
+        if let (true, Some(next)) = (id % 3 == 0, all.next()) {
+            control.store(with(next));
+        }
+        engine
+            .step(meta(id), PictureView::packed(SIZE, &grey(30)))
+            .unwrap_or_else(|error| panic!("frame {id}: {error}"));
+    }
     for (before, after) in
         at_most_eight.iter().flat_map(|before| at_most_eight.iter().map(move |after| (before, after)))
     {
-        let (control, facts) = (Control::new(with(before)), ModelFacts { most_rows: Some(8), ..facts() });
+        let control = Control::new(with(before));
         let networks = scripted(&[0.5; 20], Compiled(8));
-        let mut engine = Engine::new(networks, facts, SIZE, control.clone(), Box::new(StoppedClock)).unwrap();
+        let mut engine = Engine::new(networks, limited.clone(), SIZE, control.clone(), Box::new(StoppedClock)).unwrap();
         let mut out = Vec::new();
         for id in 0..20 {
             if id == 10 {
