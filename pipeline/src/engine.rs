@@ -229,12 +229,17 @@ impl Engine {
         self.networks
     }
 
-    /// Takes up new settings, if there are any, at this frame boundary. Frames in flight keep their plan and noise.
+    /// Takes up new settings, if there are any, at this frame boundary. Frames in flight keep their plan and noise; where the U-Net was not
+    /// compiled for them beside the new ones, they leave first.
     fn adopt_settings(&mut self) -> Result<(), EngineError> {
         let old = &self.settings;
         if let Some((new, plan)) = self.facts.new_settings(&self.control, &mut self.seen, old, &self.schedule) {
-            if !self.facts.can_carry(self.batch.active(), &new.parameters) {
-                self.finish_frames()?;
+            if !self.facts.can_carry(&self.batch.left(), &new.parameters)
+                && let Err(error) = self.finish_frames()
+            {
+                // They are not in force.
+                self.seen = Arc::clone(&self.settings);
+                return Err(error);
             }
             self.take_up(new, plan);
         }

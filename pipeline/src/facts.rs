@@ -70,10 +70,16 @@ impl ModelFacts {
         make_plan(&self.scheduler, &NoiseSchedule::new(&self.scheduler)?, parameters).map(drop)
     }
 
-    /// Whether so many slots in flight can finish beside those of frames under `new`: they keep their steps, and get its guidance.
-    pub(crate) fn can_carry(&self, in_flight: usize, new: &Parameters) -> bool {
-        let rows = new.rows_of(in_flight + new.frame_buffer.max(1)).max(new.rows());
-        self.most_rows.is_none_or(|most| rows <= most)
+    /// Whether the slots in flight, with so many steps left each, can finish beside those of frames under `new`: they keep their steps, and
+    /// get its guidance.
+    pub(crate) fn can_carry(&self, left: &(impl Iterator<Item = usize> + Clone), new: &Parameters) -> bool {
+        let Some(most) = self.most_rows else { return true };
+        let (steps, frames) = (new.t_index.len().max(1), new.frame_buffer.max(1));
+        // At most as many groups of the new are in the call that is so many after this.
+        (1..=steps).all(|call| {
+            let groups = if new.stream_batch { call } else { 1 };
+            new.rows_of(left.clone().filter(|left| *left >= call).count() + groups * frames) <= most
+        })
     }
 
     pub(crate) fn check_rows(&self, parameters: &Parameters) -> Result<(), EngineError> {
@@ -171,10 +177,13 @@ mod tests {
             facts.check(&alone).unwrap();
         }
         // Frames on their way keep their steps, and get the new guidance.
-        assert!(facts.can_carry(7, &with(4, CfgType::None)) && facts.can_carry(3, &with(4, CfgType::Full)));
-        assert!(!facts.can_carry(8, &with(4, CfgType::None)) && !facts.can_carry(4, &with(4, CfgType::Full)));
+        let can_carry = |left: &[usize], new: &Parameters| facts.can_carry(&left.iter().copied(), new);
+        assert!(can_carry(&[1, 2, 3, 4, 5, 6, 7], &with(4, CfgType::None)));
+        assert!(can_carry(&[1, 2, 3], &with(4, CfgType::Full)) && !can_carry(&[1, 2, 3, 4], &with(4, CfgType::Full)));
+        // One alone, which is still there when there are as many of the new as there may be.
+        assert!(can_carry(&[3], &with(4, CfgType::Full)) && !can_carry(&[4], &with(4, CfgType::Full)));
         let sequential = Parameters { stream_batch: false, ..with(2, CfgType::Full) };
-        assert!(facts.can_carry(0, &sequential) && !facts.can_carry(7, &sequential));
+        assert!(can_carry(&[], &sequential) && !can_carry(&[1, 2, 3, 4, 5, 6, 7], &sequential));
         let error = facts.check(&with(5, CfgType::Full)).unwrap_err();
         assert_eq!(error.to_string(), "10 rows in a call of the U-Net, which was compiled for at most 8");
         assert!(error.hint().is_some_and(|hint| hint.contains("--t-index")));

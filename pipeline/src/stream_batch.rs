@@ -72,9 +72,9 @@ impl StreamBatch {
         self.slots.is_empty()
     }
 
-    /// Slots with steps left.
-    pub(crate) fn active(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.needs_unet()).count()
+    /// Steps left of each slot that has some.
+    pub(crate) fn left(&self) -> impl Iterator<Item = usize> + Clone + '_ {
+        self.slots.iter().filter(|slot| slot.needs_unet()).map(|slot| slot.plan.len().saturating_sub(slot.step))
     }
 
     /// Whether some slot waits for the U-Net.

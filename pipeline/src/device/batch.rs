@@ -42,9 +42,9 @@ impl DeviceBatch {
         self.slots.is_empty()
     }
 
-    /// Slots with steps left.
-    pub(super) fn active(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.needs_unet()).count()
+    /// Steps left of each slot that has some.
+    pub(super) fn left(&self) -> impl Iterator<Item = usize> + Clone + '_ {
+        self.slots.iter().filter(|slot| slot.needs_unet()).map(|slot| slot.plan.len().saturating_sub(slot.step))
     }
 
     /// Whether some slot is not ready to leave.

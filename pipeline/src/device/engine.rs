@@ -103,7 +103,7 @@ impl<Q: Queue> DeviceEngine<Q> {
     /// waits for each picture, the least delay; more overlap copies with work, and hand pictures out calls later.
     ///
     /// # Errors
-    /// A size or a t_index_list that the model cannot do, settings that [`refusal`] names, a device without memory.
+    /// A size or a t_index_list that the model cannot do, more rows than its U-Net was compiled for, settings that [`refusal`] names, a device without memory.
     pub fn new(
         queues: Queues<Q>,
         networks: DeviceNetworks<Q>,
@@ -119,6 +119,7 @@ impl<Q: Queue> DeviceEngine<Q> {
         if let Some(why) = refusal(parameters) {
             return Err(ModelError::new(format!("a stream on a device cannot have {why}")).into());
         }
+        facts.check_rows(parameters)?;
         let plan = Arc::new(make_plan(&facts.scheduler, &schedule, parameters)?);
         let (len, bytes) = (shape.len(), 3 * size.pixels());
         let seeded = SeededNoise::blend(&parameters.seed_weights(), plan.len(), len);
@@ -186,8 +187,12 @@ impl<Q: Queue> DeviceEngine<Q> {
         }
         let old = &self.settings;
         if let Some((new, plan)) = self.facts.new_settings(&self.control, &mut self.seen, old, &self.schedule) {
-            if !self.facts.can_carry(self.batch.active(), &new.parameters) {
-                self.finish_frames()?;
+            if !self.facts.can_carry(&self.batch.left(), &new.parameters)
+                && let Err(error) = self.finish_frames()
+            {
+                // They are not in force.
+                self.seen = Arc::clone(&self.settings);
+                return Err(error);
             }
             self.take_up(new, plan)?;
         }

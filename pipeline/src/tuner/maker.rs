@@ -17,6 +17,13 @@ use crate::stats::Clock;
 /// Time between two steps of a transition: thirty a second are as many as a viewer sees.
 const STEP: Duration = Duration::from_millis(33);
 
+/// How long a value that the model cannot do waits for what it was meant with: a list of steps and their number arrive one after the other.
+/// Longer, and it would surprise somebody who has given it up.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The list that the strength moves.
+const T_INDEX: &str = "t-index";
+
 pub(super) fn apply(parameters: &mut Parameters, name: &str, text: &str) -> Result<(), String> {
     if name != STRENGTH {
         return parameters.set(name, text).map_err(|error| error.to_string());
@@ -36,9 +43,8 @@ pub(super) struct Maker {
     pub(super) facts: ModelFacts,
     /// What was asked for and can be; where a transition is under way, its end.
     pub(super) target: Parameters,
-    /// What was asked for and cannot be as things stand. It may be meant for what comes next: a list of steps and their number arrive one
-    /// after the other.
-    pub(super) waiting: BTreeMap<&'static str, String>,
+    /// What was asked for, and when, that cannot be as things stand.
+    pub(super) waiting: BTreeMap<&'static str, (String, Duration)>,
     pub(super) transition: Option<Transition>,
 }
 
@@ -90,69 +96,87 @@ impl Maker {
         self.facts.check(&Parameters { size: None, ..target.clone() }).map(|()| target)
     }
 
-    /// The target with changes and all that waits; else with those of the changes that the model can do, one after the other, while the
-    /// rest wait. Whether there is anything to be seen of it.
-    fn take(&mut self, changes: &BTreeMap<&'static str, String>) -> bool {
-        let mut all = std::mem::take(&mut self.waiting);
-        // Of two for one parameter, the newer.
-        all.extend(changes.iter().map(|(name, text)| (*name, text.clone())));
-        if let Ok(target) = self.with(&all) {
-            self.target = target;
-            for (name, text) in all {
-                tracing::info!("{name} = {text:?}");
-            }
+    /// The target with changes and all that waits; else with the changes together; else with whichever of all these can be had, while the
+    /// rest wait. Whether anything was taken.
+    fn take(&mut self, changes: &BTreeMap<&'static str, String>, now: Duration) -> bool {
+        self.waiting.retain(|_, (_, since)| now.saturating_sub(*since) < PATIENCE);
+        // The newer of a list and of what moves it: neither was meant with the other.
+        match (changes.contains_key(T_INDEX), changes.contains_key(STRENGTH)) {
+            (true, false) => drop(self.waiting.remove(STRENGTH)),
+            (false, true) => drop(self.waiting.remove(T_INDEX)),
+            _ => {}
+        }
+        let mut all = changes.clone();
+        for (name, (text, _)) in &self.waiting {
+            all.entry(name).or_insert_with(|| text.clone());
+        }
+        if self.accept(&all).is_ok() {
             return true;
         }
-        // What is new first, of that the strength last; then what has waited, for which there may be room now.
-        let mut order: Vec<&'static str> = all.keys().copied().collect();
-        order.sort_by_key(|name| (!changes.contains_key(name), *name == STRENGTH));
-        let mut is_any = false;
-        for name in order {
-            let Some(change) = all.remove_entry(name) else { continue };
-            match self.with(&BTreeMap::from([change.clone()])) {
-                Ok(target) => {
-                    self.target = target;
+        if self.accept(changes).is_ok() {
+            return true;
+        }
+        // One that is taken may make room for another. A list goes with the strength that came with it.
+        let (mut is_any, mut rest) = (false, all);
+        loop {
+            let before = rest.len();
+            for name in rest.keys().copied().collect::<Vec<_>>() {
+                let with: &[&str] = match name {
+                    T_INDEX => &[T_INDEX, STRENGTH],
+                    STRENGTH if rest.contains_key(T_INDEX) => continue,
+                    _ => &[name],
+                };
+                let some =
+                    rest.iter().filter(|(name, _)| with.contains(*name)).map(|(name, text)| (*name, text.clone()));
+                if self.accept(&some.collect()).is_ok() {
+                    rest.retain(|name, _| !with.contains(name));
                     is_any = true;
-                    tracing::info!("{name} = {:?}", change.1);
-                }
-                Err(error) => {
-                    if changes.contains_key(name) {
-                        tracing::warn!(
-                            hint = error.hint(),
-                            "{name} = {:?} waits for what goes with it: {error}",
-                            change.1
-                        );
-                    }
-                    self.waiting.insert(name, change.1);
                 }
             }
+            if rest.len() == before {
+                break;
+            }
+        }
+        for (name, text) in rest.into_iter().filter(|(name, _)| changes.contains_key(name)) {
+            let told = self.waiting.get(name).is_some_and(|(before, _)| *before == text);
+            if !told && let Err(error) = self.with(&BTreeMap::from([(name, text.clone())])) {
+                tracing::warn!(hint = error.hint(), "{name} = {text:?} waits for what goes with it: {error}");
+            }
+            self.waiting.insert(name, (text, now));
         }
         is_any
     }
 
+    /// Takes changes, if the model can do all of them.
+    fn accept(&mut self, changes: &BTreeMap<&'static str, String>) -> Result<(), EngineError> {
+        self.target = self.with(changes)?;
+        for (name, text) in changes {
+            self.waiting.remove(name);
+            tracing::info!("{name} = {text:?}");
+        }
+        Ok(())
+    }
+
     /// Takes up changes. What cannot be made into settings changes nothing.
     fn change(&mut self, changes: &BTreeMap<&'static str, String>, now: Duration) {
-        let before = self.target.clone();
-        if !self.take(changes) {
+        let (before, waited) = (self.target.clone(), self.waiting.clone());
+        if !self.take(changes, now) {
+            if self.transition.is_some() {
+                self.show(now);
+            }
             return;
-        }
-        let what = |p: &Parameters| (p.prompt.clone(), p.negative_prompt.clone(), p.seed_weights());
-        let shown = self.control.load().parameters.clone();
-        let under_way = self.transition.take();
-        if what(&self.target) == what(&before) {
-            self.transition = under_way;
-        } else if self.target.transition > 0.0 {
-            // From what is shown now, which may lie on the way to somewhere else.
-            self.transition = Some(Transition { from: shown, began: now });
         }
         // All that the transition needs is encoded first: a prompt that fails must not fail half-way.
         if let Err(error) = self.prompts.settings(self.target.clone(), self.size(&self.target)) {
             tracing::warn!("the change was refused: {error}");
-            self.target = before;
-            if self.transition.as_ref().is_some_and(|transition| transition.began == now) {
-                self.transition = None;
-            }
+            (self.target, self.waiting) = (before, waited);
             return;
+        }
+        let what = |p: &Parameters| (p.prompt.clone(), p.negative_prompt.clone(), p.seed_weights());
+        if what(&self.target) != what(&before) {
+            // From what is shown now, which may lie on the way to somewhere else.
+            let from = self.control.load().parameters.clone();
+            self.transition = (self.target.transition > 0.0).then_some(Transition { from, began: now });
         }
         self.show(now);
     }

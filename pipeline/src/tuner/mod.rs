@@ -79,8 +79,8 @@ pub enum Sizes {
 }
 
 impl Tuner {
-    /// Starts the thread. It makes settings and stores them in `control`, which nobody else may change. `clock` times
-    /// transitions.
+    /// Starts the thread. It makes settings that a model of these `facts` can do, and stores them in `control`, which nobody else may
+    /// change. `clock` times transitions.
     ///
     /// # Errors
     /// The system has no thread to give.
@@ -134,8 +134,8 @@ impl Tuning {
     }
 
     /// Asks for a change: of a parameter, of `strength` (0 to 1), or to a `preset`. Refused at once: what is no parameter,
-    /// not hot, or of a wrong value. Whether the model can do it (a t_index_list that is too long, say) shows at the next
-    /// frame.
+    /// not hot, or of a wrong value. What the model cannot do as things stand (a t_index_list that is too long, say) waits for
+    /// what goes with it for two seconds, which is said in the log, and then counts for nothing.
     pub fn set(&self, name: &str, text: &str) -> Result<(), String> {
         if name == PRESET {
             return self.take_preset(text);
@@ -311,6 +311,47 @@ mod tests {
         until(&control, |settings| settings.parameters.t_index == [25]);
         set("steps", "50");
         assert_eq!(until(&control, |settings| settings.parameters.steps == 50).parameters.t_index, [25]);
+    }
+
+    #[test]
+    fn what_waits_splits_nothing_keeps_its_strength_and_is_given_up_in_time() {
+        let mut prompts = Prompts::new(Box::new(Fake(Arc::default())), None);
+        let first = Parameters { guidance: 1.5, ..Parameters::default() };
+        let control = Control::new(prompts.settings(first, SIZE).unwrap());
+        let clock = ManualClock::default();
+        let tuner = Tuner::start(prompts, facts(), Sizes::Fixed(SIZE), control.clone(), clock.clone()).unwrap();
+        let set = |name, text| tuner.handle().set(name, text).unwrap();
+        let shows = |what: &dyn Fn(&Parameters) -> bool| {
+            until(&control, |settings| what(&settings.parameters)).parameters.clone()
+        };
+        set("t-index", "5,15,25,35");
+        shows(&|p| p.t_index.len() == 4);
+        // Nine steps wait. A preset's values, which can be had together and not one by one, are taken all the same.
+        set("t-index", "5,10,15,20,25,30,35,40,45");
+        set("prompt", "a fox");
+        shows(&|p| p.prompt == "a fox");
+        let values = [("steps", "30"), ("t-index", "5,10,20"), ("cfg", "full"), ("prompt", "a cat")];
+        let values = values.map(|(name, text)| (name.to_owned(), text.to_owned())).to_vec();
+        let tuner = tuner.with_presets(vec![PresetValues { name: "cat".into(), values }]);
+        let set = |name, text| tuner.handle().set(name, text).unwrap();
+        set("preset", "cat");
+        let cat = shows(&|p| p.prompt == "a cat" && p.steps == 30);
+        assert_eq!((cat.t_index, cat.cfg), (vec![5, 10, 20], CfgType::Full));
+        // A strength that comes after the list that waits is of the list that is seen, and takes the other's place.
+        set("t-index", "2,6,10,14,18");
+        set("prompt", "a dog");
+        shows(&|p| p.prompt == "a dog");
+        set("strength", "1");
+        assert_eq!(shows(&|p| p.t_index[0] == 0).t_index.len(), 3);
+        set("cfg", "none");
+        assert_eq!(shows(&|p| p.cfg == CfgType::None).t_index.len(), 3);
+        // What waits is not remembered for ever.
+        set("t-index", "1,2,3,4,5,6,7,8,9");
+        set("prompt", "a hen");
+        shows(&|p| p.prompt == "a hen");
+        clock.0.store(10_000, Ordering::SeqCst);
+        set("stream-batch", "false");
+        assert_eq!(shows(&|p| !p.stream_batch).t_index.len(), 3);
     }
 
     #[test]

@@ -185,35 +185,34 @@ fn no_change_brings_more_rows_than_the_networks_were_compiled_for() {
         let guided = [pairs, &[("guidance", "1.5"), ("negative-prompt", "blurry")]].concat();
         settings(parameters(&guided))
     };
-    // Through all of them in a row too, so quickly that frames of several are on their way.
-    let mut all = at_most_eight.iter().cycle();
-    let (control, limited) = (Control::new(with(&at_most_eight[0])), ModelFacts { most_rows: Some(8), ..facts() });
-    let networks = scripted(&[0.5; 40], Compiled(8));
-    let mut engine = Engine::new(networks, limited.clone(), SIZE, control.clone(), Box::new(StoppedClock)).unwrap();
-    for id in 0..40 {
-        if let (true, Some(next)) = (id % 3 == 0, all.next()) {
-            control.store(with(next));
-        }
-        engine
-            .step(meta(id), PictureView::packed(SIZE, &grey(30)))
-            .unwrap_or_else(|error| panic!("frame {id}: {error}"));
-    }
-    for (before, after) in
-        at_most_eight.iter().flat_map(|before| at_most_eight.iter().map(move |after| (before, after)))
-    {
-        let control = Control::new(with(before));
-        let networks = scripted(&[0.5; 20], Compiled(8));
+    let limited = ModelFacts { most_rows: Some(8), ..facts() };
+    let run = |changes: &dyn Fn(u64) -> Option<usize>, what: &str| {
+        let control = Control::new(with(&at_most_eight[changes(0).unwrap_or(0)]));
+        let networks = scripted(&[0.5; 40], Compiled(8));
         let mut engine = Engine::new(networks, limited.clone(), SIZE, control.clone(), Box::new(StoppedClock)).unwrap();
         let mut out = Vec::new();
-        for id in 0..20 {
-            if id == 10 {
-                control.store(with(after));
+        for id in 0..40 {
+            if let Some(next) = changes(id) {
+                control.store(with(&at_most_eight[next]));
             }
             let emitted = engine.step(meta(id), PictureView::packed(SIZE, &grey(30)));
-            out.extend(collect(emitted.unwrap_or_else(|error| panic!("{before:?} to {after:?}: {error}"))));
+            out.extend(collect(emitted.unwrap_or_else(|error| panic!("{what}, frame {id}: {error}"))));
         }
         out.extend(collect(engine.flush().unwrap()));
         let ids: Vec<u64> = out.iter().map(|out| out.meta.id).collect();
-        assert_eq!(ids, (0..20).collect::<Vec<_>>(), "{before:?} to {after:?}");
+        assert_eq!(ids, (0..40).collect::<Vec<_>>(), "{what}");
+    };
+    let kinds = at_most_eight.len();
+    for (before, after) in (0..kinds).flat_map(|before| (0..kinds).map(move |after| (before, after))) {
+        // Also while few frames are on their way, as after a start.
+        for at in 1..12 {
+            let change = |id: u64| if id == 0 { Some(before) } else { (id == at).then_some(after) };
+            run(&change, &format!("{:?} to {:?} at {at}", at_most_eight[before], at_most_eight[after]));
+        }
+    }
+    // So quickly that frames of several are on their way.
+    for (every, stride) in [(1, 1), (1, 2), (2, 3), (3, 1), (3, 4), (5, 2)] {
+        let change = |id: u64| id.is_multiple_of(every).then_some((id / every) as usize * stride % kinds);
+        run(&change, &format!("every {every}, {stride} on"));
     }
 }
