@@ -110,6 +110,8 @@ struct Card {
 
 Stream null_stream;
 thread_local void* current = nullptr;
+// Whether this thread has waited for the card since it last put work on it or freed memory: what others put since then is not of its memory.
+thread_local bool has_waited = false;
 
 void trace(const char* call, size_t bytes, const void* stream) {
     static std::FILE* const file = [] {
@@ -182,6 +184,7 @@ void stir() {
 }
 
 void put(Stream& stream, std::function<void()> run, Point after = Point{nullptr, 0}) {
+    has_waited = false;
     stream.todo.push_back(Op{std::move(run), after});
     ++stream.put;
     stir();
@@ -217,8 +220,9 @@ int release(const char* call, uintptr_t start, bool pinned) {
     auto found = card.blocks.find(start);
     if (found == card.blocks.end() || found->second.pinned != pinned) wrong(call, "memory that was not allocated");
     for (Stream* stream : card.streams) {
-        if (!pinned && !stream->todo.empty()) wrong(call, "work is on its way that may use the memory");
+        if (!pinned && !stream->todo.empty() && !has_waited) wrong(call, "work is on its way that may use the memory");
     }
+    has_waited = false;
     card.used -= pinned ? 0 : found->second.bytes;
     // Its place stays taken, so that whoever comes too late is stopped.
     mmap(reinterpret_cast<char*>(start), found->second.inner, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);

@@ -52,6 +52,7 @@ int cuCtxSynchronize() {
     trace("cuCtxSynchronize", 0, nullptr);
     drain(null_stream);
     for (Stream* stream : card.streams) drain(*stream);
+    has_waited = true;
     return SUCCESS;
 }
 
