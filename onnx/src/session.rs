@@ -113,7 +113,8 @@ impl Network {
     }
 
     /// As [`load`](Self::load), where some sides of the inputs are the same in every call: by the names that the graph gives them.
-    /// ONNX Runtime then reckons with shapes once, at the load, in place of every call.
+    /// On a device ONNX Runtime then reckons with shapes once, at the load, in place of every call, which would be waited for; a CPU does it
+    /// on the way.
     pub(crate) fn load_for(
         runtime: &Runtime,
         label: &'static str,
@@ -122,6 +123,7 @@ impl Network {
         chosen: &Chosen,
         settings: &SessionSettings,
     ) -> Result<Self, OnnxError> {
+        let sides = if chosen.provider.is_on_device(settings.openvino) { sides } else { &[] };
         let Committed { session, options } = commit(runtime, label, (model, inputs, sides), chosen, settings)?;
         let on_cuda = matches!(chosen.provider, Provider::Cuda | Provider::TensorRt);
         let ports =

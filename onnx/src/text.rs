@@ -113,9 +113,7 @@ impl One {
         let pooled_width = |t: &TensorInfo| t.fixed(1).or_else(|| pack.unet.pooled.as_ref()?.fixed(1));
         let inputs: Vec<&TensorInfo> = [&ports.ids].into_iter().chain(&ports.mask).collect();
         let outputs: Vec<&TensorInfo> = [&ports.hidden].into_iter().chain(&ports.pooled).collect();
-        // On a device every reckoning with shapes would be waited for. A CPU does it on the way.
-        let on_device = chosen.provider.is_on_device(settings.openvino);
-        let sides = if on_device { call_sides(&ports.ids, pack.prompt_length) } else { Vec::new() };
+        let sides = call_sides(&ports.ids, pack.prompt_length);
         let (model, io) = (Model::File(&part.file), (&inputs[..], &outputs[..], &sides[..]));
         Ok(Self {
             network: Network::load_for(runtime, label, &model, io, chosen, settings)?,

@@ -110,8 +110,7 @@ impl OnnxUnet {
             ports.timestep.dims = ports.sample.dims.as_ref().map(|d| d[..1].to_vec());
         }
         let inputs: Vec<&TensorInfo> = ports.inputs().into_iter().chain(time).collect();
-        let on_device = chosen.provider.is_on_device(settings.openvino);
-        let sides = if on_device { channels_of(&inputs, pack.latent_channels) } else { Vec::new() };
+        let sides = channels_of(&inputs, pack.latent_channels);
         let io = (&inputs[..], &[&ports.out][..], &sides[..]);
         let network = Network::load_for(runtime, "U-Net", model, io, chosen, settings)?;
         let resident = vec![Vec::new(); MAX_SHAPES];

@@ -41,8 +41,7 @@ impl Half {
             settings.gpu.tf32 = true;
         }
         let channels = if part.name == PartName::VaeEncoder { PICTURE_CHANNELS } else { pack.latent_channels };
-        let on_device = chosen.provider.is_on_device(settings.openvino);
-        let sides = if on_device { channels_of(&[input], channels) } else { Vec::new() };
+        let sides = channels_of(&[input], channels);
         let (model, io) = (Model::File(&part.file), (&[input][..], &[output][..], &sides[..]));
         Ok(Self {
             network: Network::load_for(runtime, label, &model, io, &chosen, &settings)?,

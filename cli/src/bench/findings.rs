@@ -103,7 +103,6 @@ pub(crate) struct Running<'a> {
     command: &'static str,
     output: &'a OutputArgs,
     section: Section,
-    has_begun: bool,
     /// Characters of the longest names of a case and of a figure.
     widths: (usize, usize),
 }
@@ -111,18 +110,17 @@ pub(crate) struct Running<'a> {
 impl<'a> Running<'a> {
     pub(crate) fn new(command: &'static str, output: &'a OutputArgs, context: Context, widths: (usize, usize)) -> Self {
         let section = Section { context, figures: Vec::new(), body: Value::Null };
-        Self { command, output, section, has_begun: false, widths }
+        Self { command, output, section, widths }
     }
 
     /// What a case found.
     pub(crate) fn add(&mut self, figures: Vec<Figure>) -> Outcome<()> {
         if !self.output.json {
-            if !self.has_begun {
+            if self.section.figures.is_empty() {
                 print_head(&self.section.context, self.widths);
             }
             print_rows(&figures, self.widths);
         }
-        self.has_begun = true;
         if let Some(folder) = &self.output.record {
             keep(self.command, &self.section.context, &figures, folder)?;
         }

@@ -257,16 +257,13 @@ fn plain_name(steps: usize, cfg: CfgType) -> String {
 /// What is asked for beside that, as a case's name has it.
 fn said(gpu: &GpuSettings) -> Vec<String> {
     let asked = [
-        (gpu.graphs, GRAPHS.to_owned()),
-        (gpu.vae_streams, APART.to_owned()),
+        (gpu.graphs, ", CUDA graphs".to_owned()),
+        (gpu.vae_streams, ", VAE apart".to_owned()),
         (gpu.channels_last, ", channels last".to_owned()),
         (gpu.cudnn_search != CudnnSearch::default(), format!(", {} search", gpu.cudnn_search)),
     ];
     asked.into_iter().filter_map(|(is_so, what)| is_so.then_some(what)).collect()
 }
-
-const GRAPHS: &str = ", CUDA graphs";
-const APART: &str = ", VAE apart";
 
 /// What runs, not what was asked for.
 fn name(setup: &Setup, subject: &Subject, gpu: &GpuSettings, (steps, cfg): (usize, CfgType)) -> String {
