@@ -1,4 +1,4 @@
-"""The U-Net's attention, as PyTorch's or as one operator of ONNX Runtime's own.
+"""The U-Net's attention, and a ControlNet's, as PyTorch's or as one operator of ONNX Runtime's own.
 
 The operator (`MultiHeadAttention`, domain com.microsoft) never holds the matrix of all weights at once. It is what the
 optimizer of `onnxruntime.transformers` puts in the place of the nodes that it recognises as attention. That recognises f32
@@ -56,17 +56,17 @@ class Processor:
         return layer.to_out[0](found) / layer.rescale_output_factor
 
 
-def layers(unet, ending=("attn1", "attn2")):
-    """The layers that look at the picture (`attn1`) and at the prompt (`attn2`), in the order of the U-Net's modules."""
-    found = [module for name, module in unet.named_modules() if name.endswith(ending)]
+def layers(model, ending=("attn1", "attn2")):
+    """The layers that look at the picture (`attn1`) and at the prompt (`attn2`), in the order of the model's modules."""
+    found = [module for name, module in model.named_modules() if name.endswith(ending)]
     for layer in found:
         odd = layer.norm_cross or layer.group_norm or layer.spatial_norm or layer.residual_connection or layer.added_kv_proj_dim
         if odd or layer.norm_q is not None:
-            raise Failure("the attention of this U-Net is not that of Stable Diffusion", "leave out --prompt-kv and --attention fused")
+            raise Failure("the attention of this model is not that of Stable Diffusion", "leave out --prompt-kv and --attention fused")
     return found
 
 
-def fuse(unet):
+def fuse(model):
     """Makes every layer be exported as the operator."""
-    for layer in layers(unet):
+    for layer in layers(model):
         layer.set_processor(Processor(Fused.apply))

@@ -56,7 +56,11 @@ def pack_toml(pipe, family, options):
     if fused:
         names = ", ".join(f"{lora.path.name} x {lora.scale:g}" for lora in fused)
         lines.append(f"fused = {json.dumps(names, ensure_ascii=False)}")
+    if options.controlnet:
+        lines.append(f"controlnet = {json.dumps(options.controlnet.resolve().name, ensure_ascii=False)}")
     lines += ["", f"# For a model of the family {family.title}.", "[defaults]", f'size = "{side}x{side}"']
+    if options.controlnet:
+        lines.append(f"preprocessor = {json.dumps(options.preprocessor)}")
     lines += [f"{key} = {json.dumps(value)}" for key, value in family.defaults.items()]
     return "\n".join(lines) + "\n"
 

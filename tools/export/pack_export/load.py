@@ -62,8 +62,7 @@ def of_folder(options):
     for part in PARTS:
         if part in index and not (folder / part).is_dir():
             raise Failure(f"{folder}/{part} is missing", "the folder is no whole diffusers model: copy or download it anew", MISSING)
-    # Some repositories carry their weights in f16 alone.
-    half = has_torch_weights(folder / "unet", ".fp16") and not has_torch_weights(folder / "unet", "")
+    half = is_half_alone(folder / "unet")
     return loaded(folder, lambda: pipeline_class.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, variant="fp16" if half else None, **unused(pipeline_class)))
 
@@ -114,6 +113,11 @@ def has_torch_weights(folder, variant=None):
     if variant is None:
         return bool(names)
     return any((".fp16" in name) == (variant == ".fp16") for name in names)
+
+
+def is_half_alone(folder):
+    """Some repositories carry their weights in f16 alone."""
+    return has_torch_weights(folder, ".fp16") and not has_torch_weights(folder, "")
 
 
 def is_sdxl(file):

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from . import attention, prompt_kv
+from . import attention, controlnet, prompt_kv
 
 # Latents and pictures that a network is traced with; no size is kept in the graph. 16 can be halved by every U-Net here.
 SIDE = 16
@@ -28,15 +28,21 @@ class Network:
 
 
 class Unet(torch.nn.Module):
-    def __init__(self, unet, extras):
+    """The U-Net, behind a ControlNet where there is one."""
+
+    def __init__(self, unet, extras, control=None):
         super().__init__()
-        self.unet, self.extras = unet, extras
+        self.unet, self.extras, self.controlnet = unet, extras, control
 
     def forward(self, sample, timestep, prompt, *extras):
         extras = dict(zip(self.extras, extras))
-        added = {name: extras[name] for name in ("text_embeds", "time_ids") if name in extras}
+        added = {name: extras[name] for name in ("text_embeds", "time_ids") if name in extras} or None
+        residuals = {}
+        if self.controlnet is not None:
+            picture, scale = extras["controlnet_cond"], extras["conditioning_scale"]
+            residuals = controlnet.residuals(self.controlnet, sample, timestep, prompt, picture, scale, added)
         return self.unet(sample, timestep, encoder_hidden_states=prompt, timestep_cond=extras.get("timestep_cond"),
-                         added_cond_kwargs=added or None, return_dict=False)[0]
+                         added_cond_kwargs=added, return_dict=False, **residuals)[0]
 
 
 class Encoder(torch.nn.Module):
@@ -71,28 +77,31 @@ class Text(torch.nn.Module):
         return tuple(layers[name] if name in layers else getattr(given, name) for name in self.outputs)
 
 
-def all_of(pipe, options):
-    """Every network that the options ask for, the U-Net last: it is the largest."""
+def all_of(pipe, control, options):
+    """Every network that the options ask for, the U-Net (with the ControlNet, if any) last: it is the largest."""
     is_sdxl = getattr(pipe, "text_encoder_2", None) is not None
     made = [text(pipe.text_encoder, "text_encoder", is_sdxl)]
     if is_sdxl:
         made.append(text(pipe.text_encoder_2, "text_encoder_2", is_sdxl))
     made += vae(pipe.vae, is_sdxl)
+    both = torch.nn.ModuleList([pipe.unet] if control is None else [pipe.unet, control])
+    wide = pipe.unet.config.cross_attention_dim
     if options.attention == "fused":
-        attention.fuse(pipe.unet)
+        attention.fuse(both)
     if options.prompt_kv:
-        made.append(prompt_kv_network(pipe.unet))
-        wide = prompt_kv.use_ready_ones(pipe.unet, attention.KINDS[options.attention])
-        return made + [unet(pipe.unet, "prompt_kv", wide)]
-    return made + [unet(pipe.unet, "encoder_hidden_states", pipe.unet.config.cross_attention_dim)]
+        made.append(prompt_kv_network(both, wide))
+        wide = prompt_kv.use_ready_ones(both, attention.KINDS[options.attention])
+        return made + [unet(pipe.unet, "prompt_kv", wide, control)]
+    return made + [unet(pipe.unet, "encoder_hidden_states", wide, control)]
 
 
-def unet(model, name, wide):
-    """The U-Net, whose prompt has that name and width."""
+def unet(model, name, wide, control=None):
+    """The U-Net, whose prompt has that name and width, and the ControlNet before it."""
     config = model.config
     if config.addition_embed_type == "text_time":
         # The sinusoids of the sizes come in f32, and ONNX joins only tensors of one type.
-        model.add_time_proj.register_forward_hook(lambda _, __, values: values.to(model.dtype))
+        for part in [model] if control is None else [model, control]:
+            part.add_time_proj.register_forward_hook(lambda _, __, values: values.to(model.dtype))
     widths = {}
     if config.addition_embed_type == "text_time":
         sizes = 6 * config.addition_time_embed_dim
@@ -111,16 +120,19 @@ def unet(model, name, wide):
             inputs[extra] = torch.randn(rows, values)
         if "time_ids" in inputs:
             inputs["time_ids"] = torch.tensor([[8.0 * height, 8.0 * width, 0, 0, 8.0 * height, 8.0 * width]] * rows)
-        return inputs
+        return inputs if control is None else inputs | controlnet.example(rows, height, width)
 
     picture = {0: "batch_size", 2: "height", 3: "width"}
     axes = {"sample": picture, "timestep": {0: "batch_size"}, name: {0: "batch_size", 1: "sequence_length"}}
     axes |= {extra: {0: "batch_size"} for extra in widths} | {"out_sample": picture}
-    return Network("unet", Unet(model, list(widths)), ["out_sample"], axes, example, dict(config))
+    extras = list(widths)
+    if control is not None:
+        axes |= controlnet.AXES
+        extras += controlnet.AXES
+    return Network("unet", Unet(model, extras, control), ["out_sample"], axes, example, dict(config))
 
 
-def prompt_kv_network(model):
-    wide = model.config.cross_attention_dim
+def prompt_kv_network(model, wide):
     token = {0: "batch_size", 1: "sequence_length"}
     return Network("prompt_kv", prompt_kv.PromptKv(model), ["prompt_kv"], {"encoder_hidden_states": token, "prompt_kv": token},
                    lambda rows, _, __: {"encoder_hidden_states": torch.randn(rows, prompt_kv.LENGTH, wide)})

@@ -10,6 +10,7 @@ from .failure import USAGE, Failure
 EXAMPLES = """examples:
   export.sh --model sd-turbo/ --out packs/sd-turbo --dtype f16 --taesd taesd/
   export.sh --model dreamshaper.safetensors --config sd15/ --lcm-lora lcm-lora.safetensors --lora ghibli.safetensors=0.8 --out packs/ghibli
+  export.sh --model sd15/ --lcm-lora lcm-lora.safetensors --controlnet sd15-canny/ --out packs/sd15-canny
 """
 
 
@@ -60,6 +61,10 @@ def parser():
                       help="an LCM-LoRA to fuse: the pack becomes one for a few steps of LCM")
     made.add_argument("--lora", type=Lora.parse, action="append", default=[], metavar="FILE[=SCALE]",
                       help="a LoRA to fuse; may be given several times")
+    made.add_argument("--controlnet", type=path, metavar="FOLDER",
+                      help="a ControlNet (ControlNetModel) to fuse into the U-Net's graph")
+    made.add_argument("--preprocessor", choices=["canny", "gray", "passthrough"],
+                      help="what the ControlNet is shown of a frame: its edges, it in grey, or it as it is (default: canny)")
     made.add_argument("--attention", choices=["plain", "fused"], default="plain",
                       help="fused: one operator of ONNX Runtime's own for each attention (default: plain)")
     made.add_argument("--prompt-kv", action="store_true",
@@ -78,7 +83,7 @@ def parser():
 def parse(arguments=None):
     """The options, checked as far as that can be done before anything large is loaded."""
     options = parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-    named = [("--model", options.model), ("--taesd", options.taesd)]
+    named = [("--model", options.model), ("--taesd", options.taesd), ("--controlnet", options.controlnet)]
     loras = [("--lora", lora) for lora in options.lora] + [("--lcm-lora", options.lcm_lora)]
     named += [(flag, lora.path) for flag, lora in loras if lora]
     for flag, path in named:
@@ -88,8 +93,12 @@ def parse(arguments=None):
         raise Failure(f"--out: {options.out} exists", "--force replaces it")
     if not options.out.resolve().parent.is_dir():
         raise Failure(f"--out: {options.out.parent} is no folder", f"mkdir -p {options.out.parent}")
-    if options.out.resolve() in [options.model.resolve(), *options.model.resolve().parents]:
-        raise Failure(f"--out: {options.out} holds the model itself", "choose another folder")
+    for what, path in [("model", options.model), ("ControlNet", options.controlnet)]:
+        if path and options.out.resolve() in [path.resolve(), *path.resolve().parents]:
+            raise Failure(f"--out: {options.out} holds the {what} itself", "choose another folder")
     if options.config and options.model.is_dir():
         raise Failure("--config is for a checkpoint in one file", "leave it out: a diffusers folder has its own configs")
+    if options.preprocessor and not options.controlnet:
+        raise Failure("--preprocessor is for a ControlNet", "name one with --controlnet, or leave it out")
+    options.preprocessor = options.preprocessor or "canny"
     return options

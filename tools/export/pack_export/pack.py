@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from . import check, companions, family, graph, int8, load, lora, networks
+from . import check, companions, controlnet, family, graph, int8, load, lora, networks
 from .failure import FAILED, Failure
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16}
@@ -32,12 +32,15 @@ def make(options):
 def write(options, folder):
     """All files of the pack."""
     say(f"reading {options.model}")
+    control = controlnet.load(options.controlnet) if options.controlnet else None
     pipe = load.pipeline(options)
+    if control is not None:
+        controlnet.check_fits(control, pipe.unet, options.controlnet)
     lora.fuse(pipe, options)
     kind = family.of(pipe, options)
     if kind is family.PLAIN:
         say("note: this model was not distilled for few steps: fuse an LCM-LoRA (--lcm-lora), or expect to need many steps")
-    parts = networks.all_of(pipe, options)
+    parts = networks.all_of(pipe, control, options)
     companions.write(pipe, parts, kind, options, folder)
     # Before any of them: what is exported in f16 stays in f16, and the halves of a VAE are one module.
     calls = {network.folder: check.expected(network) for network in parts} if options.check else {}

@@ -32,6 +32,21 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def control(tmp_path_factory):
+    """From a tiny model's name, and what is to be different, to the folder of a ControlNet for it."""
+    folder, made = tmp_path_factory.mktemp("controls"), {}
+
+    def saved(name, **extra):
+        key = (name, str(extra))
+        if key not in made:
+            made[key] = folder / f"{len(made)}-{name}-control"
+            tiny.controlnet(tiny.MODELS[name]().unet, **extra).save_pretrained(made[key])
+        return made[key]
+
+    return saved
+
+
+@pytest.fixture(scope="session")
 def pack(model, tmp_path_factory):
     """From a tiny model's name and further arguments to its pack."""
     folder, made = tmp_path_factory.mktemp("packs"), {}

@@ -5,7 +5,7 @@ import json
 import numpy
 import onnxruntime
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import ControlNetModel, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 # One row, and several at times of their own at another size; neither is what the graphs were traced with (2 rows, 16x16).
 CALLS = [((999.0,), 8, 8), ((999.0, 499.0, 19.0), 16, 24)]
@@ -55,6 +55,35 @@ def predicted(unet, inputs, extra):
     """What diffusers gives."""
     with torch.no_grad():
         return unet(inputs["sample"], inputs["timestep"], encoder_hidden_states=inputs["encoder_hidden_states"], return_dict=False, **extra)[0]
+
+
+def load_control(folder):
+    """A ControlNet in f32, as diffusers loads it."""
+    return ControlNetModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+
+
+def control_inputs(inputs, scales, seed=6):
+    """The inputs of a U-Net with a picture and a scale for every row."""
+    rows, _, height, width = inputs["sample"].shape
+    pictures = torch.rand(rows, 3, 8 * height, 8 * width, generator=torch.Generator().manual_seed(seed))
+    return inputs | {"controlnet_cond": pictures, "conditioning_scale": torch.tensor(scales)}
+
+
+def predicted_with(control, unet, inputs, extra):
+    """What diffusers gives with a ControlNet: each row by itself, both called as StableDiffusionControlNetPipeline calls them."""
+    rows = []
+    for row in range(len(inputs["sample"])):
+        sample, timestep, prompt, picture = (inputs[name][row : row + 1] for name in (
+            "sample", "timestep", "encoder_hidden_states", "controlnet_cond"))
+        added = {name: value[row : row + 1] for name, value in extra.get("added_cond_kwargs", {}).items()} or None
+        guidance = extra["timestep_cond"][row : row + 1] if "timestep_cond" in extra else None
+        scale = inputs["conditioning_scale"][row].item()
+        with torch.no_grad():
+            down, middle = control(sample, timestep[0], encoder_hidden_states=prompt, controlnet_cond=picture,
+                                   conditioning_scale=scale, added_cond_kwargs=added, guess_mode=False, return_dict=False)
+            rows.append(unet(sample, timestep[0], encoder_hidden_states=prompt, timestep_cond=guidance, added_cond_kwargs=added,
+                             down_block_additional_residuals=down, mid_block_additional_residual=middle, return_dict=False)[0])
+    return torch.cat(rows)
 
 
 def predicted_by(pack, inputs, file="model.onnx"):

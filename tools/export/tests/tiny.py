@@ -7,6 +7,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
+    ControlNetModel,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     LCMScheduler,
@@ -23,14 +24,18 @@ TOKENIZERS = pathlib.Path(__file__).parents[3] / "assets/goldens/models"
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
 
+# Layers whose weights are wider than those of others.
+WIDE = ("to_q", "to_k", "q_proj", "k_proj", "time_emb_proj", "controlnet_cond_embedding")
+
+
 def spread(module, seed):
-    """New weights from a seed, wide enough that time and prompt matter, as they do in a trained network."""
+    """New weights from a seed, wide enough that time, prompt and a ControlNet's picture matter, as they do in a trained network."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, values in sorted(module.named_parameters()):
             noise = torch.randn(values.shape, generator=generator)
             if values.ndim >= 2:
-                wide = 1.6 if any(part in name for part in ("to_q", "to_k", "q_proj", "k_proj", "time_emb_proj")) else 1.0
+                wide = 1.6 if any(part in name for part in WIDE) else 1.0
                 values.copy_(noise * wide / math.sqrt(values[0].numel()))
             else:
                 values.copy_(0.05 * noise + (0 if name.endswith("bias") else 1))
@@ -56,6 +61,13 @@ def unet(seed, prompt_width, *, levels=(16, 24, 32), plain_first=False, **extra)
     made = UNet2DConditionModel(**config | {"block_out_channels": levels, "down_block_types": down, "up_block_types": up,
                                             "cross_attention_dim": prompt_width} | extra)
     return spread(made, seed)
+
+
+def controlnet(unet, seed=11, **extra):
+    """A ControlNet beside a U-Net. All its weights are random: those of a new one end in convolutions of zeros."""
+    made = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 16), load_weights_from_unet=False)
+    config = {key: value for key, value in made.config.items() if not key.startswith("_")}
+    return spread(ControlNetModel(**config | extra), seed)
 
 
 def taesd(seed=3, channels=16):
