@@ -70,6 +70,23 @@ def test_weights_in_8_bits_run(pack, tmp_path):
     pictures(folder, tmp_path / "out", "--provider", "cpu", "--precision", "int8")
 
 
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl-turbo"])
+def test_a_controlnet_sees_the_edges_of_each_frame(pack, control, name, provider, tmp_path):
+    folder = pack(name, "--dtype", "f32", "--controlnet", control(name))
+    same = ("--provider", provider, "--precision", "f32")
+    seen = (*same, "--preprocessor", "canny", "--canny-low", "50", "--canny-high", "100", "--control-scale")
+    without, full = (pictures(folder, tmp_path / scale, *seen, scale) for scale in ("0", "1"))
+    assert abs(full - without).max() > 1, "the ControlNet does nothing"
+    # With nothing of it, the pictures are those of the pack without it.
+    assert abs(pictures(pack(name, "--dtype", "f32"), tmp_path / "plain", *same) - without).max() <= 1
+    # The engine makes edges where nothing is said: pack.toml asks for them.
+    usual = pictures(folder, tmp_path / "usual", *same, "--canny-low", "50", "--canny-high", "100", "--control-scale", "1")
+    assert abs(usual - full).max() <= 1
+    grey = pictures(folder, tmp_path / "grey", *same, "--preprocessor", "gray", "--control-scale", "1")
+    assert abs(grey - full).max() > 1, "the preprocessor does nothing"
+
+
 def test_fused_attention_is_not_for_openvino(pack, tmp_path):
     folder = pack("sd15", "--dtype", "f32", "--attention", "fused")
     refused = call(folder, tmp_path / "out", "--provider", "openvino")
