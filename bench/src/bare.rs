@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use livediffusion_pipeline::controlnet::ControlImage;
 use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::{Branch, DenoiseBatch, ModelError, Networks, Row};
@@ -31,7 +32,12 @@ impl BareFrame {
     pub fn new(facts: &ModelFacts, plan: &Plan, size: Size, settings: &Settings) -> Result<Self, EngineError> {
         let shape = facts.latent_shape(size)?;
         let frames = settings.parameters.frame_buffer;
+        let mut image = ControlImage::new(size);
+        image.rgb_mut().iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 7919 % 251) as u8);
+        let image = Arc::new(image);
         let row = |step: usize, branch| Row {
+            control: Some(Arc::clone(&image)),
+            control_scale: settings.parameters.control.scale,
             frame: 0,
             step,
             timestep: plan.timesteps[step],

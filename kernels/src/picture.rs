@@ -1,4 +1,4 @@
-//! Pictures to tensors and back: 8-bit interleaved RGB with a stride ↔ planar f32 in [-1, 1].
+//! Pictures to tensors and back: 8-bit interleaved RGB with a stride ↔ planar f32 in [-1, 1], or to [0, 1].
 //!
 //! No `mul_add` here: without a target feature for it the compiler calls a library function per value.
 
@@ -9,6 +9,19 @@
 /// # Panics
 /// If a slice is too short for the size: the engine checks sizes once, where a frame enters.
 pub fn rgb8_to_chw(rgb: &[u8], stride: usize, width: usize, height: usize, chw: &mut [f32]) {
+    planes(rgb, stride, (width, height), chw, |value| f32::from(value) * (2.0 / 255.0) - 1.0);
+}
+
+/// As [`rgb8_to_chw`], in [0, 1]: `v · (1/255)`.
+///
+/// # Panics
+/// If a slice is too short for the size.
+pub fn rgb8_to_unit_chw(rgb: &[u8], stride: usize, width: usize, height: usize, chw: &mut [f32]) {
+    planes(rgb, stride, (width, height), chw, |value| f32::from(value) * (1.0 / 255.0));
+}
+
+/// A function for each range, so that the loop is compiled for it.
+fn planes(rgb: &[u8], stride: usize, (width, height): (usize, usize), chw: &mut [f32], normalise: impl Fn(u8) -> f32) {
     let plane = width * height;
     let (red, rest) = chw[..3 * plane].split_at_mut(plane);
     let (green, blue) = rest.split_at_mut(plane);
@@ -22,10 +35,6 @@ pub fn rgb8_to_chw(rgb: &[u8], stride: usize, width: usize, height: usize, chw: 
             *b = normalise(pixel[2]);
         }
     }
-}
-
-fn normalise(value: u8) -> f32 {
-    f32::from(value) * (2.0 / 255.0) - 1.0
 }
 
 /// Writes three planes of f32 as interleaved RGB without padding: `round(255 · clamp(v/2 + 1/2, 0, 1))`, ties to even as

@@ -123,6 +123,8 @@ pub struct Normalise {
 impl Normalise {
     /// [-1, 1], as VAE encoders take it.
     pub const SIGNED: Self = Self { scale: 2.0 / 255.0, bias: -1.0 };
+    /// [0, 1], as ControlNets take it.
+    pub const UNIT: Self = Self { scale: 1.0 / 255.0, bias: 0.0 };
 }
 
 /// Writes the `crop` of a picture as three planes of `width · height` values, resized by `filter` where the sizes differ. A row

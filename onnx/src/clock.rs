@@ -16,8 +16,8 @@ use crate::provider::{Chosen, Precision, Provider, SessionSettings};
 use crate::runtime::Runtime;
 use crate::session::{Bound, Model, Network};
 
-/// Time steps and SDXL's sizes have a sine and a cosine each; more than this is no U-Net that is known here.
-pub(crate) const MAX_CUTS: usize = 6;
+/// Time steps and SDXL's sizes have a sine and a cosine each, and a ControlNet may have its own; more is no U-Net that is known here.
+pub(crate) const MAX_CUTS: usize = 8;
 
 /// f32 in `onnx.TensorProto.DataType`.
 const F32: i32 = 1;

@@ -13,6 +13,7 @@ use ort::value::DynTensor;
 use crate::error::OnnxError;
 use crate::graph::proto::{NodeProto, ValueInfoProto};
 use crate::graph::{Change, Dim, Graph, Part as GraphPart, TensorInfo, rewrite};
+use crate::names;
 use crate::pack::{Pack, Part, PartName};
 use crate::provider::{Builder, Precision, Provider, SessionSettings, builder};
 use crate::runtime::Runtime;
@@ -164,6 +165,9 @@ fn dims(part: PartName, input: &TensorInfo, call: &CallShape) -> Option<Vec<i64>
     let rank = input.rank()?;
     let ours: Vec<usize> = match (part, rank) {
         (PartName::VaeEncoder, 4) => vec![call.batch, 3, call.size.height, call.size.width],
+        (_, 4) if names::UNET_CONTROL.contains(&&*input.name) => {
+            vec![call.batch, 3, call.size.height, call.size.width]
+        }
         (_, 4) => vec![call.batch, channels, height, width],
         (_, 3) => vec![call.batch, call.tokens, call.width],
         // SDXL's two and LCM's one fix their widths.

@@ -14,6 +14,8 @@ pub(crate) const PROMPT_KV: &str = "prompt_kv";
 pub(crate) const UNET_POOLED: &[&str] = &["text_embeds", "pooled_prompt_embeds"];
 pub(crate) const UNET_TIME_IDS: &[&str] = &["time_ids", "add_time_ids"];
 pub(crate) const UNET_GUIDANCE: &[&str] = &["timestep_cond"];
+pub(crate) const UNET_CONTROL: &[&str] = &["controlnet_cond", "control_image"];
+pub(crate) const UNET_CONTROL_SCALE: &[&str] = &["conditioning_scale", "controlnet_conditioning_scale"];
 pub(crate) const UNET_OUT: &[&str] = &["out_sample", "latent", "noise_pred", "sample", "output"];
 
 pub(crate) const VAE_PICTURE: &[&str] = &["sample", "images", "image", "pixel_values", "x"];

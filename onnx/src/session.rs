@@ -28,8 +28,8 @@ use crate::values::{element, read_values, write_ids, write_values};
 /// Shapes kept per network. A stream needs one or two (a guidance change, a flush); each further one costs its tensors.
 pub(crate) const MAX_SHAPES: usize = 8;
 
-/// Inputs or outputs of one network; SDXL's U-Net takes six, and as many sinusoids at most.
-pub(crate) const MAX_PORTS: usize = 12;
+/// Inputs or outputs of one network; SDXL's U-Net with a ControlNet takes seven, and eight sinusoids.
+pub(crate) const MAX_PORTS: usize = 16;
 
 /// Where a network's graph comes from.
 #[derive(Clone, Copy)]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use livediffusion_pipeline::frame::LatentShape;
+use livediffusion_kernels::rgb8_to_unit_chw;
+use livediffusion_pipeline::controlnet::ControlImage;
+use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Branch, Conditioning, DenoiseBatch, Denoiser, ModelError, Row};
 
 use crate::clock::{Clock, MAX_CUTS};
@@ -35,6 +37,10 @@ pub(crate) struct OnnxUnet {
     times: Vec<f32>,
     /// The sinusoids of time, apart from a network that is too coarse for them.
     clock: Option<Clock>,
+    /// A side of a picture for one of a latent.
+    factor: usize,
+    /// A control image as the network takes it.
+    shown: Vec<f32>,
 }
 
 impl OnnxUnet {
@@ -115,7 +121,9 @@ impl OnnxUnet {
         let network = Network::load_for(runtime, "U-Net", model, io, chosen, settings)?;
         let resident = vec![Vec::new(); MAX_SHAPES];
         let guidance_width = pack.timestep_cond_width;
-        Ok(Self { network, ports, timesteps, guidance_width, resident, times: Vec::new(), clock: None })
+        let factor = pack.vae_factor;
+        let (times, shown, clock) = (Vec::new(), Vec::new(), None);
+        Ok(Self { network, ports, timesteps, guidance_width, resident, times, clock, factor, shown })
     }
 
     /// The network with its sinusoids of time computed apart, if it has any.
@@ -150,12 +158,19 @@ impl OnnxUnet {
             resident: vec![Vec::new(); MAX_SHAPES],
             times: Vec::new(),
             clock: self.clock.as_ref().map(Clock::fork),
+            factor: self.factor,
+            shown: Vec::new(),
         }
     }
 
     /// Its network, and that one's inputs and output.
     pub(crate) fn parts(&self) -> (&Network, &UnetPorts) {
         (&self.network, &self.ports)
+    }
+
+    /// A side of a picture for one of a latent.
+    pub(crate) fn factor(&self) -> usize {
+        self.factor
     }
 
     /// Whether the sinusoids of time are computed apart.
@@ -183,12 +198,17 @@ impl OnnxUnet {
             timestep_cond: self.guidance_width.map(|width| vec![0.1; width]),
             unused: String::new(),
         });
+        let mut image = ControlImage::new(self.size(shape));
+        image.rgb_mut().iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 89 % 251) as u8);
+        let control = self.takes_control().then(|| Arc::new(image));
         let row = |timestep| Row {
             frame: 0,
             step: 0,
             timestep,
             branch: Branch::Prompt,
             conditioning: Arc::clone(&conditioning),
+            control: control.clone(),
+            control_scale: 1.0,
         };
         let rows = [row(900.0), row(100.0)];
         let latent: Vec<f32> = (0..shape.len()).map(|i| (i as f32 * 0.7).sin()).collect();
@@ -217,13 +237,18 @@ impl OnnxUnet {
             Timesteps::SlotBySlot if self.ports.timestep.rank() == Some(0) => &[],
             _ => &[count],
         };
-        let mut dims: [&[usize]; 6 + MAX_CUTS] = [&[]; 6 + MAX_CUTS];
+        let size = self.size(shape);
+        let control_dims = [count, 3, size.height, size.width];
+        let mut dims: [&[usize]; 8 + MAX_CUTS] = [&[]; 8 + MAX_CUTS];
         dims[..3].copy_from_slice(&[&sample_dims, time_dims, &token_dims]);
         let mut used = 3;
-        let optional: [(bool, &[usize]); 3] = [
+        let is_controlled = self.ports.control.is_some();
+        let optional: [(bool, &[usize]); 5] = [
             (self.ports.pooled.is_some(), &pooled_dims),
             (self.ports.time_ids.is_some(), &[count, 6]),
             (self.ports.guidance.is_some(), &guidance_dims),
+            (is_controlled, &control_dims),
+            (is_controlled, &[count]),
         ];
         for (_, its_dims) in optional.into_iter().filter(|(is_there, _)| *is_there) {
             dims[used] = its_dims;
@@ -248,8 +273,39 @@ impl OnnxUnet {
         self.times.extend(rows.iter().map(|r| r.timestep));
         self.network.write(bound, TIMESTEP, 0, &self.times)?;
         self.write_conditionings(bound, rows)?;
+        if is_controlled {
+            // Behind the prompt, before the sinusoids.
+            self.write_controls(bound, first_cut - 2, size, rows)?;
+        }
         self.network.run(bound)?;
         self.network.read(bound, 0, out)
+    }
+
+    /// Size of the pictures that latents are of.
+    fn size(&self, shape: LatentShape) -> Size {
+        Size::new(shape.width * self.factor, shape.height * self.factor)
+    }
+
+    /// Writes what each row's ControlNet is shown, and how strongly it steers. In a row without, black stands for it, under the scale 0.
+    fn write_controls(&mut self, bound: Bound, port: usize, size: Size, rows: &[Row]) -> Result<(), ModelError> {
+        let len = 3 * size.pixels();
+        self.shown.resize(len, 0.0);
+        for (at, row) in rows.iter().enumerate() {
+            match &row.control {
+                Some(image) if image.size() != size => {
+                    let what = format!("U-Net: a control image of {} for a frame of {size}", image.size());
+                    return Err(ModelError::new(what));
+                }
+                Some(image) => {
+                    rgb8_to_unit_chw(image.rgb(), 3 * size.width, size.width, size.height, &mut self.shown);
+                }
+                None => self.shown.fill(0.0),
+            }
+            self.network.write(bound, port, at * len, &self.shown)?;
+            let scale = if row.control.is_some() { row.control_scale } else { 0.0 };
+            self.network.write(bound, port + 1, at, &[scale])?;
+        }
+        Ok(())
     }
 
     /// Writes the conditionings of the rows that hold another one since the last call of this shape.
@@ -318,6 +374,10 @@ impl Denoiser for OnnxUnet {
 
     fn timestep_cond_width(&self) -> Option<usize> {
         self.guidance_width
+    }
+
+    fn takes_control(&self) -> bool {
+        self.ports.control.is_some()
     }
 }
 

@@ -22,6 +22,7 @@ struct Shared {
     work: Mutex<Work>,
     most_rows: usize,
     timestep_cond_width: Option<usize>,
+    takes_control: bool,
 }
 
 #[derive(Default)]
@@ -70,7 +71,7 @@ impl SharedDenoiser {
     /// built for (a TensorRT profile), or fits into memory. Every number of rows is a shape of its own, of which a network
     /// on ONNX Runtime keeps eight ready: more than 8 rows make it prepare tensors again and again.
     pub fn new(denoiser: Box<dyn Denoiser>, most_rows: usize) -> Self {
-        let timestep_cond_width = denoiser.timestep_cond_width();
+        let (timestep_cond_width, takes_control) = (denoiser.timestep_cond_width(), denoiser.takes_control());
         let work = Work { denoiser, requests: Vec::new(), sample: Vec::new(), rows: Vec::new(), out: Vec::new() };
         Self(Arc::new(Shared {
             state: Mutex::default(),
@@ -78,6 +79,7 @@ impl SharedDenoiser {
             work: Mutex::new(work),
             most_rows: most_rows.max(1),
             timestep_cond_width,
+            takes_control,
         }))
     }
 
@@ -130,6 +132,10 @@ impl Denoiser for Handle {
 
     fn timestep_cond_width(&self) -> Option<usize> {
         self.0.timestep_cond_width
+    }
+
+    fn takes_control(&self) -> bool {
+        self.0.takes_control
     }
 }
 
@@ -248,7 +254,10 @@ impl Work {
         }
         out.resize(sample.len(), 0.0);
         let batch = DenoiseBatch { sample, shape, rows };
-        match denoiser.denoise(&batch, out) {
+        let denoised = denoiser.denoise(&batch, out);
+        // Control images are written again once their frames have left.
+        rows.clear();
+        match denoised {
             Ok(()) => {
                 let mut rest = &out[..];
                 for request in requests {

@@ -2,6 +2,7 @@
 
 use livediffusion_kernels::{all_finite, chw_to_rgb8};
 
+use crate::controlnet::ControlImage;
 use crate::emitted::{Emitted, Exit};
 use crate::error::EngineError;
 use crate::frame::{FrameMeta, LatentShape, Size};
@@ -76,16 +77,21 @@ impl Emitter {
         Emitted { exits: &self.exits, pictures: &self.pictures, bytes, latents: &self.latents, len: self.len }
     }
 
-    /// Takes every frame that is ready out of the batch, decodes it and lines its picture up.
+    /// Takes every frame that is ready out of the batch, decodes it and lines its picture up, or its control image if those are shown.
     pub(crate) fn emit(
         &mut self,
         batch: &mut StreamBatch,
+        shows_control: bool,
         decoder: &mut dyn Decoder,
         clock: &dyn Clock,
         stats: &mut Stats,
     ) -> Result<(), EngineError> {
         while let Some(slot) = batch.pop_ready() {
-            let left = self.line_up(&slot, decoder, clock, stats);
+            // Of broken frames too, as nobody looks at the picture: so it is on a device, where that alone would tell.
+            let left = match slot.control.as_ref().filter(|_| shows_control) {
+                Some(image) => self.decode_waiting(decoder, clock, stats).map(|()| self.show(&slot, image, stats)),
+                None => self.line_up(&slot, decoder, clock, stats),
+            };
             batch.recycle(slot);
             left?;
         }
@@ -119,6 +125,21 @@ impl Emitter {
         }
         self.repeat(slot.meta, stats);
         Ok(())
+    }
+
+    /// Lines up a frame's control image as its picture. Those before it have theirs.
+    fn show(&mut self, slot: &Slot, image: &ControlImage, stats: &mut Stats) {
+        let bytes = image.rgb().len();
+        self.painted += 1;
+        self.failed_in_a_row = 0;
+        let end = (self.painted + 1) * bytes;
+        if self.pictures.len() < end {
+            self.pictures.resize(end, 0);
+        }
+        self.pictures[end - bytes..end].copy_from_slice(image.rgb());
+        self.exits.push(Exit { meta: slot.meta, place: self.painted, latent: Some(self.latents.len() / self.len) });
+        self.latents.extend_from_slice(&slot.latents.x);
+        stats.frames_out += 1;
     }
 
     /// Lines up the last picture again; before the first picture there is nothing to show and the frame is dropped.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use livediffusion_kernels::{all_finite, rgb8_to_chw};
 
+use crate::controlnet::{ControlImage, Preprocessing};
 use crate::emit::Emitter;
 use crate::emitted::Emitted;
 use crate::error::EngineError;
@@ -19,7 +20,7 @@ use crate::settings::{Control, Settings};
 use crate::similarity::{Decision, SimilarityFilter};
 use crate::slot::Fate;
 use crate::stats::{Clock, Stage, Stats};
-use crate::stream_batch::{Admission, GuidanceSettings, StreamBatch};
+use crate::stream_batch::{Admission, StreamBatch};
 
 /// A running stream. Every buffer is its own: nothing is allocated by [`step`](Self::step) once it has seen its largest
 /// batch.
@@ -44,6 +45,10 @@ pub struct Engine {
     images: Vec<f32>,
     latents: Vec<f32>,
     posterior: Vec<f32>,
+    /// Of the pending frames that are not skipped, if the U-Net has a ControlNet.
+    controls: Vec<Arc<ControlImage>>,
+    takes_control: bool,
+    preprocessing: Preprocessing,
     emitter: Emitter,
     decisions: Vec<(FrameMeta, Decision)>,
     clock: Box<dyn Clock>,
@@ -73,7 +78,6 @@ impl Engine {
         let admission = Admission { plan, noise, prompts: Arc::clone(&settings.prompts) };
         let frames = settings.parameters.frame_buffer;
         Ok(Self {
-            networks,
             facts,
             schedule,
             size,
@@ -88,10 +92,14 @@ impl Engine {
             images: vec![0.0; frames * 3 * size.pixels()],
             latents: vec![0.0; frames * shape.len()],
             posterior: vec![0.0; frames * shape.len()],
+            controls: Vec::with_capacity(frames),
+            takes_control: networks.denoiser.takes_control(),
+            preprocessing: Preprocessing::default(),
             emitter: Emitter::new(size, shape, frames),
             decisions: Vec::with_capacity(frames),
             seen: Arc::clone(&settings),
             settings,
+            networks,
             clock,
             stats: Stats::default(),
         })
@@ -115,6 +123,7 @@ impl Engine {
         self.begin(false)?;
         self.preprocess(picture)?;
         self.filter(meta);
+        self.prepare_control(picture);
         if self.pending.len() == self.settings.parameters.frame_buffer {
             self.encode_and_admit()?;
             self.denoise()?;
@@ -156,8 +165,11 @@ impl Engine {
         if !self.pending.is_empty() {
             if self.generating {
                 self.admit_noise();
-            } else {
-                self.encode_and_admit()?;
+            } else if let Err(error) = self.encode_and_admit() {
+                // As of a group that is full: its frames are lost with that error.
+                self.pending.clear();
+                self.controls.clear();
+                return Err(error);
             }
         }
         while !self.batch.is_empty() {
@@ -174,6 +186,7 @@ impl Engine {
         if self.pending.len() >= self.settings.parameters.frame_buffer {
             // A network failed on this group in the call before: its frames are lost with that error.
             self.pending.clear();
+            self.controls.clear();
         }
         if self.generating != generating {
             self.finish_frames()?;
@@ -191,6 +204,7 @@ impl Engine {
     /// Gives up the frames in flight, after an error that was theirs.
     pub(crate) fn abandon(&mut self) {
         self.pending.clear();
+        self.controls.clear();
         self.batch.clear();
     }
 
@@ -304,6 +318,20 @@ impl Engine {
         self.stats.record(Stage::Similarity, self.clock.now().saturating_sub(started));
     }
 
+    /// Makes what a ControlNet is shown of the frame just filtered, unless that is skipped.
+    fn prepare_control(&mut self, picture: PictureView<'_>) {
+        if !self.takes_control || self.pending.last().is_none_or(|(_, decision)| decision.skip) {
+            return;
+        }
+        let started = self.clock.now();
+        let mut control = self.batch.take_control(self.size);
+        if let Some(image) = Arc::get_mut(&mut control) {
+            self.preprocessing.run(picture, &self.settings.parameters.control, image.rgb_mut());
+        }
+        self.controls.push(control);
+        self.stats.record(Stage::Control, self.clock.now().saturating_sub(started));
+    }
+
     /// Encodes the frames of the group that were not skipped and admits the group to the stream batch.
     fn encode_and_admit(&mut self) -> Result<(), EngineError> {
         let started = self.clock.now();
@@ -331,14 +359,17 @@ impl Engine {
         }
         self.batch.begin_group();
         self.decisions.clear();
-        let mut latents = self.latents.chunks(len);
+        let (mut latents, mut controls) = (self.latents.chunks(len), self.controls.drain(..));
         for (meta, decision) in self.pending.drain(..) {
             self.decisions.push((meta, decision));
-            let latent = if decision.skip { None } else { latents.next() };
+            let (latent, control) = if decision.skip { (None, None) } else { (latents.next(), controls.next()) };
             match latent {
                 None => self.batch.admit_without_work(meta, Fate::Skipped, &self.admission),
-                Some(latent) if all_finite(latent) => self.batch.admit_latent(meta, &self.admission, latent),
+                Some(latent) if all_finite(latent) => {
+                    self.batch.admit_latent(meta, &self.admission, latent, control);
+                }
                 Some(_) => {
+                    self.batch.recycle_control(control);
                     self.stats.frames_failed += 1;
                     self.filter.reset();
                     self.batch.admit_without_work(meta, Fate::Failed, &self.admission);
@@ -356,7 +387,9 @@ impl Engine {
     }
 
     fn emit(&mut self) -> Result<(), EngineError> {
-        self.emitter.emit(&mut self.batch, &mut *self.networks.decoder, &*self.clock, &mut self.stats)
+        let shows_control = self.settings.parameters.control.is_shown;
+        let decoder = &mut *self.networks.decoder;
+        self.emitter.emit(&mut self.batch, shows_control, decoder, &*self.clock, &mut self.stats)
     }
 
     /// One U-Net call for the stream batch; without it, as many as the group just admitted has steps.
@@ -369,9 +402,8 @@ impl Engine {
     }
 
     fn tick(&mut self) -> Result<(), EngineError> {
-        let parameters = &self.settings.parameters;
         let failed = self.stats.frames_failed;
-        let guidance = GuidanceSettings { cfg: parameters.cfg, scale: parameters.guidance, delta: parameters.delta };
+        let guidance = self.settings.parameters.guidance_settings();
         self.batch.tick(&mut *self.networks.denoiser, guidance, &*self.clock, &mut self.stats)?;
         if self.stats.frames_failed > failed {
             // Look-alikes of a broken frame must not repeat the picture before it.

@@ -21,6 +21,8 @@ pub struct ModelFacts {
     pub latent_channels: usize,
     /// Noise schedule and prediction type.
     pub scheduler: SchedulerConfig,
+    /// Whether the U-Net has a ControlNet: without one [`controlnet::PARAMETERS`](crate::controlnet::PARAMETERS) do nothing.
+    pub has_controlnet: bool,
     /// Rows that a call of the U-Net may have, where it was compiled for so many ([`Parameters::rows`]); `None` for any number.
     pub most_rows: Option<usize>,
 }
@@ -155,7 +157,14 @@ mod tests {
     #[test]
     fn more_rows_than_were_compiled_for_are_refused_and_the_stream_goes_on() {
         let scheduler = SchedulerConfig::default();
-        let facts = ModelFacts { vae_factor: 8, latent_multiple: 1, latent_channels: 4, scheduler, most_rows: Some(8) };
+        let facts = ModelFacts {
+            vae_factor: 8,
+            latent_multiple: 1,
+            latent_channels: 4,
+            scheduler,
+            has_controlnet: false,
+            most_rows: Some(8),
+        };
         let with = |steps: usize, cfg| {
             let t_index = (0..steps).map(|step| 40 + step).collect();
             Parameters { t_index, cfg, guidance: 1.5, ..Parameters::default() }
@@ -202,7 +211,14 @@ mod tests {
     #[test]
     fn a_size_like_another_has_its_shape_and_the_models_pixels() {
         let scheduler = SchedulerConfig::default();
-        let facts = ModelFacts { vae_factor: 8, latent_multiple: 4, latent_channels: 4, scheduler, most_rows: None };
+        let facts = ModelFacts {
+            vae_factor: 8,
+            latent_multiple: 4,
+            latent_channels: 4,
+            scheduler,
+            has_controlnet: false,
+            most_rows: None,
+        };
         let area = Size::new(256, 256);
         for (frame, like) in [
             (Size::new(256, 256), Size::new(256, 256)),

@@ -83,6 +83,35 @@ where
     }
 }
 
+/// A "U-Net" with a "ControlNet", given by a function of three values: (x, what is shown of the pixel that the latent is of, the row's
+/// control scale) → prediction. What is shown is the red of the block's first pixel, from 0 to 1; 0 where there is no control image.
+pub struct ControlledDenoiser<F>(pub F);
+
+impl<F> Denoiser for ControlledDenoiser<F>
+where
+    F: Fn(f32, f32, f32) -> f32 + Send,
+{
+    fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
+        let LatentShape { height, width, .. } = batch.shape;
+        let len = batch.shape.len();
+        for ((row, x), out) in batch.rows.iter().zip(batch.sample.chunks(len)).zip(out.chunks_mut(len)) {
+            let shown = |at: usize| {
+                let Some(image) = &row.control else { return 0.0 };
+                let (block, down, across) = (image.size().width / width, at / width % height, at % width);
+                f32::from(image.rgb()[3 * block * (down * image.size().width + across)]) / 255.0
+            };
+            for (at, (x, out)) in x.iter().zip(out).enumerate() {
+                *out = (self.0)(*x, shown(at), row.control_scale);
+            }
+        }
+        Ok(())
+    }
+
+    fn takes_control(&self) -> bool {
+        true
+    }
+}
+
 /// The exact denoiser of a data set of one picture value, `target`: ε̂ = (x - A·target)/S. Every solver ends at `target`
 /// for it, so a stream through it paints the whole picture in that value.
 pub fn exact_denoiser(schedule: crate::schedule::NoiseSchedule, target: f32) -> impl Denoiser {

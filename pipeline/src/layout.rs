@@ -8,6 +8,7 @@ use livediffusion_kernels::StepCoefficients;
 use crate::model::{Branch, Row};
 use crate::params::CfgType;
 use crate::slot::Slot;
+use crate::stream_batch::GuidanceSettings;
 
 /// The rows of a call: those of the negative prompt first, then one for each slot; in both, groups from the newest to the
 /// oldest, frames of a group in their order (the reference's layout).
@@ -31,7 +32,8 @@ pub(crate) enum Way {
 
 impl Layout {
     /// The call over all slots that the U-Net has work for.
-    pub(crate) fn lay_out<L>(&mut self, slots: &VecDeque<Slot<L>>, cfg: CfgType) {
+    pub(crate) fn lay_out<L>(&mut self, slots: &VecDeque<Slot<L>>, guidance: GuidanceSettings) {
+        let cfg = guidance.effective();
         self.order.clear();
         let mut end = slots.len();
         while end > 0 {
@@ -61,6 +63,8 @@ impl Layout {
                 timestep: slot.plan.timesteps[slot.step],
                 branch,
                 conditioning: Arc::clone(conditioning),
+                control: slot.control.clone(),
+                control_scale: if slot.is_controlled { guidance.control } else { 0.0 },
             });
         }
     }

@@ -5,6 +5,7 @@
 pub mod adaptive;
 pub mod batching;
 pub mod blend;
+pub mod controlnet;
 pub mod device;
 mod emit;
 mod emitted;

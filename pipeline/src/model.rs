@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::controlnet::ControlImage;
 use crate::frame::{LatentShape, Size};
 
 /// Why a network could not be run: what happened, and what to do about it.
@@ -73,6 +74,10 @@ pub struct Row {
     pub branch: Branch,
     /// The prompt that the row is denoised under.
     pub conditioning: Arc<Conditioning>,
+    /// What a ControlNet is shown of the frame; `None` where there is none, the frame comes of noise, or the picture lies on a device.
+    pub control: Option<Arc<ControlImage>>,
+    /// How strongly that steers the row (diffusers' `conditioning_scale`): 0 not at all.
+    pub control_scale: f32,
 }
 
 /// One U-Net call: rows at different noise levels and of different frames side by side (paper §3.1).
@@ -110,6 +115,11 @@ pub trait Denoiser: Send {
     /// Width of `timestep_cond` where the network takes one (LCM full models), else `None`.
     fn timestep_cond_width(&self) -> Option<usize> {
         None
+    }
+
+    /// Whether it has a ControlNet, which takes [`Row::control`] and [`Row::control_scale`].
+    fn takes_control(&self) -> bool {
+        false
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use livediffusion_kernels::History;
 
+use crate::controlnet::ControlImage;
 use crate::frame::FrameMeta;
 use crate::model::Conditioning;
 use crate::noise::NoiseSource;
@@ -45,6 +46,10 @@ pub(crate) struct Slot<L = Latents> {
     pub(crate) prompts: Arc<PromptPair>,
     /// Whether `x0_ref` holds the negative prompt's x̂0.
     pub(crate) negative_known: bool,
+    /// What a ControlNet is shown of it, where that lies in the host's memory.
+    pub(crate) control: Option<Arc<ControlImage>>,
+    /// Whether there is such a picture, wherever it lies.
+    pub(crate) is_controlled: bool,
     pub(crate) latents: L,
 }
 
@@ -62,7 +67,20 @@ impl<L> Slot<L> {
     /// A frame that is admitted now, as one of that group.
     pub(crate) fn admitted(meta: FrameMeta, fate: Fate, group: u64, admission: &Admission, latents: L) -> Self {
         let Admission { plan, noise, prompts } = admission.clone();
-        Self { meta, fate, group, step: 0, plan, noise, prompts, negative_known: false, latents }
+        let (control, is_controlled) = (None, false);
+        Self {
+            meta,
+            fate,
+            group,
+            step: 0,
+            plan,
+            noise,
+            prompts,
+            negative_known: false,
+            control,
+            is_controlled,
+            latents,
+        }
     }
 
     pub(crate) fn is_ready(&self) -> bool {

@@ -13,6 +13,8 @@ pub enum Stage {
     Preprocess,
     /// Similarity filter.
     Similarity,
+    /// What a ControlNet is shown; none where the U-Net has none.
+    Control,
     /// VAE encoder.
     Encode,
     /// U-Net.
@@ -30,10 +32,11 @@ pub enum Stage {
 }
 
 /// Every stage with the name that reports use.
-pub const STAGES: [(Stage, &str); 10] = [
+pub const STAGES: [(Stage, &str); 11] = [
     (Stage::Upload, "upload"),
     (Stage::Preprocess, "preprocess"),
     (Stage::Similarity, "similarity"),
+    (Stage::Control, "control"),
     (Stage::Encode, "encode"),
     (Stage::Denoise, "denoise"),
     (Stage::Advance, "advance"),

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use livediffusion_kernels::{Guidance, History, admit, advance, all_finite};
 
-use crate::frame::{FrameMeta, LatentShape};
+use crate::controlnet::ControlImage;
+use crate::frame::{FrameMeta, LatentShape, Size};
 use crate::layout::{Layout, Way, noise_origin};
 use crate::model::{DenoiseBatch, Denoiser, ModelError};
 use crate::noise::NoiseSource;
@@ -18,7 +19,7 @@ use crate::plan::Plan;
 use crate::slot::{Fate, Latents, PromptPair, Slot};
 use crate::stats::{Clock, Stage, Stats};
 
-/// Guidance as it stands at this tick: it may change at any frame.
+/// Guidance and control as they stand at this tick: they may change at any frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GuidanceSettings {
     /// Type.
@@ -27,6 +28,8 @@ pub struct GuidanceSettings {
     pub scale: f32,
     /// δ.
     pub delta: f32,
+    /// How strongly a ControlNet steers (`conditioning_scale`).
+    pub control: f32,
 }
 
 impl GuidanceSettings {
@@ -49,6 +52,7 @@ pub(crate) struct StreamBatch {
     shape: LatentShape,
     slots: VecDeque<Slot>,
     spare: Vec<Latents>,
+    spare_controls: Vec<Arc<ControlImage>>,
     groups: u64,
     layout: Layout,
     sample: Vec<f32>,
@@ -61,6 +65,7 @@ impl StreamBatch {
             shape,
             slots: VecDeque::new(),
             spare: Vec::new(),
+            spare_controls: Vec::new(),
             groups: 0,
             layout: Layout::default(),
             sample: Vec::new(),
@@ -87,9 +92,27 @@ impl StreamBatch {
         self.groups += 1;
     }
 
+    /// A control image to write on, which nobody else has.
+    pub(crate) fn take_control(&mut self, size: Size) -> Arc<ControlImage> {
+        let spare = self.spare_controls.pop().filter(|image| Arc::strong_count(image) == 1);
+        spare.unwrap_or_else(|| Arc::new(ControlImage::new(size)))
+    }
+
+    /// Takes a control image back for a later frame.
+    pub(crate) fn recycle_control(&mut self, control: Option<Arc<ControlImage>>) {
+        self.spare_controls.extend(control);
+    }
+
     /// Admits a frame's clean latent: x = A_0·latent + S_0·z_0.
-    pub(crate) fn admit_latent(&mut self, meta: FrameMeta, admission: &Admission, latent: &[f32]) {
+    pub(crate) fn admit_latent(
+        &mut self,
+        meta: FrameMeta,
+        admission: &Admission,
+        latent: &[f32],
+        control: Option<Arc<ControlImage>>,
+    ) {
         let mut slot = self.take_slot(meta, Fate::Painted, admission);
+        (slot.is_controlled, slot.control) = (control.is_some(), control);
         let first = &admission.plan.steps[0];
         let noise = admission.noise.step(0, meta.id);
         admit(first.alpha, first.sigma, latent, noise, &mut slot.latents.x);
@@ -139,12 +162,15 @@ impl StreamBatch {
 
     /// Gives up all frames in flight.
     pub(crate) fn clear(&mut self) {
-        self.spare.extend(self.slots.drain(..).map(|slot| slot.latents));
+        while let Some(slot) = self.slots.pop_front() {
+            self.recycle(slot);
+        }
     }
 
     /// Takes a slot back for a later frame.
     pub(crate) fn recycle(&mut self, slot: Slot) {
         self.spare.push(slot.latents);
+        self.recycle_control(slot.control);
     }
 
     /// One U-Net call over all slots with steps left (none: no call), then each slot's step of its plan.
@@ -161,11 +187,14 @@ impl StreamBatch {
                 slot.step += 1;
             }
         }
-        self.gather(guidance.effective());
+        self.gather(guidance);
         if !self.layout.rows.is_empty() {
             let started = clock.now();
             let batch = DenoiseBatch { sample: &self.sample, shape: self.shape, rows: &self.layout.rows };
-            denoiser.denoise(&batch, &mut self.prediction)?;
+            let denoised = denoiser.denoise(&batch, &mut self.prediction);
+            // Whose frame leaves is for a later one.
+            self.layout.rows.iter_mut().for_each(|row| row.control = None);
+            denoised?;
             stats.unet_rows += self.layout.rows.len() as u64;
             let denoised = clock.now();
             stats.record(Stage::Denoise, denoised.saturating_sub(started));
@@ -176,8 +205,8 @@ impl StreamBatch {
     }
 
     /// Lays the U-Net's batch out and its rows side by side.
-    fn gather(&mut self, cfg: CfgType) {
-        self.layout.lay_out(&self.slots, cfg);
+    fn gather(&mut self, guidance: GuidanceSettings) {
+        self.layout.lay_out(&self.slots, guidance);
         self.sample.clear();
         for index in self.layout.indices() {
             self.sample.extend_from_slice(&self.slots[index].latents.x);

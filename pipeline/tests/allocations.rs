@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use livediffusion_pipeline::batching::SharedDenoiser;
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::fake::{self, LengthText};
 use livediffusion_pipeline::frame::{FrameMeta, PictureView, Size};
@@ -53,7 +54,14 @@ fn stream(pairs: &[(&str, &str)], size: Size) -> (Control, ModelFacts) {
     let text = Arc::new(LengthText.encode("a fox", size).unwrap());
     let prompts = Arc::new(PromptPair { prompt: Arc::clone(&text), negative: text });
     let scheduler = SchedulerConfig::default();
-    let facts = ModelFacts { vae_factor: 4, latent_multiple: 1, latent_channels: 4, scheduler, most_rows: None };
+    let facts = ModelFacts {
+        vae_factor: 4,
+        latent_multiple: 1,
+        latent_channels: 4,
+        scheduler,
+        has_controlnet: false,
+        most_rows: None,
+    };
     (Control::new(Settings { parameters, prompts }), facts)
 }
 
@@ -102,6 +110,40 @@ fn the_engine_allocates_nothing_after_warm_up() {
         };
         assert!(feed(0..40) > 0, "the counter does not count");
         assert_eq!(feed(40..200), 0, "{t_index} {cfg} {solver} {frame_buffer} {similarity}");
+    }
+}
+
+#[test]
+fn a_controlnet_allocates_nothing_after_warm_up() {
+    WATCHED.with(|watched| watched.set(true));
+    let size = Size::new(64, 32);
+    let unet = || fake::ControlledDenoiser(|x: f32, shown: f32, scale: f32| 0.3 * x + scale * shown);
+    for (preprocessor, frame_buffer, is_shared) in [("canny", "2", false), ("gray", "1", false), ("canny", "1", true)] {
+        let pairs = [
+            ("t-index", "16,32,45"),
+            ("cfg", "full"),
+            ("guidance", "1.4"),
+            ("similarity", "0.9"),
+            ("frame-buffer", frame_buffer),
+            ("preprocessor", preprocessor),
+        ];
+        let (control, facts) = stream(&pairs, size);
+        let shared = SharedDenoiser::new(Box::new(unet()), 8);
+        let networks = fake::networks(4, unet());
+        let networks = if is_shared { Networks { denoiser: shared.handle(), ..networks } } else { networks };
+        let mut engine = Engine::new(networks, facts, size, control, Box::new(MonotonicClock::start())).unwrap();
+        let pictures = pictures(size);
+        let mut feed = |ids: std::ops::Range<u64>| {
+            let before = COUNT.load(Ordering::Relaxed);
+            for id in ids {
+                let picture = &pictures[(id / 2 % 7) as usize];
+                let meta = FrameMeta { id, ..FrameMeta::default() };
+                engine.step(meta, PictureView::packed(size, picture)).unwrap();
+            }
+            COUNT.load(Ordering::Relaxed) - before
+        };
+        assert!(feed(0..60) > 0, "the counter does not count");
+        assert_eq!(feed(60..300), 0, "{preprocessor} {frame_buffer} {is_shared}");
     }
 }
 

@@ -106,6 +106,7 @@ pub fn facts(pack: &Pack) -> Outcome<ModelFacts> {
         latent_multiple: pack.latent_multiple,
         latent_channels: pack.latent_channels,
         scheduler,
+        has_controlnet: pack.unet.control.is_some(),
         most_rows: None,
     })
 }

@@ -5,8 +5,9 @@
 
 The graph is the exporter's own (tools/export), of models like those of its tests, smaller still. The reference is PyTorch's:
 each row by itself, the two networks called as StableDiffusionControlNetPipeline calls them. `control` has the pictures as bytes
-[rows, height, width, 3], `controlnet_cond` the same as the graph takes them. Needs the environment of tools/export
-(tools/export/setup.sh); with the same versions in it, the same bytes come out every time.
+[rows, height, width, 3], `controlnet_cond` the same as the graph takes them. The rest of the pack, which is there already, are
+links to tiny-sd15. Needs the environment of tools/export (tools/export/setup.sh); with the same versions in it, the same bytes
+come out every time.
 """
 
 import pathlib

@@ -65,6 +65,14 @@ impl<Q: Queue> DeviceDenoiser<Q> for WatchedDenoiser<Q> {
         self.real.samples(queue, rows)
     }
 
+    fn takes_control(&self) -> bool {
+        self.real.takes_control()
+    }
+
+    fn controls(&mut self) -> Option<ViewMut<'_>> {
+        self.real.controls()
+    }
+
     fn run(&mut self, queue: &Q, rows: &[Row]) -> Result<(), ModelError> {
         // The same place again, in which they lie by now.
         let samples = read(queue, self.real.samples(queue, rows.len())?.as_view())?;

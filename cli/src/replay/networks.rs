@@ -136,6 +136,10 @@ impl Denoiser for WatchedDenoiser {
         }
         Ok(())
     }
+
+    fn takes_control(&self) -> bool {
+        self.real.as_ref().is_some_and(|real| real.takes_control())
+    }
 }
 
 /// Hands out recorded latents, or watches those of the real encoder. Frames come in the order of processing.

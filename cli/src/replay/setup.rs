@@ -85,6 +85,7 @@ pub(super) fn facts(case: &Case, folder: &Path, size: Size) -> Outcome<ModelFact
         latent_multiple: 1,
         latent_channels: channels,
         scheduler,
+        has_controlnet: false,
         most_rows: None,
     })
 }

@@ -7,6 +7,7 @@ mod bad_settings;
 mod bench;
 mod calibration;
 mod control;
+mod controlnet;
 mod goldens;
 mod help;
 mod hub;

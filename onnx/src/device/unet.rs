@@ -10,7 +10,7 @@ use livediffusion_pipeline::model::{Conditioning, ModelError, Row};
 use super::network::{Call, dtype, zeros};
 use super::padding::Paddings;
 use super::rows::Rows;
-use crate::pack::UnetPorts;
+use crate::pack::{ControlPorts, UnetPorts};
 use crate::session::Network;
 use crate::timestep::Timesteps;
 use crate::unet::OnnxUnet;
@@ -22,6 +22,8 @@ const LABEL: &str = "U-Net";
 pub(super) struct DeviceUnet {
     ports: UnetPorts,
     shape: LatentShape,
+    /// A side of a picture for one of a latent.
+    factor: usize,
     /// Before the tensors that its calls lie over.
     calls: Vec<Option<Call>>,
     /// Before the network: to drop them waits for the card, and a session must not end under its own work.
@@ -44,6 +46,15 @@ struct Tensors {
     /// What each row's time is.
     times: Vec<Option<f32>>,
     prompt: Option<Prompt>,
+    control: Option<ControlInputs>,
+}
+
+/// The inputs of a ControlNet.
+struct ControlInputs {
+    images: Tensor,
+    scale: Rows,
+    /// What each row's scale is.
+    scales: Vec<Option<f32>>,
 }
 
 /// The inputs that a conditioning fills.
@@ -69,9 +80,9 @@ impl DeviceUnet {
         for info in ports.inputs().into_iter().chain([&ports.out]) {
             dtype(LABEL, info)?;
         }
-        let (network, ports) = (network.fork(), ports.clone());
+        let (network, ports, factor) = (network.fork(), ports.clone(), unet.factor());
         let paddings = network.paddings().map(|all| if shares_rows { Arc::clone(all) } else { Arc::default() });
-        Ok(Self { network, ports, shape, calls: Vec::new(), tensors: None, rows: 0, called: 0, paddings })
+        Ok(Self { network, ports, shape, factor, calls: Vec::new(), tensors: None, rows: 0, called: 0, paddings })
     }
 
     /// Tensors with room for so many rows.
@@ -84,6 +95,14 @@ impl DeviceUnet {
                 // Growth by doubling: a step more does not make everything anew each time.
                 let room = rows.next_power_of_two();
                 let dims = [room, channels, height, width];
+                let control = |ports: &ControlPorts| -> Result<_, ModelError> {
+                    let images = [room, 3, height * self.factor, width * self.factor];
+                    Ok(ControlInputs {
+                        images: zeros(queue, LABEL, &ports.image, &images)?,
+                        scale: Rows::new(queue, dtype(LABEL, &ports.scale)?, room, 1)?,
+                        scales: vec![None; room],
+                    })
+                };
                 Tensors {
                     room,
                     sample: zeros(queue, LABEL, &self.ports.sample, &dims)?,
@@ -91,6 +110,7 @@ impl DeviceUnet {
                     time: Rows::new(queue, dtype(LABEL, &self.ports.timestep)?, room, 1)?,
                     times: vec![None; room],
                     prompt: None,
+                    control: self.ports.control.as_ref().map(control).transpose()?,
                 }
             }
         };
@@ -106,7 +126,7 @@ impl DeviceUnet {
         let place = &mut self.calls[rows - 1];
         let made = match (place.take(), &self.tensors) {
             (Some(call), _) => call,
-            (None, Some(Tensors { sample, prediction, time, prompt: Some(prompt), .. })) => {
+            (None, Some(Tensors { sample, prediction, time, prompt: Some(prompt), control, .. })) => {
                 let LatentShape { channels, height, width } = self.shape;
                 let latent = [rows, channels, height, width];
                 let tokens = [rows, prompt.length, prompt.width];
@@ -114,6 +134,10 @@ impl DeviceUnet {
                 let mut inputs: Vec<(&Tensor, &[usize])> = vec![(sample, &latent), (&time.tensor, &latent[..1])];
                 for (at, ((input, _), dims)) in prompt.inputs.iter().zip(&widths).enumerate() {
                     inputs.push((&input.tensor, if at == 0 { &tokens } else { dims }));
+                }
+                let images = [rows, 3, height * self.factor, width * self.factor];
+                if let Some(control) = control {
+                    inputs.extend([(&control.images, &images[..]), (&control.scale.tensor, &images[..1])]);
                 }
                 // SAFETY: calls are dropped before the tensors that they lie over, by `tensors` and `write_prompts` where those are
                 // made anew, and by the order of the fields; kernels, copies and calls go into one queue.
@@ -124,7 +148,7 @@ impl DeviceUnet {
         Ok(place.insert(made))
     }
 
-    /// Writes the times and conditionings of the rows that had others in the call before.
+    /// Writes the times, conditionings and scales of control of the rows that had others in the call before.
     fn write_rows<Q: Queue>(&mut self, queue: &Q, rows: &[Row]) -> Result<(), ModelError> {
         let Some(first) = rows.first().map(|row| &*row.conditioning) else {
             return Ok(());
@@ -145,6 +169,15 @@ impl DeviceUnet {
                 *held = None;
                 tensors.time.write(queue, at, &[row.timestep])?;
                 *held = Some(row.timestep);
+            }
+        }
+        if let Some(ControlInputs { scale, scales, .. }) = &mut tensors.control {
+            for (at, (row, held)) in rows.iter().zip(scales).enumerate() {
+                if *held != Some(row.control_scale) {
+                    *held = None;
+                    scale.write(queue, at, &[row.control_scale])?;
+                    *held = Some(row.control_scale);
+                }
             }
         }
         let Some(prompt) = &mut tensors.prompt else { return Ok(()) };
@@ -210,6 +243,14 @@ impl<Q: Queue> DeviceDenoiser<Q> for DeviceUnet {
         // Before there is anything in the tensors, which are made anew where they have not the room.
         self.called = self.paddings.as_ref().map_or(rows, |paddings| paddings.rows(size, rows));
         Ok(self.tensors(queue, self.called)?.sample.view_mut().part(0, len)?)
+    }
+
+    fn takes_control(&self) -> bool {
+        self.ports.control.is_some()
+    }
+
+    fn controls(&mut self) -> Option<ViewMut<'_>> {
+        Some(self.tensors.as_mut()?.control.as_mut()?.images.view_mut())
     }
 
     fn run(&mut self, queue: &Q, rows: &[Row]) -> Result<(), ModelError> {

@@ -3,7 +3,7 @@
 use super::config::{number, of_part};
 use super::{Part, PartName, VaeKind, list};
 use crate::error::OnnxError;
-use crate::graph::TensorInfo;
+use crate::graph::{DType, TensorInfo};
 use crate::names;
 
 /// Inputs and output of a U-Net.
@@ -21,10 +21,21 @@ pub struct UnetPorts {
     pub time_ids: Option<TensorInfo>,
     /// Embedding of the guidance scale, [rows, width].
     pub guidance: Option<TensorInfo>,
+    /// What a ControlNet in the same graph is shown, and how strongly it steers each row.
+    pub control: Option<ControlPorts>,
     /// The prediction.
     pub out: TensorInfo,
     /// Latent channels.
     pub channels: usize,
+}
+
+/// Inputs of a ControlNet that is part of the U-Net's graph.
+#[derive(Clone, Debug)]
+pub struct ControlPorts {
+    /// RGB in [0, 1], [rows, 3, height, width] of the pictures.
+    pub image: TensorInfo,
+    /// diffusers' `conditioning_scale`, one for each row.
+    pub scale: TensorInfo,
 }
 
 /// Inputs and outputs of a text encoder.
@@ -67,6 +78,14 @@ pub(super) fn unet(part: &Part) -> Result<UnetPorts, OnnxError> {
         pooled: find(names::UNET_POOLED, Some(2))?,
         time_ids: find(names::UNET_TIME_IDS, Some(2))?,
         guidance: find(names::UNET_GUIDANCE, Some(2))?,
+        control: match (find(names::UNET_CONTROL, Some(4))?, find(names::UNET_CONTROL_SCALE, Some(1))?) {
+            (Some(image), Some(scale)) => Some(control(part, image, scale)?),
+            (None, None) => None,
+            _ => {
+                return Err(wrong(part, "it takes only one of controlnet_cond and conditioning_scale")
+                    .hint("export it anew with --controlnet (tools/export)"));
+            }
+        },
         out: ranked(part, out, Some(4))?.clone(),
         sample,
         timestep,
@@ -81,17 +100,37 @@ pub(super) fn unet(part: &Part) -> Result<UnetPorts, OnnxError> {
     }
     let used = ports.inputs();
     if let Some(extra) = part.inputs.iter().find(|t| !used.iter().any(|u| u.name == t.name)) {
-        return Err(wrong(part, &format!("it needs an input that is not supported: {extra}"))
-            .hint("export it without ControlNet and IP-Adapter inputs"));
+        return Err(wrong(part, &format!("it needs an input that is not supported: {extra}")).hint(
+            "export it without IP-Adapter inputs, and with a ControlNet in the same graph: tools/export does that",
+        ));
     }
     Ok(ports)
+}
+
+/// The inputs of a ControlNet, if they are of pictures in RGB and of fractions.
+fn control(part: &Part, image: TensorInfo, scale: TensorInfo) -> Result<ControlPorts, OnnxError> {
+    let is_float = |tensor: &&TensorInfo| matches!(tensor.dtype, DType::F16 | DType::F32 | DType::Bf16);
+    if let Some(other) = [&image, &scale].into_iter().find(|tensor| !is_float(tensor)) {
+        return Err(
+            wrong(part, &format!("{other} is not of floats")).hint("export it anew with --controlnet (tools/export)")
+        );
+    }
+    match image.fixed(1) {
+        Some(channels) if channels != 3 => {
+            Err(wrong(part, &format!("{image} has {channels} channels, and a picture 3"))
+                .hint("ControlNets for one picture in RGB are supported"))
+        }
+        _ => Ok(ControlPorts { image, scale }),
+    }
 }
 
 impl UnetPorts {
     /// The inputs, in the order in which they are bound.
     pub(crate) fn inputs(&self) -> Vec<&TensorInfo> {
         let optional = [&self.pooled, &self.time_ids, &self.guidance];
-        [&self.sample, &self.timestep, &self.tokens].into_iter().chain(optional.into_iter().flatten()).collect()
+        let control = self.control.iter().flat_map(|control| [&control.image, &control.scale]);
+        let prompt = [&self.sample, &self.timestep, &self.tokens].into_iter().chain(optional.into_iter().flatten());
+        prompt.chain(control).collect()
     }
 }
 

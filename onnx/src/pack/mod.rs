@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub(crate) use self::check::vae_ports;
-pub use self::check::{PromptKvPorts, TextPorts, UnetPorts};
+pub use self::check::{ControlPorts, PromptKvPorts, TextPorts, UnetPorts};
 pub(crate) use self::config::{config_beside, of_part, read_json};
 use self::config::{number, side_factor};
 pub use self::part::{Part, PartName};
@@ -79,7 +79,7 @@ pub struct Pack {
     /// What else pack.toml says (a title, a licence).
     pub about: toml::Table,
     /// What can be done with the pack: `txt2img`, `img2img`, `stream batch`, `guidance embedding`,
-    /// `keys and values once a prompt`.
+    /// `keys and values once a prompt`, `ControlNet`.
     pub can: Vec<String>,
 }
 
@@ -236,6 +236,9 @@ impl Pack {
         if self.prompt_kv.is_some() {
             can.push("keys and values once a prompt");
         }
+        if self.unet.control.is_some() {
+            can.push("ControlNet");
+        }
         can.into_iter().map(str::to_owned).collect()
     }
 }
@@ -252,9 +255,10 @@ fn list(tensors: &[TensorInfo]) -> String {
 
 /// Folders of the packs that lie in the project.
 #[cfg(test)]
-pub(crate) fn committed() -> [PathBuf; 5] {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+pub(crate) fn committed() -> [PathBuf; 6] {
+    let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate_root.join("..");
     let goldens = ["tiny-sd15", "tiny-sd15-kl", "tiny-sdturbo", "tiny-sdxlturbo"];
     let [a, b, c, d] = goldens.map(|name| root.join("assets/goldens/models").join(name));
-    [root.join("models/default"), a, b, c, d]
+    [root.join("models/default"), a, b, c, d, crate_root.join("tests/data/control")]
 }

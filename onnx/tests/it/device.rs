@@ -14,7 +14,7 @@ use livediffusion_pipeline::stats::{Stage, StoppedClock};
 use livediffusion_pipeline::{Control, Emitted, Prompts, Settings};
 
 use self::host::Host;
-use crate::support::{load, pack_dir, runtime};
+use crate::support::{control_pack, load, pack_dir, runtime};
 
 pub(crate) const SIZE: Size = Size::new(64, 32);
 
@@ -59,6 +59,7 @@ pub(crate) fn model_on<D: Device>(device: D, dir: &std::path::Path) -> Option<Mo
         latent_multiple: pack.latent_multiple,
         latent_channels: pack.latent_channels,
         scheduler: serde_json::from_value(pack.scheduler_json.clone()).unwrap(),
+        has_controlnet: pack.unet.control.is_some(),
         most_rows: loaded.shared.most_rows(),
     };
     let prompts = Prompts::new(Box::new(loaded.text.clone()), loaded.networks.denoiser.timestep_cond_width());
@@ -248,6 +249,25 @@ fn other_families_are_the_engines_too() {
         let guided = [("t-index", "35,45"), ("cfg", "full"), ("guidance", "1.4"), ("negative-prompt", "blurry")];
         model.compare(name, &guided, &[(4, &[("prompt", "a fox")])], 3, false);
     }
+}
+
+#[test]
+fn a_controlnet_is_shown_what_the_engines_is() {
+    let Some(mut model) = model(&control_pack()) else { return };
+    let steps = ("t-index", "10,20,45");
+    for (lanes, preprocessor) in [(1, "canny"), (2, "gray"), (3, "passthrough")] {
+        let pairs =
+            [steps, ("preprocessor", preprocessor), ("cfg", "full"), ("guidance", "1.4"), ("similarity", "0.9")];
+        let events: [Event; 3] = [
+            (3, &[("control-scale", "0.3")]),
+            (5, &[("preprocessor", "canny"), ("canny-low", "20"), ("canny-high", "60"), ("show-control", "true")]),
+            (7, &[("t-index", "5,15,25,45"), ("control-scale", "2")]),
+        ];
+        model.compare(preprocessor, &pairs, &events, lanes, false);
+    }
+    model.compare("noise", &[steps], &[], 2, true);
+    let scales = ["0", "1"].map(|scale| model.painted(&[steps, ("control-scale", scale)], 2));
+    assert!(scales[0] != scales[1], "the ControlNet does nothing");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod allocation;
+mod controlnet;
 mod device;
 mod errors;
 mod int8;

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use livediffusion_kernels::cuda::{Cuda, Stream};
 use livediffusion_kernels::gpu::{DType, GpuError, Queues, Tensor, View, ViewMut};
 use livediffusion_onnx::LoadedPack;
+use livediffusion_pipeline::controlnet::ControlImage;
 use livediffusion_pipeline::device::{DeviceDecoder, DeviceDenoiser, DeviceEncoder, DeviceNetworks, Given};
 use livediffusion_pipeline::frame::LatentShape;
 use livediffusion_pipeline::model::{Decoder, DenoiseBatch, Denoiser, Encoder, ModelError, Networks, Row};
 
 use crate::device::host::software::{NEEDS_CARD, first_card, left, on_host, schedules, under_ptx, under_schedules};
 use crate::device::{Device, Event, SIZE, model_on};
-use crate::support::{pack_dir, runtime};
+use crate::support::{control_pack, pack_dir, runtime};
 
 /// Rows of the largest call here: four steps under full guidance.
 const MOST_ROWS: usize = 8;
@@ -34,6 +35,8 @@ struct OnCard<N: ?Sized> {
     shape: LatentShape,
     rows: usize,
     samples: bool,
+    /// Control images lie behind the samples of the largest call.
+    is_controlled: bool,
 }
 
 impl Device for Card {
@@ -51,9 +54,12 @@ impl Device for Card {
         let given = if self.samples { 2 * shape.len() } else { shape.len() };
         let encoder = encoder.map(|encoder| self.network(encoder, (picture, given), shape));
         let rows = MOST_ROWS * shape.len();
+        let is_controlled = denoiser.takes_control();
+        let shown = if is_controlled { MOST_ROWS * picture } else { 0 };
+        let unet = self.network(denoiser, (rows + shown, rows), shape);
         DeviceNetworks {
             encoder: encoder.map(|encoder| Box::new(encoder) as Box<_>),
-            denoiser: Box::new(self.network(denoiser, (rows, rows), shape)),
+            denoiser: Box::new(OnCard { is_controlled, ..unet }),
             decoder: Box::new(self.network(decoder, (shape.len(), picture), shape)),
         }
     }
@@ -69,6 +75,7 @@ impl Card {
             shape,
             rows: 0,
             samples: self.samples,
+            is_controlled: false,
         }
     }
 }
@@ -117,18 +124,40 @@ impl DeviceDenoiser<Stream> for OnCard<dyn Denoiser> {
 
     fn run(&mut self, stream: &Stream, rows: &[Row]) -> Result<(), ModelError> {
         self.rows = rows.len();
-        let (rows, shape) = (rows.to_vec(), self.shape);
+        let (mut rows, shape) = (rows.to_vec(), self.shape);
         self.put(stream, move |denoiser, sample, prediction| {
             let len = rows.len() * shape.len();
+            let shown = sample[MOST_ROWS * shape.len()..].chunks_exact(3 * SIZE.pixels());
+            for (row, chw) in rows.iter_mut().zip(shown).filter(|(row, _)| row.control_scale > 0.0) {
+                row.control = Some(Arc::new(image_of(chw)));
+            }
             let batch = DenoiseBatch { sample: &sample[..len], shape, rows: &rows };
             denoiser.denoise(&batch, &mut prediction[..len])
         });
         Ok(())
     }
 
+    fn takes_control(&self) -> bool {
+        self.is_controlled
+    }
+
+    fn controls(&mut self) -> Option<ViewMut<'_>> {
+        let (at, len) = (MOST_ROWS * self.shape.len(), MOST_ROWS * 3 * SIZE.pixels());
+        self.is_controlled.then(|| self.input.view_mut().part(at, len).unwrap())
+    }
+
     fn predictions(&self) -> Result<View<'_>, GpuError> {
         self.output.view().part(0, self.rows * self.shape.len())
     }
+}
+
+/// The bytes that planes in [0, 1] were made of.
+fn image_of(chw: &[f32]) -> ControlImage {
+    let (mut image, plane) = (ControlImage::new(SIZE), SIZE.pixels());
+    for (at, byte) in image.rgb_mut().iter_mut().enumerate() {
+        *byte = (255.0 * chw[at % 3 * plane + at / 3]).round() as u8;
+    }
+    image
 }
 
 impl DeviceDecoder<Stream> for OnCard<dyn Decoder> {
@@ -171,6 +200,17 @@ fn the_frame_path_waits_for_enough_where_encoder_and_decoder_have_streams_of_the
     under_schedules(&part, (0..schedules(5)).filter(is_extreme).chain([schedules(5) / 2]));
 }
 
+/// Five streams, each as late or as early as can be.
+#[test]
+fn a_controlnet_is_waited_for() {
+    if runtime().is_none() {
+        return;
+    }
+    let part = ["--exact", "software::a_controlnet_on_one_schedule", "--ignored"];
+    let is_extreme = |schedule: &u32| (0..5).all(|stream| schedule / schedules(stream) % 3 != 1);
+    under_schedules(&part, (0..schedules(5)).filter(is_extreme));
+}
+
 #[test]
 fn the_frame_path_paints_the_same_with_what_nvrtc_makes_of_the_kernels() {
     if runtime().is_none() {
@@ -190,6 +230,21 @@ fn every_stream_on_one_schedule() {
 #[ignore = "a part of the_frame_path_waits_for_enough_where_encoder_and_decoder_have_streams_of_their_own"]
 fn every_stream_apart_on_one_schedule() {
     on_one_schedule(true);
+}
+
+#[test]
+#[ignore = "a part of a_controlnet_is_waited_for"]
+fn a_controlnet_on_one_schedule() {
+    assert!(std::env::var_os(NEEDS_CARD).is_some(), "it is started by another test");
+    let card = Card { cuda: first_card().unwrap(), apart: true, samples: false };
+    let mut model = model_on(card, &control_pack()).unwrap();
+    let shown = [("t-index", "20,45"), ("cfg", "full"), ("guidance", "1.3"), ("control-scale", "0.8")];
+    let events: [Event; 3] = [
+        (3, &[("preprocessor", "passthrough"), ("control-scale", "1.5")]),
+        (5, &[("preprocessor", "passthrough"), ("show-control", "true")]),
+        (7, &[("preprocessor", "gray")]),
+    ];
+    model.compare("a ControlNet", &shown, &events, 3, false);
 }
 
 fn on_one_schedule(apart: bool) {

@@ -56,10 +56,20 @@ pub(crate) fn load(runtime: &Runtime, dir: &Path) -> (Pack, LoadedPack) {
     (pack, loaded)
 }
 
-/// Copies a pack so that a test can damage it.
+/// The pack of SD 1.5's kind with another U-Net, which has a ControlNet (`tools/goldens/control.py`).
+pub(crate) fn control_pack() -> PathBuf {
+    data("control")
+}
+
+/// Copies a golden pack so that a test can damage it.
 pub(crate) fn copy_of(name: &str) -> tempfile::TempDir {
+    copy_of_folder(&pack_dir(name))
+}
+
+/// Copies a folder.
+pub(crate) fn copy_of_folder(folder: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
-    copy_all(&pack_dir(name), copy.path());
+    copy_all(folder, copy.path());
     copy
 }
 
@@ -93,7 +103,8 @@ pub(crate) fn assert_close(what: &str, have: &[f32], want: &[f32], tolerance: f3
 
 /// A row of a U-Net call.
 pub(crate) fn row(timestep: f32, conditioning: &Arc<Conditioning>) -> Row {
-    Row { frame: 0, step: 0, timestep, branch: Branch::Prompt, conditioning: Arc::clone(conditioning) }
+    let conditioning = Arc::clone(conditioning);
+    Row { frame: 0, step: 0, timestep, branch: Branch::Prompt, conditioning, control: None, control_scale: 0.0 }
 }
 
 /// Numbers without a pattern, in about [-1.5, 1.5].

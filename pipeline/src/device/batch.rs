@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use livediffusion_kernels::gpu::calls::{self, Ring, SlotGuidance};
-use livediffusion_kernels::gpu::{DType, GpuError, Queue, Tensor, View};
+use livediffusion_kernels::gpu::calls::{self, DevicePicture, Ring, SlotGuidance};
+use livediffusion_kernels::gpu::{DType, GpuError, Queue, Tensor, View, ViewMut};
+use livediffusion_kernels::{Crop, Filter, Normalise, PixelFormat};
 
 use super::DeviceDenoiser;
 use super::noise::DeviceNoise;
 use super::timeline::Timeline;
 use crate::error::EngineError;
-use crate::frame::{FrameMeta, LatentShape};
+use crate::frame::{FrameMeta, LatentShape, Size};
 use crate::layout::{Layout, Way};
 use crate::slot::{Fate, PromptPair, Slot};
 use crate::stats::{Stage, Stats};
@@ -22,11 +23,15 @@ pub(super) struct Resident {
     x0_ref: Tensor,
     history: Option<Ring>,
     noise: Arc<DeviceNoise>,
+    /// What a ControlNet is shown of the frame: packed RGB.
+    control: Option<Tensor>,
 }
 
 /// The slots in flight. Allocates until it has seen its largest batch.
 pub(super) struct DeviceBatch {
     shape: LatentShape,
+    /// Of the pictures.
+    size: Size,
     slots: VecDeque<Slot<Resident>>,
     spare: Vec<Resident>,
     groups: u64,
@@ -34,8 +39,8 @@ pub(super) struct DeviceBatch {
 }
 
 impl DeviceBatch {
-    pub(super) fn new(shape: LatentShape) -> Self {
-        Self { shape, slots: VecDeque::new(), spare: Vec::new(), groups: 0, layout: Layout::default() }
+    pub(super) fn new(shape: LatentShape, size: Size) -> Self {
+        Self { shape, size, slots: VecDeque::new(), spare: Vec::new(), groups: 0, layout: Layout::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -71,6 +76,11 @@ impl DeviceBatch {
         self.slots.front().filter(|slot| slot.is_ready()).map(|slot| (slot.meta, slot.fate))
     }
 
+    /// The control image of the frame at the front.
+    pub(super) fn front_control(&self) -> Option<&Tensor> {
+        self.slots.front().filter(|slot| slot.is_controlled)?.latents.control.as_ref()
+    }
+
     /// Takes the frame at the front out; its tensors are for a later one once `use_it` has put its last work into the queue.
     pub(super) fn leave<E>(&mut self, use_it: impl FnOnce(&Resident) -> Result<(), E>) -> Result<(), E> {
         let Some(slot) = self.slots.pop_front() else { return Ok(()) };
@@ -101,6 +111,18 @@ impl DeviceBatch {
         let z = noise.step(0).ok_or_else(no_noise)?;
         calls::admit(queue, (first.alpha, first.sigma), affine, given, z, x0_ref.view_mut(), x.view_mut())?;
         self.slots.push_back(slot);
+        Ok(())
+    }
+
+    /// Gives the frame admitted last its control image.
+    pub(super) fn control<Q: Queue>(&mut self, queue: &Q, image: View<'_>) -> Result<(), GpuError> {
+        let Some(slot) = self.slots.back_mut() else { return Ok(()) };
+        let place = match slot.latents.control.take() {
+            Some(place) => place,
+            None => queue.zeros(DType::U8, &[image.len()])?,
+        };
+        queue.copy(image, slot.latents.control.insert(place).view_mut())?;
+        slot.is_controlled = true;
         Ok(())
     }
 
@@ -144,7 +166,7 @@ impl DeviceBatch {
             Resident { noise, ..spare }
         } else {
             let zeros = || queue.zeros(DType::F32, &[len]);
-            Resident { x: zeros()?, x0_ref: zeros()?, history: None, noise }
+            Resident { x: zeros()?, x0_ref: zeros()?, history: None, noise, control: None }
         };
         match &mut latents.history {
             Some(ring) if ring.capacity() == capacity => ring.reset(queue)?,
@@ -167,8 +189,7 @@ impl DeviceBatch {
         stats: &mut Stats,
     ) -> Result<(), EngineError> {
         self.age();
-        let cfg = settings.effective();
-        self.layout.lay_out(&self.slots, cfg);
+        self.layout.lay_out(&self.slots, settings);
         let (len, rows) = (self.shape.len(), self.layout.rows.len());
         if rows == 0 {
             return Ok(());
@@ -178,12 +199,35 @@ impl DeviceBatch {
             let (x, to) = (self.slots[index].latents.x.view(), samples.again().part(row * len, len)?);
             if to.as_view().dtype() == DType::F16 { calls::narrow(queue, x, to) } else { queue.copy(x, to) }?;
         }
+        if let Some(mut controls) = denoiser.controls() {
+            self.write_controls(queue, &mut controls)?;
+        }
         timeline.end(queue, Stage::Advance)?;
         denoiser.run(queue, &self.layout.rows)?;
         timeline.end(queue, Stage::Denoise)?;
         stats.unet_rows += rows as u64;
         self.advance(queue, denoiser.predictions()?, settings)?;
         Ok(timeline.end(queue, Stage::Advance)?)
+    }
+
+    /// Writes the control image of each row that has one to its place in the U-Net's input.
+    fn write_controls<Q: Queue>(&self, queue: &Q, to: &mut ViewMut<'_>) -> Result<(), GpuError> {
+        let sides = (self.size.width, self.size.height);
+        let len = 3 * self.size.pixels();
+        for (row, index) in self.layout.indices().enumerate() {
+            let slot = &self.slots[index];
+            let Some(control) = slot.latents.control.as_ref().filter(|_| slot.is_controlled) else { continue };
+            let image = DevicePicture {
+                format: PixelFormat::Rgb8,
+                size: sides,
+                plane: control.view(),
+                stride: 3 * sides.0,
+                chroma: None,
+            };
+            let to = to.again().part(row * len, len)?;
+            calls::picture_to_chw(queue, &image, Crop::all(sides), Filter::Area, Normalise::UNIT, sides, to)?;
+        }
+        Ok(())
     }
 
     fn advance<Q: Queue>(
@@ -212,7 +256,7 @@ impl DeviceBatch {
             let way = slot.way(cfg, negative.is_some());
             let step = slot.plan.steps[slot.step];
             slot.step += 1;
-            let Resident { x, x0_ref, history, noise } = &mut slot.latents;
+            let Resident { x, x0_ref, history, noise, .. } = &mut slot.latents;
             let guidance = match (way, negative) {
                 (Way::Full, Some(negative)) => SlotGuidance::Full { negative, scale },
                 (Way::Initialize, Some(negative)) => {

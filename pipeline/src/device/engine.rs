@@ -12,6 +12,7 @@ use super::noise::{DeviceNoise, NoiseStore};
 use super::stages::{Handovers, Stages, once};
 use super::timeline::{Timeline, milliseconds};
 use super::{DeviceNetworks, DeviceStream};
+use crate::controlnet::Preprocessing;
 use crate::emit::MAX_FAILED_IN_A_ROW;
 use crate::emitted::Emitted;
 use crate::error::EngineError;
@@ -83,6 +84,7 @@ pub struct DeviceEngine<Q: Queue> {
     uniform: Box<dyn FnMut() -> f64 + Send>,
     /// The frame as the similarity filter looks at it.
     looked_at: Vec<f32>,
+    preprocessing: Preprocessing,
     batch: DeviceBatch,
     overlap: Overlap<Q>,
     desks: Vec<Desk<Q>>,
@@ -128,7 +130,9 @@ impl<Q: Queue> DeviceEngine<Q> {
         let mut uniform = SeededUniform::new(parameters.seed);
         let admission = Admission { plan, noise: Arc::new(seeded), prompts: Arc::clone(&settings.prompts) };
         let sets = lanes.max(1);
-        let overlap = Overlap::new(&queues, sets, (bytes, bytes))?;
+        // What a ControlNet is shown of a frame goes up behind it, in one copy.
+        let frame_bytes = if networks.denoiser.takes_control() { 2 * bytes } else { bytes };
+        let overlap = Overlap::new(&queues, sets, (frame_bytes, bytes))?;
         let desks = (0..sets).map(|_| Desk { timeline: Timeline::new(queues.is_apart()), staging: None }).collect();
         Ok(Self {
             handovers: Handovers::new(&queues)?,
@@ -148,7 +152,8 @@ impl<Q: Queue> DeviceEngine<Q> {
             filter: SimilarityFilter::default(),
             uniform: Box::new(move || uniform.next_uniform()),
             looked_at: Vec::new(),
-            batch: DeviceBatch::new(shape),
+            preprocessing: Preprocessing::default(),
+            batch: DeviceBatch::new(shape, size),
             overlap,
             desks,
             sampled: None,
@@ -237,6 +242,20 @@ impl<Q: Queue> DeviceEngine<Q> {
         decision
     }
 
+    /// Writes a frame, and behind it what a ControlNet is shown of it, to the set that comes next.
+    fn write_frame(&mut self, picture: PictureView<'_>) -> Result<(), EngineError> {
+        let Some(set) = self.overlap.next_frame()? else { return Ok(()) };
+        let row = 3 * self.size.width;
+        let (frame, control) = set.split_at_mut(row * self.size.height);
+        picture.rows().zip(frame.chunks_exact_mut(row)).for_each(|(from, to)| to.copy_from_slice(from));
+        if !control.is_empty() {
+            let started = self.clock.now();
+            self.preprocessing.run(picture, &self.settings.parameters.control, control);
+            self.stats.record(Stage::Control, self.clock.now().saturating_sub(started));
+        }
+        Ok(())
+    }
+
     /// Puts a call's work into the queue: the entry, the U-Net, and the pictures that leave.
     fn work(&mut self, entry: Option<Entry>) -> Result<(), EngineError> {
         if entry.is_some() || self.batch.needs_unet() {
@@ -280,6 +299,7 @@ impl<Q: Queue> DeviceEngine<Q> {
             entry,
             ticks,
             leaving: Flight::Nothing,
+            shows_control: false,
         };
         let submitted = overlap.submit(|work| stages.put(work))?;
         debug_assert!(submitted, "room was made");
@@ -359,11 +379,7 @@ impl<Q: Queue> DeviceStream for DeviceEngine<Q> {
             self.work(None)?;
         } else {
             self.make_room()?;
-            if let Some(frame) = self.overlap.next_frame()? {
-                let row = 3 * self.size.width;
-                let lines = picture.rgb.chunks(picture.stride).zip(frame.chunks_exact_mut(row));
-                lines.for_each(|(from, to)| to.copy_from_slice(&from[..row]));
-            }
+            self.write_frame(picture)?;
             if self.settings.parameters.vae_sample {
                 let noise = Arc::clone(&self.admission.noise);
                 let [staged, _] = self.staging()?;

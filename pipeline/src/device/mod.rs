@@ -2,9 +2,10 @@
 //! picture is copied back.
 //!
 //! [`DeviceEngine`] keeps the same books as [`Engine`](crate::engine::Engine) (slots, plans, guidance, order) on the host, and
-//! puts kernels and networks into one [`Queue`](livediffusion_kernels::gpu::Queue): it waits for finished pictures alone. Two
+//! puts kernels and networks into one [`Queue`](livediffusion_kernels::gpu::Queue): it waits for finished pictures alone. Three
 //! things stay on the host. The similarity filter decides there, on the frame that lies there anyway, since whether the networks
-//! run must be known before they are put into the queue. Noise is drawn there, so that a seed gives the same picture everywhere.
+//! run must be known before they are put into the queue. Noise is drawn there, so that a seed gives the same picture everywhere. What a
+//! ControlNet is shown is made there, and goes up behind the frame.
 
 mod album;
 mod batch;
@@ -51,7 +52,18 @@ pub trait DeviceDenoiser<Q>: Send {
     /// Where the noisy latents of so many rows go: [rows, C, h, w], f32 or f16.
     fn samples(&mut self, queue: &Q, rows: usize) -> Result<ViewMut<'_>, ModelError>;
 
-    /// Puts the network behind what is in the queue, and before it what is new of the rows' times and prompts.
+    /// Whether it has a ControlNet.
+    fn takes_control(&self) -> bool {
+        false
+    }
+
+    /// Where the rows' control images go once [`samples`](Self::samples) has made room for them: [rows, 3, H, W] in [0, 1], f32 or f16.
+    /// What is in a row whose [`Row::control_scale`] is 0 has no effect.
+    fn controls(&mut self) -> Option<ViewMut<'_>> {
+        None
+    }
+
+    /// Puts the network behind what is in the queue, and before it what is new of the rows' times, prompts and scales of control.
     fn run(&mut self, queue: &Q, rows: &[Row]) -> Result<(), ModelError>;
 
     /// Its raw predictions for the rows of the last call, once it has run.

@@ -21,7 +21,7 @@ use crate::frame::Size;
 use crate::params::Parameters;
 use crate::slot::Fate;
 use crate::stats::{Stage, Stats};
-use crate::stream_batch::{Admission, GuidanceSettings};
+use crate::stream_batch::Admission;
 
 /// Who has used last what passes between two queues.
 pub(super) struct Handovers<Q: Queue> {
@@ -68,6 +68,8 @@ pub(super) struct Stages<'a, Q: Queue> {
     pub(super) ticks: bool,
     /// What leaves.
     pub(super) leaving: Flight,
+    /// Whether its control image does, in place of its picture.
+    pub(super) shows_control: bool,
 }
 
 impl<Q: Queue> Stages<'_, Q> {
@@ -75,7 +77,7 @@ impl<Q: Queue> Stages<'_, Q> {
     pub(super) fn put(&mut self, work: Work<'_, Q>) -> Result<(), EngineError> {
         match work.stage {
             Part::Encode => self.encode(&work),
-            Part::Work => self.work(&work),
+            Part::Work => self.work(work),
             _ => self.decode(work),
         }
     }
@@ -91,7 +93,7 @@ impl<Q: Queue> Stages<'_, Q> {
         let of = DevicePicture {
             format: PixelFormat::Rgb8,
             size: sides,
-            plane: work.frame.view(),
+            plane: work.frame.view().part(0, 3 * self.size.pixels())?,
             stride: 3 * self.size.width,
             chroma: None,
         };
@@ -104,14 +106,13 @@ impl<Q: Queue> Stages<'_, Q> {
         Ok(timeline.end(queue, Stage::Encode)?)
     }
 
-    fn work(&mut self, work: &Work<'_, Q>) -> Result<(), EngineError> {
-        let queue = work.queue;
-        self.desks[work.set].timeline.start(queue)?;
-        self.admit(work)?;
-        let timeline = &mut self.desks[work.set].timeline;
+    fn work(&mut self, work: Work<'_, Q>) -> Result<(), EngineError> {
+        let Work { queue, set, frame, picture, .. } = work;
+        self.desks[set].timeline.start(queue)?;
+        self.admit(queue, set, frame)?;
+        let timeline = &mut self.desks[set].timeline;
         if self.ticks {
-            let Parameters { cfg, guidance: scale, delta, stream_batch, .. } = *self.parameters;
-            let guidance = GuidanceSettings { cfg, scale, delta };
+            let (guidance, stream_batch) = (self.parameters.guidance_settings(), self.parameters.stream_batch);
             self.batch.tick(queue, &mut *self.networks.denoiser, guidance, timeline, self.stats)?;
             while !stream_batch && self.batch.has_unready() {
                 self.batch.tick(queue, &mut *self.networks.denoiser, guidance, timeline, self.stats)?;
@@ -122,10 +123,16 @@ impl<Q: Queue> Stages<'_, Q> {
             self.flights.push_back(Flight::Repeat(meta));
         }
         if let Some((meta, Fate::Painted)) = self.batch.front() {
-            let decoder = &mut *self.networks.decoder;
-            let affine = decoder.affine();
-            self.handovers.wait(queue, &self.handovers.decoded)?;
-            self.batch.leave(|slot| calls::unscale(queue, affine, slot.x.view(), decoder.latent()))?;
+            if let Some(image) = self.batch.front_control().filter(|_| self.parameters.control.is_shown) {
+                queue.copy(image.view(), picture.view_mut())?;
+                self.batch.leave(|_| Ok::<(), GpuError>(()))?;
+                self.shows_control = true;
+            } else {
+                let decoder = &mut *self.networks.decoder;
+                let affine = decoder.affine();
+                self.handovers.wait(queue, &self.handovers.decoded)?;
+                self.batch.leave(|slot| calls::unscale(queue, affine, slot.x.view(), decoder.latent()))?;
+            }
             timeline.end(queue, Stage::Advance)?;
             self.leaving = Flight::Painted(meta);
         }
@@ -133,8 +140,8 @@ impl<Q: Queue> Stages<'_, Q> {
     }
 
     /// Lets what enters into the stream batch.
-    fn admit(&mut self, work: &Work<'_, Q>) -> Result<(), EngineError> {
-        let (queue, staging) = (work.queue, &self.desks[work.set].staging);
+    fn admit(&mut self, queue: &Q, set: usize, frame: &Tensor) -> Result<(), EngineError> {
+        let staging = &self.desks[set].staging;
         match (self.entry, staging) {
             (Some(Entry::Picture(meta)), _) => {
                 let encoder = self.networks.encoder.as_ref().ok_or(EngineError::NoEncoder)?;
@@ -149,6 +156,10 @@ impl<Q: Queue> Stages<'_, Q> {
                     self.batch.admit(queue, meta, self.of, given.mean, given.affine)?;
                 }
                 self.handovers.done(queue, &self.handovers.encoded)?;
+                let pixels = 3 * self.size.pixels();
+                if frame.len() > pixels {
+                    self.batch.control(queue, frame.view().part(pixels, pixels)?)?;
+                }
             }
             (Some(Entry::Noise(meta)), Some(staged)) => self.batch.admit_noise(queue, meta, self.of, staged)?,
             _ => {}
@@ -158,7 +169,7 @@ impl<Q: Queue> Stages<'_, Q> {
 
     fn decode(&mut self, work: Work<'_, Q>) -> Result<(), EngineError> {
         let Work { queue, set, picture, broken, .. } = work;
-        if !matches!(self.leaving, Flight::Painted(_)) {
+        if !matches!(self.leaving, Flight::Painted(_)) || self.shows_control {
             return Ok(());
         }
         let (decoder, timeline) = (&mut *self.networks.decoder, &mut self.desks[set].timeline);

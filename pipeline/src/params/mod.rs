@@ -9,6 +9,7 @@ pub use table::{PARAMETERS, ParameterSpec, spec};
 pub use value::{Kind, ParseError};
 
 use crate::blend::BlendMethod;
+use crate::controlnet::ControlParameters;
 use crate::frame::Size;
 use crate::plan::PlanRequest;
 use crate::similarity::Metric;
@@ -92,6 +93,8 @@ pub struct Parameters {
     pub prompt_policy: PromptPolicy,
     /// Whether a KL VAE's posterior is sampled rather than its mean taken.
     pub vae_sample: bool,
+    /// What a ControlNet is shown, and what it does.
+    pub control: ControlParameters,
 }
 
 impl Default for Parameters {
@@ -124,6 +127,7 @@ impl Default for Parameters {
             target_fps: None,
             prompt_policy: PromptPolicy::All,
             vae_sample: false,
+            control: ControlParameters::default(),
         };
         for spec in PARAMETERS {
             let set = parameters.set(spec.name, spec.default);
@@ -152,10 +156,14 @@ impl Parameters {
         self.rows_of(steps * self.frame_buffer.max(1))
     }
 
+    /// Guidance and control as they are for a call.
+    pub(crate) fn guidance_settings(&self) -> GuidanceSettings {
+        GuidanceSettings { cfg: self.cfg, scale: self.guidance, delta: self.delta, control: self.control.scale }
+    }
+
     /// Rows of a call over so many slots.
     pub(crate) fn rows_of(&self, slots: usize) -> usize {
-        let guidance = GuidanceSettings { cfg: self.cfg, scale: self.guidance, delta: self.delta };
-        let negative = match guidance.effective() {
+        let negative = match self.guidance_settings().effective() {
             CfgType::Full => slots,
             CfgType::Initialize => self.frame_buffer.max(1),
             CfgType::None | CfgType::SelfNegative => 0,

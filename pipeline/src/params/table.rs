@@ -3,6 +3,7 @@
 use super::value::{Kind, Value};
 use super::{CfgType, Parameters, PromptPolicy};
 use crate::blend::{BlendMethod, seed_text};
+use crate::controlnet::Preprocessor;
 
 /// One parameter: everything that a flag, a config key or a slider needs to know of it.
 #[derive(Debug)]
@@ -323,5 +324,59 @@ pub static PARAMETERS: &[ParameterSpec] = &[
         doc: "Whether a KL VAE's posterior is sampled (seeded) in place of taking its mean",
         show: |p| p.vae_sample.to_string(),
         apply: set!(Switch, |p, v| p.vae_sample = v),
+    },
+    ParameterSpec {
+        name: "control-scale",
+        kind: Kind::Float(0.0, 2.0),
+        default: "1.0",
+        unit: "",
+        hot: true,
+        doc: "How strictly a model with a ControlNet keeps the structure of the frame (conditioning_scale); 0 is without",
+        show: |p| p.control.scale.to_string(),
+        apply: set!(Float, |p, v| p.control.scale = v as f32),
+    },
+    ParameterSpec {
+        name: "preprocessor",
+        kind: Kind::Choice(Preprocessor::NAMES),
+        default: "canny",
+        unit: "",
+        hot: true,
+        doc: "What a ControlNet is shown of a frame: its edges, its lightness, or itself. It has to be what the network was trained on",
+        show: |p| p.control.preprocessor.to_string(),
+        apply: set!(Text, |p, v| {
+            if let Ok(preprocessor) = v.parse() {
+                p.control.preprocessor = preprocessor;
+            }
+        }),
+    },
+    ParameterSpec {
+        name: "canny-low",
+        kind: Kind::Integer(0, 1000),
+        default: "100",
+        unit: "",
+        hot: true,
+        doc: "Gradient over which what touches an edge is one too, for canny: lower draws longer lines",
+        show: |p| p.control.canny_low.to_string(),
+        apply: set!(Integer, |p, v| p.control.canny_low = v as u32),
+    },
+    ParameterSpec {
+        name: "canny-high",
+        kind: Kind::Integer(0, 1000),
+        default: "200",
+        unit: "",
+        hot: true,
+        doc: "Gradient over which there is an edge, for canny: lower finds more of them",
+        show: |p| p.control.canny_high.to_string(),
+        apply: set!(Integer, |p, v| p.control.canny_high = v as u32),
+    },
+    ParameterSpec {
+        name: "show-control",
+        kind: Kind::Switch,
+        default: "false",
+        unit: "",
+        hot: true,
+        doc: "Show what the ControlNet is shown in place of the pictures: to find the preprocessor and its values",
+        show: |p| p.control.is_shown.to_string(),
+        apply: set!(Switch, |p, v| p.control.is_shown = v),
     },
 ];

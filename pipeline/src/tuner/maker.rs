@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Mail, STRENGTH, Sizes};
 use crate::blend::{between, prompt_parts, prompt_text};
+use crate::controlnet;
 use crate::error::EngineError;
 use crate::facts::ModelFacts;
 use crate::frame::Size;
@@ -46,6 +47,8 @@ pub(super) struct Maker {
     /// What was asked for, and when, that cannot be as things stand.
     pub(super) waiting: BTreeMap<&'static str, (String, Duration)>,
     pub(super) transition: Option<Transition>,
+    /// Whether it was said that the model has no ControlNet.
+    pub(super) told: bool,
 }
 
 /// A way from prompts and seeds to others.
@@ -159,6 +162,11 @@ impl Maker {
 
     /// Takes up changes. What cannot be made into settings changes nothing.
     fn change(&mut self, changes: &BTreeMap<&'static str, String>, now: Duration) {
+        let unused = changes.keys().find(|name| controlnet::PARAMETERS.contains(name));
+        if let Some(name) = unused.filter(|_| !self.facts.has_controlnet && !self.told) {
+            self.told = true;
+            tracing::warn!("without effect, since the model has no ControlNet: {name}");
+        }
         let (before, waited) = (self.target.clone(), self.waiting.clone());
         if !self.take(changes, now) {
             if self.transition.is_some() {

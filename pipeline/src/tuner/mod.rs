@@ -95,7 +95,8 @@ impl Tuner {
         let theirs = Arc::clone(&mail);
         let target = control.load().parameters.clone();
         let waiting = BTreeMap::new();
-        let mut maker = Maker { prompts, sizes, control, facts, target, waiting, transition: None };
+        let (transition, told) = (None, false);
+        let mut maker = Maker { prompts, sizes, control, facts, target, waiting, transition, told };
         let thread = std::thread::Builder::new()
             .name("tuner".into())
             .spawn(move || maker.tune(&theirs, &clock))
@@ -222,7 +223,14 @@ mod tests {
 
     fn facts() -> ModelFacts {
         let scheduler = SchedulerConfig::default();
-        ModelFacts { vae_factor: 8, latent_multiple: 1, latent_channels: 4, scheduler, most_rows: Some(8) }
+        ModelFacts {
+            vae_factor: 8,
+            latent_multiple: 1,
+            latent_channels: 4,
+            scheduler,
+            has_controlnet: false,
+            most_rows: Some(8),
+        }
     }
 
     fn start() -> (Tuner, Control, Arc<AtomicUsize>) {

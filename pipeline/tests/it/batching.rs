@@ -20,7 +20,7 @@ const SHAPE: LatentShape = LatentShape { channels: 1, height: 1, width: 2 };
 fn row(timestep: f32, length: usize) -> Row {
     let conditioning =
         Arc::new(Conditioning { tokens: vec![0.0; length], length, width: 1, ..Conditioning::default() });
-    Row { frame: 0, step: 0, timestep, branch: Branch::Prompt, conditioning }
+    Row { frame: 0, step: 0, timestep, branch: Branch::Prompt, conditioning, control: None, control_scale: 0.0 }
 }
 
 /// Adds each row's time to its values, and says how many rows each call had. A call begins when the test lets it.

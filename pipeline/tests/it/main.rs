@@ -5,6 +5,7 @@
 mod adaptive;
 mod batching;
 mod bugs;
+mod controlnet;
 mod equivalence;
 mod hot;
 mod lanes;

@@ -18,7 +18,14 @@ pub(crate) const SIZE: Size = Size::new(16, 8);
 
 pub(crate) fn facts() -> ModelFacts {
     let scheduler = SchedulerConfig::default();
-    ModelFacts { vae_factor: FACTOR, latent_multiple: 1, latent_channels: 4, scheduler, most_rows: None }
+    ModelFacts {
+        vae_factor: FACTOR,
+        latent_multiple: 1,
+        latent_channels: 4,
+        scheduler,
+        has_controlnet: false,
+        most_rows: None,
+    }
 }
 
 pub(crate) fn parameters(pairs: &[(&str, &str)]) -> Parameters {

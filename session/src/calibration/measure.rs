@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use livediffusion_bench::frames::patterns;
 use livediffusion_onnx::{Chosen, ProviderChoice, Runtime, SessionSettings, load_networks_on};
+use livediffusion_pipeline::controlnet::ControlParameters;
 use livediffusion_pipeline::engine::Engine;
 use livediffusion_pipeline::frame::{FrameMeta, PictureView};
 use livediffusion_pipeline::params::Parameters;
@@ -85,7 +86,8 @@ fn sample(
 ) -> Outcome<Sample> {
     let parameters = parameters(&open.pack, None, &[])?;
     // Every frame shall pass through every network, alone.
-    let parameters = Parameters { similarity: None, frame_buffer: 1, target_fps: None, ..parameters };
+    let control = ControlParameters { is_shown: false, ..parameters.control };
+    let parameters = Parameters { similarity: None, frame_buffer: 1, target_fps: None, control, ..parameters };
     let size = open.size(&parameters);
     let chosen = Chosen { provider, precision, why: String::new() };
     // This one or none: another in its place would be measured under its name.

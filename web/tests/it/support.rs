@@ -35,7 +35,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 fn facts() -> ModelFacts {
     let scheduler = SchedulerConfig::default();
-    ModelFacts { vae_factor: FACTOR, latent_multiple: 1, latent_channels: 4, scheduler, most_rows: None }
+    ModelFacts {
+        vae_factor: FACTOR,
+        latent_multiple: 1,
+        latent_channels: 4,
+        scheduler,
+        has_controlnet: false,
+        most_rows: None,
+    }
 }
 
 /// Brighter with a longer prompt.
