@@ -8,12 +8,13 @@ use livediffusion_onnx::{
 };
 use livediffusion_pipeline::adaptive::Adaptive;
 use livediffusion_pipeline::blend::is_nearly_a_blend;
+use livediffusion_pipeline::controlnet;
 use livediffusion_pipeline::device::{self, DeviceEngine};
 use livediffusion_pipeline::engine::{Engine, ModelFacts};
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::lanes::Lanes;
 use livediffusion_pipeline::painter::Painter;
-use livediffusion_pipeline::params::Parameters;
+use livediffusion_pipeline::params::{Parameters, spec};
 use livediffusion_pipeline::resizable::Resizable;
 use livediffusion_pipeline::stats::MonotonicClock;
 use livediffusion_pipeline::{Control, EngineError, Prompts, Settings};
@@ -136,6 +137,13 @@ fn painter_with(
     Ok(Painter::Lanes(Lanes::new(networks, facts.clone(), size, control, &MonotonicClock::start())?))
 }
 
+/// Those of the parameters of these names that were set to something.
+fn not_default<'a>(parameters: &Parameters, names: &[&'a str]) -> Vec<&'a str> {
+    let is_set =
+        |name: &&str| spec(name).is_some_and(|spec| (spec.show)(parameters) != (spec.show)(&Parameters::default()));
+    names.iter().copied().filter(is_set).collect()
+}
+
 /// Networks in memory, ready to make engines of.
 pub struct Session {
     /// The pack that they are of.
@@ -210,6 +218,11 @@ impl Session {
                     "the prompt {prompt:?} is taken as it stands: a blend is '\"one\":0.7 + \"other\":0.3', quotes and all"
                 );
             }
+        }
+        let unused =
+            if self.open.facts.has_controlnet { Vec::new() } else { not_default(&parameters, &controlnet::PARAMETERS) };
+        if !unused.is_empty() {
+            tracing::warn!("without effect, since the model has no ControlNet: {}", unused.join(", "));
         }
         Ok(self.prompts.settings(parameters, size)?)
     }

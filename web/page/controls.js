@@ -1,6 +1,6 @@
 // Sliders and fields made from the schema of the parameters.
 
-const FIRST = ["guidance", "cfg", "t-index", "seed", "similarity", "delta"];
+const FIRST = ["guidance", "cfg", "t-index", "control-scale", "preprocessor", "seed", "similarity", "delta"];
 const ELSEWHERE = ["prompt", "negative-prompt"];
 
 export class Controls {
@@ -13,7 +13,8 @@ export class Controls {
     const [main, more] = ["controls", "more"].map((id) => document.getElementById(id));
     main.replaceChildren();
     more.replaceChildren();
-    const names = Object.keys(schema.properties).filter((name) => !ELSEWHERE.includes(name));
+    const isShown = (name) => !ELSEWHERE.includes(name) && !schema.properties[name]["x-unused"];
+    const names = Object.keys(schema.properties).filter(isShown);
     const first = FIRST.filter((name) => names.includes(name));
     for (const name of [...first, ...names.filter((name) => !first.includes(name))]) {
       const { row, show } = this.#control(name, schema.properties[name]);

@@ -8,6 +8,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use livediffusion_pipeline::controlnet;
+use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::params::{Kind, PARAMETERS, Parameters};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -63,11 +65,11 @@ impl IntoResponse for Problem {
 pub(crate) type Answer<T> = Result<T, Problem>;
 
 pub(crate) async fn schema(State(shared): State<Shared>) -> Json<Value> {
-    Json(schema_of(&shared.studio.defaults))
+    Json(schema_of(&shared.studio.defaults, &shared.studio.facts))
 }
 
-/// The parameter table as a JSON schema: every value is text, as a flag takes it.
-fn schema_of(defaults: &Parameters) -> Value {
+/// The parameter table as a JSON schema: every value is text, as a flag takes it. `x-unused` has what the model has no use for.
+fn schema_of(defaults: &Parameters, facts: &ModelFacts) -> Value {
     let mut properties = Map::new();
     for spec in PARAMETERS {
         let mut property = json!({
@@ -76,6 +78,7 @@ fn schema_of(defaults: &Parameters) -> Value {
             "default": (spec.show)(defaults),
             "x-unit": spec.unit,
             "x-hot": spec.hot || spec.name == "size",
+            "x-unused": !facts.has_controlnet && controlnet::PARAMETERS.contains(&spec.name),
         });
         let (kind, range) = match spec.kind {
             Kind::Text(most) => {
@@ -244,12 +247,26 @@ pub(crate) async fn not_found(uri: Uri) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use livediffusion_pipeline::schedule::SchedulerConfig;
+
     use super::*;
 
     #[test]
     fn the_schema_has_every_parameter_with_what_a_slider_needs() {
-        let schema = schema_of(&Parameters::default());
+        let facts = |has_controlnet| ModelFacts {
+            vae_factor: 8,
+            latent_multiple: 8,
+            latent_channels: 4,
+            scheduler: SchedulerConfig::default(),
+            has_controlnet,
+            most_rows: None,
+        };
+        let with = schema_of(&Parameters::default(), &facts(true));
+        assert_eq!(with["properties"]["control-scale"]["x-unused"], false);
+        let schema = schema_of(&Parameters::default(), &facts(false));
         let properties = schema["properties"].as_object().unwrap();
+        let unused = properties.values().filter(|property| property["x-unused"] == true);
+        assert_eq!(unused.count(), controlnet::PARAMETERS.len());
         assert_eq!(properties.len(), PARAMETERS.len());
         assert_eq!(properties["similarity"]["x-kind"], "optional-float");
         assert_eq!(

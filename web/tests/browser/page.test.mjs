@@ -163,6 +163,7 @@ try {
   check("and is kept", (await recording).suggestedFilename().endsWith(".webm"));
 
   // What the server refuses is neither shown nor asked for again, and takes nothing else with it.
+  check("what is for a ControlNet is not there without one", (await page.locator("#p-control-scale, #p-show-control").count()) === 0 && (await page.locator("#p-delta").count()) === 1);
   const { guidance } = (await state(page)).parameters;
   await page.locator("#p-guidance").fill("99");
   await page.locator("#p-guidance").press("Enter");
