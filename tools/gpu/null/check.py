@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads what a stream asked of a CUDA that does nothing, and tells whether a frame is as it should be.
 
-    check.py TRACE --frame BYTES [--graphs N] [--engines N] [--streams N] [--allow CALL]...
+    check.py TRACE --frame BYTES [--picture BYTES] [--graphs N] [--engines N] [--streams N] [--allow CALL]...
 
 Looked at is what lies between the uploads of two frames, once everything is warm: one copy of a frame to the card, one of a picture
 and of its flag from it, each way in a stream of its own, all else in one stream (or as many as told), nothing waited for but a picture, nothing allocated, and nothing of
@@ -33,6 +33,8 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("trace")
     parser.add_argument("--frame", type=int, required=True)
+    # As large as the frame, unless what a ControlNet is shown goes up with that.
+    parser.add_argument("--picture", type=int)
     parser.add_argument("--graphs", type=int)
     parser.add_argument("--engines", type=int)
     parser.add_argument("--streams", type=int, default=1)
@@ -55,7 +57,7 @@ def main() -> int:
         frame, count = frames[at], counts[at]
         up = [size for call, size, _ in frame if call == "cuMemcpyHtoDAsync"]
         down = [size for call, size, _ in frame if call == "cuMemcpyDtoHAsync"]
-        if up != [asked.frame] or sorted(down) != [4, asked.frame]:
+        if up != [asked.frame] or sorted(down) != [4, asked.picture or asked.frame]:
             wrong.append(f"copies of {up} bytes to the card and {down} from it")
         work = {stream for call, _, stream in frame if call in WITHIN or "_" in call and call.islower()}
         if len(work) != asked.streams:

@@ -31,7 +31,7 @@ reason() {
 }
 
 failed=0
-# check WHAT MODEL [--graphs N] [--engines N] [--streams N] -- ARGUMENTS...: a stream of that model, and what it asked for.
+# check WHAT MODEL [--frame BYTES] [--picture BYTES] [--graphs N] [--engines N] [--streams N] -- ARGUMENTS...: a stream of that model, and what it asked for.
 provider=cuda precision=f32
 check() {
     what="$provider $precision: $1" pack=$2 expected=""
@@ -83,8 +83,14 @@ for model in tiny-sd15 tiny-sd15-kl tiny-sdturbo tiny-sdxlturbo; do
     check "$model, CUDA graphs" "$goldens/$model" --graphs 3 -- --steps 2 --cfg self --cuda-graph
 done
 
+# What a ControlNet is shown goes up behind the frame, in one copy with it.
+controlled=$root/onnx/tests/data/control shown="--frame 24576 --picture 12288"
+check "ControlNet" "$controlled" $shown -- --steps 2 --cfg full
+check "ControlNet, VAE apart, CUDA graphs" "$controlled" $shown --streams 3 --graphs 3 -- --steps 2 --cfg self --vae-streams --cuda-graph
+
 # In f16 by casts in the graph, which ONNX Runtime folds where they are of weights.
 precision=f16
+check "ControlNet" "$controlled" $shown -- --steps 1 --cfg none
 for model in "$root/models/default" "$goldens/tiny-sd15-kl" "$goldens/tiny-sdxlturbo"; do
     check "${model##*/}" "$model" -- --steps 1 --cfg none
     check "${model##*/}, CUDA graphs" "$model" --graphs 3 -- --steps 2 --cfg self --cuda-graph
@@ -116,6 +122,9 @@ for model in tiny-sd15 tiny-sd15-kl tiny-sdturbo tiny-sdxlturbo; do
 done
 # Text encoders with every side left open are built once too.
 check "tiny-sdxlturbo again" "$goldens/tiny-sdxlturbo" --engines 3 -- --steps 2 --cfg initialize
+built 0
+check "ControlNet" "$controlled" $shown --engines 3 -- --steps 2 --cfg full
+check "ControlNet again" "$controlled" $shown --engines 3 -- --steps 2 --cfg full
 built 0
 # Channels without a number are the model's.
 cp -r "$goldens/tiny-sd15" "$work/open-channels"
