@@ -23,6 +23,7 @@ export class Presets {
     });
     box.replaceChildren(...this.#buttons);
     document.getElementById("refresh").hidden = list.length === 0;
+    box.parentElement.hidden = list.length === 0;
   }
 
   thumbnail(place, jpeg) {
