@@ -77,6 +77,8 @@ impl Engine {
         let mut uniform = SeededUniform::new(seed);
         let admission = Admission { plan, noise, prompts: Arc::clone(&settings.prompts) };
         let frames = settings.parameters.frame_buffer;
+        let mut batch = StreamBatch::new(shape);
+        batch.set_feedback(settings.parameters.feedback);
         Ok(Self {
             facts,
             schedule,
@@ -86,7 +88,7 @@ impl Engine {
             recorded_noise: false,
             filter: SimilarityFilter::default(),
             uniform: Box::new(move || uniform.next_uniform()),
-            batch: StreamBatch::new(shape),
+            batch,
             pending: Vec::with_capacity(frames),
             generating: false,
             images: vec![0.0; frames * 3 * size.pixels()],
@@ -265,6 +267,7 @@ impl Engine {
         self.filter.reset();
         let old = std::mem::replace(&mut self.settings, new);
         let (new, old) = (&self.settings.parameters, &old.parameters);
+        self.batch.set_feedback(new.feedback);
         let steps = plan.len();
         if plan != *self.admission.plan {
             self.admission.plan = Arc::new(plan);

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use livediffusion_kernels::{Guidance, History, admit, advance, all_finite};
+use livediffusion_kernels::{Guidance, History, admit, advance, all_finite, blend};
 
 use crate::controlnet::ControlImage;
 use crate::frame::{FrameMeta, LatentShape, Size};
@@ -53,6 +53,8 @@ pub(crate) struct StreamBatch {
     slots: VecDeque<Slot>,
     spare: Vec<Latents>,
     spare_controls: Vec<Arc<ControlImage>>,
+    /// Share of the last picture's latent in that of a frame, and that latent; empty before there is one.
+    feedback: (f32, Vec<f32>),
     groups: u64,
     layout: Layout,
     sample: Vec<f32>,
@@ -66,6 +68,7 @@ impl StreamBatch {
             slots: VecDeque::new(),
             spare: Vec::new(),
             spare_controls: Vec::new(),
+            feedback: (0.0, Vec::new()),
             groups: 0,
             layout: Layout::default(),
             sample: Vec::new(),
@@ -103,7 +106,15 @@ impl StreamBatch {
         self.spare_controls.extend(control);
     }
 
-    /// Admits a frame's clean latent: x = A_0·latent + S_0·z_0.
+    /// From here on frames have that share of the last picture. Without it none is kept: what was last long ago is not what is seen.
+    pub(crate) fn set_feedback(&mut self, share: f32) {
+        self.feedback.0 = share;
+        if share == 0.0 {
+            self.feedback.1.clear();
+        }
+    }
+
+    /// Admits a frame's clean latent, into which that of the last picture is blended by its share: x = A_0·latent + S_0·z_0.
     pub(crate) fn admit_latent(
         &mut self,
         meta: FrameMeta,
@@ -115,8 +126,13 @@ impl StreamBatch {
         (slot.is_controlled, slot.control) = (control.is_some(), control);
         let first = &admission.plan.steps[0];
         let noise = admission.noise.step(0, meta.id);
-        admit(first.alpha, first.sigma, latent, noise, &mut slot.latents.x);
-        slot.latents.x0_ref.copy_from_slice(latent);
+        let Latents { x, x0_ref, .. } = &mut slot.latents;
+        x0_ref.copy_from_slice(latent);
+        let (share, last) = &self.feedback;
+        if !last.is_empty() {
+            blend(*share, last, x0_ref);
+        }
+        admit(first.alpha, first.sigma, x0_ref, noise, x);
         self.slots.push_back(slot);
     }
 
@@ -169,6 +185,11 @@ impl StreamBatch {
 
     /// Takes a slot back for a later frame.
     pub(crate) fn recycle(&mut self, slot: Slot) {
+        let (share, last) = &mut self.feedback;
+        if *share > 0.0 && slot.fate == Fate::Painted && slot.is_ready() {
+            last.clear();
+            last.extend_from_slice(&slot.latents.x);
+        }
         self.spare.push(slot.latents);
         self.recycle_control(slot.control);
     }

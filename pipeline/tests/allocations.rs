@@ -94,6 +94,7 @@ fn the_engine_allocates_nothing_after_warm_up() {
             ("frame-buffer", frame_buffer),
             ("similarity", similarity),
             ("guidance", "1.4"),
+            ("feedback", "0.2"),
         ];
         let (control, facts) = stream(&pairs, size);
         let mut engine = Engine::new(networks(), facts, size, control, Box::new(MonotonicClock::start())).unwrap();

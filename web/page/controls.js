@@ -1,6 +1,6 @@
 // Sliders and fields made from the schema of the parameters.
 
-const FIRST = ["guidance", "cfg", "t-index", "control-scale", "preprocessor", "seed", "similarity", "delta"];
+const FIRST = ["guidance", "cfg", "t-index", "control-scale", "preprocessor", "feedback", "seed", "similarity", "delta"];
 const ELSEWHERE = ["prompt", "negative-prompt"];
 
 export class Controls {

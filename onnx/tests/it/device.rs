@@ -223,6 +223,22 @@ fn settings_change_between_frames_as_in_the_engine() {
 }
 
 #[test]
+fn the_last_picture_comes_in_again_as_in_the_engine() {
+    let Some(mut model) = model(&pack_dir("tiny-sd15-kl")) else { return };
+    let pairs = [("cfg", "self"), ("guidance", "1.3"), ("t-index", "20,45"), ("feedback", "0.3")];
+    let events: [Event; 4] = [
+        (4, &[("feedback", "0.1"), ("t-index", "45")]),
+        (5, &[("feedback", "0"), ("similarity", "0.9")]),
+        (6, &[("feedback", "0.5"), ("similarity", "0.9")]),
+        (8, &[("vae-sample", "true"), ("similarity", "0.9")]),
+    ];
+    for lanes in [1, 3] {
+        model.compare("feedback", &pairs, &events, lanes, false);
+    }
+    assert!(model.painted(&pairs, 1) != model.painted(&pairs[..3], 1), "it does nothing");
+}
+
+#[test]
 fn skipped_frames_keep_their_place() {
     let Some(mut model) = model(&pack_dir("tiny-sd15")) else { return };
     for t_index in ["45", "30,45"] {

@@ -278,7 +278,8 @@ fn on_one_schedule(apart: bool) {
         (7, &[("seeds", "2:0.5+3:0.5")]),
     ];
     model.compare("seeds", &[("t-index", "20,45"), ("seed", "1")], &seeds, 3, false);
-    model.compare("changes", &[("cfg", "self"), ("guidance", "1.3"), ("t-index", "20,45")], &events, 3, false);
+    let changing = [("cfg", "self"), ("guidance", "1.3"), ("t-index", "20,45"), ("feedback", "0.2")];
+    model.compare("changes", &changing, &events, 3, false);
     model.compare("noise", &[("t-index", "16,45"), ("cfg", "self"), ("guidance", "1.4")], &[], 3, true);
     drop(model);
     // With one frame on its way everything is waited for.

@@ -9,6 +9,7 @@ use livediffusion_kernels::{Crop, Filter, Normalise, PixelFormat};
 
 use super::DeviceDenoiser;
 use super::noise::DeviceNoise;
+use super::stages::once;
 use super::timeline::Timeline;
 use crate::error::EngineError;
 use crate::frame::{FrameMeta, LatentShape, Size};
@@ -27,6 +28,16 @@ pub(super) struct Resident {
     control: Option<Tensor>,
 }
 
+/// What of the last picture goes into the next frame.
+#[derive(Default)]
+struct Feedback {
+    share: f32,
+    /// The last picture's latent, and a frame's before the two are blended.
+    latents: Option<[Tensor; 2]>,
+    /// Whether there is a last picture.
+    is_there: bool,
+}
+
 /// The slots in flight. Allocates until it has seen its largest batch.
 pub(super) struct DeviceBatch {
     shape: LatentShape,
@@ -34,13 +45,22 @@ pub(super) struct DeviceBatch {
     size: Size,
     slots: VecDeque<Slot<Resident>>,
     spare: Vec<Resident>,
+    feedback: Feedback,
     groups: u64,
     layout: Layout,
 }
 
 impl DeviceBatch {
     pub(super) fn new(shape: LatentShape, size: Size) -> Self {
-        Self { shape, size, slots: VecDeque::new(), spare: Vec::new(), groups: 0, layout: Layout::default() }
+        Self {
+            shape,
+            size,
+            slots: VecDeque::new(),
+            spare: Vec::new(),
+            feedback: Feedback::default(),
+            groups: 0,
+            layout: Layout::default(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -82,11 +102,32 @@ impl DeviceBatch {
     }
 
     /// Takes the frame at the front out; its tensors are for a later one once `use_it` has put its last work into the queue.
-    pub(super) fn leave<E>(&mut self, use_it: impl FnOnce(&Resident) -> Result<(), E>) -> Result<(), E> {
+    pub(super) fn leave<Q: Queue>(
+        &mut self,
+        queue: &Q,
+        use_it: impl FnOnce(&Resident) -> Result<(), GpuError>,
+    ) -> Result<(), GpuError> {
         let Some(slot) = self.slots.pop_front() else { return Ok(()) };
-        let used = use_it(&slot.latents);
+        let mut used = use_it(&slot.latents);
+        if used.is_ok() && self.feedback.share > 0.0 && slot.fate == Fate::Painted {
+            used = self.keep(queue, &slot.latents.x);
+        }
         self.spare.push(slot.latents);
         used
+    }
+
+    /// Keeps the latent of the picture that leaves for the frames that come.
+    fn keep<Q: Queue>(&mut self, queue: &Q, x: &Tensor) -> Result<(), GpuError> {
+        let [last, _] = once(&mut self.feedback.latents, || queue.zeros(DType::F32, &[x.len()]))?;
+        queue.copy(x.view(), last.view_mut())?;
+        self.feedback.is_there = true;
+        Ok(())
+    }
+
+    /// As [`StreamBatch::set_feedback`](crate::stream_batch::StreamBatch::set_feedback).
+    pub(super) fn set_feedback(&mut self, share: f32) {
+        self.feedback.share = share;
+        self.feedback.is_there &= share > 0.0;
     }
 
     /// Gives every frame in flight new prompts.
@@ -109,7 +150,16 @@ impl DeviceBatch {
         let first = &admission.plan.steps[0];
         let Resident { x, x0_ref, .. } = &mut slot.latents;
         let z = noise.step(0).ok_or_else(no_noise)?;
-        calls::admit(queue, (first.alpha, first.sigma), affine, given, z, x0_ref.view_mut(), x.view_mut())?;
+        let Feedback { share, latents, is_there } = &mut self.feedback;
+        if let (true, Some([last, blended])) = (*is_there, latents) {
+            // The latent alone, then with the last one in it.
+            calls::admit(queue, (1.0, 0.0), affine, given, z, blended.view_mut(), x.view_mut())?;
+            calls::blend(queue, *share, last.view(), blended.view_mut())?;
+            let (given, affine) = (blended.view(), (0.0, 1.0));
+            calls::admit(queue, (first.alpha, first.sigma), affine, given, z, x0_ref.view_mut(), x.view_mut())?;
+        } else {
+            calls::admit(queue, (first.alpha, first.sigma), affine, given, z, x0_ref.view_mut(), x.view_mut())?;
+        }
         self.slots.push_back(slot);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use livediffusion_kernels::gpu::{Collected, DType, GpuError, Overlap, Queue, Queues, Tensor};
+use livediffusion_kernels::gpu::{Collected, DType, Overlap, Queue, Queues, Tensor};
 use livediffusion_kernels::rgb8_to_chw;
 
 use super::album::Album;
@@ -129,6 +129,8 @@ impl<Q: Queue> DeviceEngine<Q> {
         let noise = noises.take(&queues.work, &seeded, plan.len(), len)?;
         let mut uniform = SeededUniform::new(parameters.seed);
         let admission = Admission { plan, noise: Arc::new(seeded), prompts: Arc::clone(&settings.prompts) };
+        let mut batch = DeviceBatch::new(shape, size);
+        batch.set_feedback(parameters.feedback);
         let sets = lanes.max(1);
         // What a ControlNet is shown of a frame goes up behind it, in one copy.
         let frame_bytes = if networks.denoiser.takes_control() { 2 * bytes } else { bytes };
@@ -153,7 +155,7 @@ impl<Q: Queue> DeviceEngine<Q> {
             uniform: Box::new(move || uniform.next_uniform()),
             looked_at: Vec::new(),
             preprocessing: Preprocessing::default(),
-            batch: DeviceBatch::new(shape, size),
+            batch,
             overlap,
             desks,
             sampled: None,
@@ -208,6 +210,7 @@ impl<Q: Queue> DeviceEngine<Q> {
         self.filter.reset();
         let old = std::mem::replace(&mut self.settings, new);
         let (new, old) = (&self.settings.parameters, &old.parameters);
+        self.batch.set_feedback(new.feedback);
         let steps = plan.len();
         if plan != *self.admission.plan {
             self.admission.plan = Arc::new(plan);
@@ -273,7 +276,7 @@ impl<Q: Queue> DeviceEngine<Q> {
                 self.make_room()?;
                 self.submit(None, false)?;
             } else {
-                self.batch.leave(|_| Ok::<(), GpuError>(()))?;
+                self.batch.leave(&self.queues.work, |_| Ok(()))?;
                 self.flights.push_back(Flight::Repeat(meta));
             }
         }

@@ -119,19 +119,19 @@ impl<Q: Queue> Stages<'_, Q> {
             }
         }
         while let Some((meta, Fate::Skipped | Fate::Failed)) = self.batch.front() {
-            self.batch.leave(|_| Ok::<(), GpuError>(()))?;
+            self.batch.leave(queue, |_| Ok(()))?;
             self.flights.push_back(Flight::Repeat(meta));
         }
         if let Some((meta, Fate::Painted)) = self.batch.front() {
             if let Some(image) = self.batch.front_control().filter(|_| self.parameters.control.is_shown) {
                 queue.copy(image.view(), picture.view_mut())?;
-                self.batch.leave(|_| Ok::<(), GpuError>(()))?;
+                self.batch.leave(queue, |_| Ok(()))?;
                 self.shows_control = true;
             } else {
                 let decoder = &mut *self.networks.decoder;
                 let affine = decoder.affine();
                 self.handovers.wait(queue, &self.handovers.decoded)?;
-                self.batch.leave(|slot| calls::unscale(queue, affine, slot.x.view(), decoder.latent()))?;
+                self.batch.leave(queue, |slot| calls::unscale(queue, affine, slot.x.view(), decoder.latent()))?;
             }
             timeline.end(queue, Stage::Advance)?;
             self.leaving = Flight::Painted(meta);

@@ -93,6 +93,8 @@ pub struct Parameters {
     pub prompt_policy: PromptPolicy,
     /// Whether a KL VAE's posterior is sampled rather than its mean taken.
     pub vae_sample: bool,
+    /// Share of the last picture's latent in what a frame is made of; 0 is none.
+    pub feedback: f32,
     /// What a ControlNet is shown, and what it does.
     pub control: ControlParameters,
 }
@@ -127,6 +129,7 @@ impl Default for Parameters {
             target_fps: None,
             prompt_policy: PromptPolicy::All,
             vae_sample: false,
+            feedback: 0.0,
             control: ControlParameters::default(),
         };
         for spec in PARAMETERS {

@@ -326,6 +326,17 @@ pub static PARAMETERS: &[ParameterSpec] = &[
         apply: set!(Switch, |p, v| p.vae_sample = v),
     },
     ParameterSpec {
+        name: "feedback",
+        kind: Kind::Float(0.0, 1.0),
+        default: "0.0",
+        unit: "",
+        hot: true,
+        doc: "Share of the last picture in what each frame is made of (latent feedback), such as 0.2: calmer, then smeared. With lanes, of \
+              the lane's last",
+        show: |p| p.feedback.to_string(),
+        apply: set!(Float, |p, v| p.feedback = v as f32),
+    },
+    ParameterSpec {
         name: "control-scale",
         kind: Kind::Float(0.0, 2.0),
         default: "1.0",

@@ -7,6 +7,7 @@ mod batching;
 mod bugs;
 mod controlnet;
 mod equivalence;
+mod feedback;
 mod hot;
 mod lanes;
 mod resizable;
