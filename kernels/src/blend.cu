@@ -1,7 +1,7 @@
 // Blending of two tensors. The CPU twin is blend.rs.
 
-// A step towards another value, none towards what is no number: the difference to itself of such a one is none either.
-__device__ inline float step_to(float weight, float x, float other) { return other - other == 0.0f ? weight * (other - x) : 0.0f; }
+// A step towards another value, none towards what is no number.
+__device__ inline float step_to(float weight, float x, float other) { return is_broken(other) ? 0.0f : weight * (other - x); }
 
 // x += weight * (other - x)
 extern "C" __global__ void blend_f32(float weight, const float* __restrict__ other, float* __restrict__ x, u64 count) {

@@ -160,6 +160,7 @@ impl Engine {
     pub fn flush(&mut self) -> Result<Emitted<'_>, EngineError> {
         self.emitter.clear();
         self.finish_frames()?;
+        self.batch.forget_last();
         Ok(self.emitter.emitted())
     }
 
@@ -192,6 +193,7 @@ impl Engine {
         }
         if self.generating != generating {
             self.finish_frames()?;
+            self.batch.forget_last();
             self.generating = generating;
         }
         self.adopt_settings()
@@ -210,8 +212,9 @@ impl Engine {
         self.batch.clear();
     }
 
-    /// The statistics so far, for which new ones begin.
+    /// The statistics so far, for which new ones begin: what comes next is of another stream.
     pub(crate) fn take_stats(&mut self) -> Stats {
+        self.batch.forget_last();
         std::mem::take(&mut self.stats)
     }
 
@@ -391,8 +394,14 @@ impl Engine {
 
     fn emit(&mut self) -> Result<(), EngineError> {
         let shows_control = self.settings.parameters.control.is_shown;
-        let decoder = &mut *self.networks.decoder;
-        self.emitter.emit(&mut self.batch, shows_control, decoder, &*self.clock, &mut self.stats)
+        let (decoder, failed) = (&mut *self.networks.decoder, self.stats.frames_failed);
+        let emitted = self.emitter.emit(&mut self.batch, shows_control, decoder, &*self.clock, &mut self.stats);
+        if emitted.is_err() || self.stats.frames_failed > failed {
+            // The decoder's: look-alikes must not repeat the picture before it, nor those that come be made of it.
+            self.filter.reset();
+            self.batch.forget_last();
+        }
+        emitted
     }
 
     /// One U-Net call for the stream batch; without it, as many as the group just admitted has steps.

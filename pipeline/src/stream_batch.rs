@@ -110,8 +110,13 @@ impl StreamBatch {
     pub(crate) fn set_feedback(&mut self, share: f32) {
         self.feedback.0 = share;
         if share == 0.0 {
-            self.feedback.1.clear();
+            self.forget_last();
         }
+    }
+
+    /// The next frame has no last picture: what is before it is not seen before it, or broke.
+    pub(crate) fn forget_last(&mut self) {
+        self.feedback.1.clear();
     }
 
     /// Admits a frame's clean latent, into which that of the last picture is blended by its share: x = A_0·latent + S_0·z_0.
@@ -181,13 +186,16 @@ impl StreamBatch {
         while let Some(slot) = self.slots.pop_front() {
             self.recycle(slot);
         }
+        self.forget_last();
     }
 
     /// Takes a slot back for a later frame.
     pub(crate) fn recycle(&mut self, slot: Slot) {
         let (share, last) = &mut self.feedback;
-        if *share > 0.0 && slot.fate == Fate::Painted && slot.is_ready() {
+        if slot.fate != Fate::Skipped {
             last.clear();
+        }
+        if *share > 0.0 && slot.fate == Fate::Painted {
             last.extend_from_slice(&slot.latents.x);
         }
         self.spare.push(slot.latents);

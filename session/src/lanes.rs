@@ -40,6 +40,12 @@ impl ModelOptions {
         if self.stays_on_card(provider) {
             return if live && self.lanes.is_none() { 1 } else { self.lanes_on(provider) };
         }
+        if parameters.feedback > 0.0 {
+            if self.lanes.is_some_and(|lanes| lanes > 1) {
+                tracing::warn!("with --feedback each frame waits for the picture before it: --lanes is 1");
+            }
+            return 1;
+        }
         let cores = self.threads.map_or_else(physical_cores, usize::from);
         let bytes: u64 = pack.parts.iter().map(|part| part.bytes).sum();
         let alone = live || bytes > LANES_BYTES;

@@ -130,6 +130,11 @@ impl DeviceBatch {
         self.feedback.is_there &= share > 0.0;
     }
 
+    /// As [`StreamBatch::forget_last`](crate::stream_batch::StreamBatch::forget_last).
+    pub(super) fn forget_last(&mut self) {
+        self.feedback.is_there = false;
+    }
+
     /// Gives every frame in flight new prompts.
     pub(super) fn replace_prompts(&mut self, prompts: &Arc<PromptPair>) {
         for slot in &mut self.slots {

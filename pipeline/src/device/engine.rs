@@ -190,6 +190,7 @@ impl<Q: Queue> DeviceEngine<Q> {
         self.album.clear();
         if self.generating != generating {
             self.finish_frames()?;
+            self.batch.forget_last();
             self.generating = generating;
         }
         let old = &self.settings;
@@ -335,8 +336,9 @@ impl<Q: Queue> DeviceEngine<Q> {
             if is_broken {
                 self.stats.frames_failed += 1;
                 self.failed_in_a_row += 1;
-                // Look-alikes of a broken frame must not repeat the picture before it.
+                // Look-alikes of a broken frame must not repeat the picture before it, nor those that come be made of it.
                 self.filter.reset();
+                self.batch.forget_last();
                 self.stats.frames_out += u64::from(self.album.repeat(meta));
             } else {
                 self.failed_in_a_row = 0;
@@ -420,6 +422,7 @@ impl<Q: Queue> DeviceStream for DeviceEngine<Q> {
     fn flush(&mut self) -> Result<Emitted<'_>, EngineError> {
         self.album.clear();
         self.finish_frames()?;
+        self.batch.forget_last();
         Ok(self.album.emitted())
     }
 

@@ -331,8 +331,8 @@ pub static PARAMETERS: &[ParameterSpec] = &[
         default: "0.0",
         unit: "",
         hot: true,
-        doc: "Share of the last picture in what each frame is made of (latent feedback), such as 0.2: calmer, then smeared. With lanes, of \
-              the lane's last",
+        doc: "Share of the last picture in what each frame is made of (latent feedback), such as 0.2: calmer, then smeared. Frames of \
+              a file are painted one after the other then",
         show: |p| p.feedback.to_string(),
         apply: set!(Float, |p, v| p.feedback = v as f32),
     },

@@ -1,11 +1,11 @@
 //! Latent feedback: a frame is made of its own latent and of the last picture's.
 
 use livediffusion_pipeline::engine::Engine;
-use livediffusion_pipeline::fake::PointwiseDenoiser;
-use livediffusion_pipeline::frame::PictureView;
-use livediffusion_pipeline::model::Branch;
+use livediffusion_pipeline::fake::{BlockVae, PointwiseDenoiser};
+use livediffusion_pipeline::frame::{LatentShape, PictureView};
+use livediffusion_pipeline::model::{Branch, Decoder, ModelError, Networks};
 
-use crate::support::{SIZE, collect, engine_of, grey, meta, parameters, scripted, settings};
+use crate::support::{FACTOR, SIZE, collect, engine_of, grey, meta, parameters, scripted, settings};
 
 const INPUTS: [f32; 8] = [0.5, -0.2, 0.1, 0.9, -0.6, 0.3, 0.8, -0.4];
 
@@ -63,7 +63,7 @@ fn it_begins_anew_each_time() {
     assert!(have[1] != plain[1] && have[4] != plain[4]);
 }
 
-/// A frame that breaks is no last picture.
+/// A frame that breaks in the U-Net is no last picture, and those after it begin anew.
 #[test]
 fn broken_frames_are_left_out() {
     let breaks =
@@ -74,6 +74,60 @@ fn broken_frames_are_left_out() {
     let (mut engine, _) = engine_of(scripted(&inputs, PointwiseDenoiser(breaks)), &pairs);
     let have = latents(&mut engine, inputs.len(), |_| ());
     assert_eq!((have.len(), engine.stats().frames_failed), (7, 1));
-    let without: Vec<f32> = [&inputs[..2], &inputs[3..]].concat();
-    assert_eq!(have, of(&without, &pairs));
+    let anew = [of(&inputs[..2], &pairs), of(&inputs[3..], &pairs)].concat();
+    assert_eq!(have, anew);
+}
+
+/// Gives no numbers for latents over 50.
+struct BreakingDecoder(BlockVae);
+
+impl Decoder for BreakingDecoder {
+    fn decode(
+        &mut self,
+        latents: &[f32],
+        batch: usize,
+        shape: LatentShape,
+        images: &mut [f32],
+    ) -> Result<(), ModelError> {
+        self.0.decode(latents, batch, shape, images)?;
+        if latents[0] > 50.0 {
+            images.fill(f32::NAN);
+        }
+        Ok(())
+    }
+}
+
+/// Its latent is a number, and would break the frames after it one by one.
+#[test]
+fn frames_that_break_in_the_decoder_are_left_out_too() {
+    let mut inputs = INPUTS;
+    inputs[2] = 1e4;
+    let pairs = [("t-index", "40"), ("cfg", "none"), ("feedback", "0.3")];
+    let networks = Networks {
+        decoder: Box::new(BreakingDecoder(BlockVae { factor: FACTOR })),
+        ..scripted(&inputs, PointwiseDenoiser(unet))
+    };
+    let (mut engine, _) = engine_of(networks, &pairs);
+    let have = latents(&mut engine, inputs.len(), |_| ());
+    assert_eq!((have.len(), engine.stats().frames_failed), (7, 1));
+    assert_eq!(have, [of(&inputs[..2], &pairs), of(&inputs[3..], &pairs)].concat());
+}
+
+/// What was painted before a flush, or of noise, is not what is seen before the next frame.
+#[test]
+fn a_stream_that_goes_on_after_a_pause_begins_anew() {
+    let pairs = [("t-index", "40"), ("cfg", "none"), ("feedback", "0.5")];
+    let first = of(&INPUTS[2..3], &pairs);
+    for generates in [false, true] {
+        let inputs = if generates { &INPUTS[2..] } else { &INPUTS[..] };
+        let (mut engine, _) = engine_of(scripted(inputs, PointwiseDenoiser(unet)), &pairs);
+        if generates {
+            engine.generate(meta(0)).unwrap();
+            engine.generate(meta(1)).unwrap();
+        } else {
+            latents(&mut engine, 2, |_| ());
+        }
+        let out = collect(engine.step(meta(2), PictureView::packed(SIZE, &grey(7))).unwrap());
+        assert_eq!(out[0].latent.as_ref().unwrap()[0], first[0], "{generates}");
+    }
 }
