@@ -20,7 +20,7 @@ pub use advance::{Guidance, History, MAX_HISTORY, StepCoefficients, admit, advan
 pub use blend::blend;
 pub use half::{f16, f16_to_f32, f32_to_f16};
 pub use latent::{sample_posterior, unscale};
-pub use picture::{chw_to_rgb8, rgb8_to_chw, rgb8_to_unit_chw};
+pub use picture::{chw_to_rgb8, rgb8_to_chw};
 pub use resample::{Crop, Filter, Normalise, Picture, PixelFormat, YuvMatrix, picture_to_chw};
 pub use similarity::{DotProducts, dot_products, dot_products_sampled};
 

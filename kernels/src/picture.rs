@@ -2,26 +2,16 @@
 //!
 //! No `mul_add` here: without a target feature for it the compiler calls a library function per value.
 
-/// Writes an RGB picture as three planes of f32: `v / 127.5 - 1` (diffusers' `VaeImageProcessor`: `2 · v/255 - 1`).
+use crate::resample::Normalise;
+
+/// Writes an RGB picture as three planes of f32: in [-1, 1] with [`Normalise::SIGNED`] (diffusers' `VaeImageProcessor`:
+/// `2 · v/255 - 1`), in [0, 1] with [`Normalise::UNIT`].
 ///
 /// `rgb` has `height` rows of `3 · width` bytes, `stride` bytes apart; `chw` holds `3 · width · height` values.
 ///
 /// # Panics
 /// If a slice is too short for the size: the engine checks sizes once, where a frame enters.
-pub fn rgb8_to_chw(rgb: &[u8], stride: usize, width: usize, height: usize, chw: &mut [f32]) {
-    planes(rgb, stride, (width, height), chw, |value| f32::from(value) * (2.0 / 255.0) - 1.0);
-}
-
-/// As [`rgb8_to_chw`], in [0, 1]: `v · (1/255)`.
-///
-/// # Panics
-/// If a slice is too short for the size.
-pub fn rgb8_to_unit_chw(rgb: &[u8], stride: usize, width: usize, height: usize, chw: &mut [f32]) {
-    planes(rgb, stride, (width, height), chw, |value| f32::from(value) * (1.0 / 255.0));
-}
-
-/// A function for each range, so that the loop is compiled for it.
-fn planes(rgb: &[u8], stride: usize, (width, height): (usize, usize), chw: &mut [f32], normalise: impl Fn(u8) -> f32) {
+pub fn rgb8_to_chw(rgb: &[u8], stride: usize, (width, height): (usize, usize), normalise: Normalise, chw: &mut [f32]) {
     let plane = width * height;
     let (red, rest) = chw[..3 * plane].split_at_mut(plane);
     let (green, blue) = rest.split_at_mut(plane);
@@ -30,9 +20,9 @@ fn planes(rgb: &[u8], stride: usize, (width, height): (usize, usize), chw: &mut 
         let at = y * width..(y + 1) * width;
         let (r, g, b) = (&mut red[at.clone()], &mut green[at.clone()], &mut blue[at]);
         for (((pixel, r), g), b) in row.as_chunks::<3>().0.iter().zip(r).zip(g).zip(b) {
-            *r = normalise(pixel[0]);
-            *g = normalise(pixel[1]);
-            *b = normalise(pixel[2]);
+            *r = normalise.apply(f32::from(pixel[0]));
+            *g = normalise.apply(f32::from(pixel[1]));
+            *b = normalise.apply(f32::from(pixel[2]));
         }
     }
 }
@@ -70,7 +60,7 @@ mod tests {
     fn every_byte_survives_the_round_trip() {
         let rgb: Vec<u8> = (0..=255).flat_map(|v| [v, 255 - v, v ^ 0x55]).collect();
         let mut chw = vec![0.0; rgb.len()];
-        rgb8_to_chw(&rgb, 16 * 3, 16, 16, &mut chw);
+        rgb8_to_chw(&rgb, 16 * 3, (16, 16), Normalise::SIGNED, &mut chw);
         assert!((chw[0] + 1.0).abs() < 1e-6 && (chw[255] - 1.0).abs() < 1e-6);
         let mut back = vec![0; rgb.len()];
         chw_to_rgb8(&chw, 16, 16, &mut back);
@@ -81,7 +71,7 @@ mod tests {
     fn padding_at_the_end_of_a_row_is_not_read() {
         let rgb = [10, 20, 30, 40, 50, 60, 99, 99, 70, 80, 90, 100, 110, 120, 99, 99];
         let mut chw = vec![0.0; 12];
-        rgb8_to_chw(&rgb, 8, 2, 2, &mut chw);
+        rgb8_to_chw(&rgb, 8, (2, 2), Normalise::SIGNED, &mut chw);
         let mut back = vec![0; 12];
         chw_to_rgb8(&chw, 2, 2, &mut back);
         assert_eq!(back, [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120]);

@@ -125,6 +125,11 @@ impl Normalise {
     pub const SIGNED: Self = Self { scale: 2.0 / 255.0, bias: -1.0 };
     /// [0, 1], as ControlNets take it.
     pub const UNIT: Self = Self { scale: 1.0 / 255.0, bias: 0.0 };
+
+    /// What a value from 0 to 255 becomes.
+    pub(crate) fn apply(self, value: f32) -> f32 {
+        value * self.scale + self.bias
+    }
 }
 
 /// Writes the `crop` of a picture as three planes of `width · height` values, resized by `filter` where the sizes differ. A row
@@ -154,7 +159,7 @@ pub fn picture_to_chw(
                 Filter::Area => area(&at, &Box::of(x, ratio.0, crop.width), &Box::of(y, ratio.1, crop.height)),
             };
             for (channel, value) in colour.into_iter().enumerate() {
-                chw[channel * plane + y * width + x] = value * normalise.scale + normalise.bias;
+                chw[channel * plane + y * width + x] = normalise.apply(value);
             }
         }
     }
@@ -268,7 +273,7 @@ mod tests {
     fn without_resizing_it_is_the_plain_conversion() {
         let bytes: Vec<u8> = (0..7 * 5 * 3).map(|i| (i * 37 % 256) as u8).collect();
         let (mut plain, mut ours) = (vec![0.0; bytes.len()], vec![0.0; bytes.len()]);
-        rgb8_to_chw(&bytes, 21, 7, 5, &mut plain);
+        rgb8_to_chw(&bytes, 21, (7, 5), Normalise::SIGNED, &mut plain);
         for filter in [Filter::Bilinear, Filter::Area] {
             picture_to_chw(&rgb(&bytes, (7, 5)), Crop::all((7, 5)), filter, Normalise::SIGNED, (7, 5), &mut ours);
             assert_eq!(ours, plain);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use livediffusion_kernels::rgb8_to_unit_chw;
+use livediffusion_kernels::{Normalise, rgb8_to_chw};
 use livediffusion_pipeline::controlnet::ControlImage;
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Branch, Conditioning, DenoiseBatch, Denoiser, ModelError, Row};
@@ -297,7 +297,8 @@ impl OnnxUnet {
                     return Err(ModelError::new(what));
                 }
                 Some(image) => {
-                    rgb8_to_unit_chw(image.rgb(), 3 * size.width, size.width, size.height, &mut self.shown);
+                    let sides = (size.width, size.height);
+                    rgb8_to_chw(image.rgb(), 3 * size.width, sides, Normalise::UNIT, &mut self.shown);
                 }
                 None => self.shown.fill(0.0),
             }

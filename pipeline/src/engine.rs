@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use livediffusion_kernels::{all_finite, rgb8_to_chw};
+use livediffusion_kernels::{Normalise, all_finite, rgb8_to_chw};
 
 use crate::controlnet::{ControlImage, Preprocessing};
 use crate::emit::Emitter;
@@ -170,8 +170,7 @@ impl Engine {
                 self.admit_noise();
             } else if let Err(error) = self.encode_and_admit() {
                 // As of a group that is full: its frames are lost with that error.
-                self.pending.clear();
-                self.controls.clear();
+                self.give_up_group();
                 return Err(error);
             }
         }
@@ -188,8 +187,7 @@ impl Engine {
         self.emitter.clear();
         if self.pending.len() >= self.settings.parameters.frame_buffer {
             // A network failed on this group in the call before: its frames are lost with that error.
-            self.pending.clear();
-            self.controls.clear();
+            self.give_up_group();
         }
         if self.generating != generating {
             self.finish_frames()?;
@@ -205,17 +203,26 @@ impl Engine {
         self.emitter.emitted()
     }
 
-    /// Gives up the frames in flight, after an error that was theirs.
-    pub(crate) fn abandon(&mut self) {
+    /// Gives up the frames that have not been admitted.
+    fn give_up_group(&mut self) {
         self.pending.clear();
         self.controls.clear();
+    }
+
+    /// Gives up the frames in flight, after an error that was theirs.
+    pub(crate) fn abandon(&mut self) {
+        self.give_up_group();
         self.batch.clear();
     }
 
-    /// The statistics so far, for which new ones begin: what comes next is of another stream.
+    /// The statistics so far, for which new ones begin.
     pub(crate) fn take_stats(&mut self) -> Stats {
-        self.batch.forget_last();
         std::mem::take(&mut self.stats)
+    }
+
+    /// What comes next has no last picture: it is not seen after it.
+    pub(crate) fn forget_last(&mut self) {
+        self.batch.forget_last();
     }
 
     /// Where its settings come from.
@@ -295,7 +302,7 @@ impl Engine {
         let len = 3 * self.size.pixels();
         let at = self.pending.len() * len;
         let image = &mut self.images[at..at + len];
-        rgb8_to_chw(picture.rgb, picture.stride, self.size.width, self.size.height, image);
+        rgb8_to_chw(picture.rgb, picture.stride, (self.size.width, self.size.height), Normalise::SIGNED, image);
         self.stats.record(Stage::Preprocess, self.clock.now().saturating_sub(started));
         Ok(())
     }

@@ -125,7 +125,7 @@ fn check_settings(
     new: &Settings,
 ) -> Result<Plan, EngineError> {
     for spec in PARAMETERS.iter().filter(|spec| !spec.hot) {
-        if (spec.show)(&old.parameters) != (spec.show)(&new.parameters) {
+        if !spec.is_same(&old.parameters, &new.parameters) {
             let value = (spec.show)(&old.parameters);
             return Err(EngineError::NeedsRestart { parameter: spec.name, value });
         }
@@ -150,21 +150,14 @@ pub(crate) fn make_plan(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake;
     use crate::model::Conditioning;
     use crate::params::CfgType;
     use crate::slot::PromptPair;
 
     #[test]
     fn more_rows_than_were_compiled_for_are_refused_and_the_stream_goes_on() {
-        let scheduler = SchedulerConfig::default();
-        let facts = ModelFacts {
-            vae_factor: 8,
-            latent_multiple: 1,
-            latent_channels: 4,
-            scheduler,
-            has_controlnet: false,
-            most_rows: Some(8),
-        };
+        let facts = ModelFacts { most_rows: Some(8), ..fake::facts(8) };
         let with = |steps: usize, cfg| {
             let t_index = (0..steps).map(|step| 40 + step).collect();
             Parameters { t_index, cfg, guidance: 1.5, ..Parameters::default() }
@@ -210,15 +203,7 @@ mod tests {
 
     #[test]
     fn a_size_like_another_has_its_shape_and_the_models_pixels() {
-        let scheduler = SchedulerConfig::default();
-        let facts = ModelFacts {
-            vae_factor: 8,
-            latent_multiple: 4,
-            latent_channels: 4,
-            scheduler,
-            has_controlnet: false,
-            most_rows: None,
-        };
+        let facts = ModelFacts { latent_multiple: 4, ..fake::facts(8) };
         let area = Size::new(256, 256);
         for (frame, like) in [
             (Size::new(256, 256), Size::new(256, 256)),

@@ -1,7 +1,9 @@
 //! Closed-form networks: the tests' stand-ins, small enough to follow by hand.
 
+use crate::facts::ModelFacts;
 use crate::frame::{LatentShape, Size};
 use crate::model::{Branch, Conditioning, Decoder, DenoiseBatch, Denoiser, Encoder, ModelError, Networks, TextEncoder};
+use crate::schedule::SchedulerConfig;
 
 /// A VAE that halves nothing: one latent "pixel" for each block of `factor` × `factor` pixels, its mean, in three of
 /// four channels. A picture that is constant over blocks survives encoding and decoding exactly.
@@ -129,6 +131,19 @@ impl TextEncoder for LengthText {
     fn encode(&mut self, prompt: &str, _size: Size) -> Result<Conditioning, ModelError> {
         let tokens = vec![prompt.chars().count() as f32];
         Ok(Conditioning { tokens, length: 1, width: 1, ..Conditioning::default() })
+    }
+}
+
+/// What is known of these networks: any size in blocks of `factor`, Stable Diffusion's schedule, no ControlNet.
+pub fn facts(factor: usize) -> ModelFacts {
+    let scheduler = SchedulerConfig::default();
+    ModelFacts {
+        vae_factor: factor,
+        latent_multiple: 1,
+        latent_channels: 4,
+        scheduler,
+        has_controlnet: false,
+        most_rows: None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +15,6 @@ use livediffusion_pipeline::frame::{FrameMeta, PictureView, Size};
 use livediffusion_pipeline::lanes::Lanes;
 use livediffusion_pipeline::model::{Branch, Networks, TextEncoder};
 use livediffusion_pipeline::params::Parameters;
-use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::stats::MonotonicClock;
 use livediffusion_pipeline::{Control, PromptPair, Settings};
 
@@ -53,15 +53,7 @@ fn stream(pairs: &[(&str, &str)], size: Size) -> (Control, ModelFacts) {
     }
     let text = Arc::new(LengthText.encode("a fox", size).unwrap());
     let prompts = Arc::new(PromptPair { prompt: Arc::clone(&text), negative: text });
-    let scheduler = SchedulerConfig::default();
-    let facts = ModelFacts {
-        vae_factor: 4,
-        latent_multiple: 1,
-        latent_channels: 4,
-        scheduler,
-        has_controlnet: false,
-        most_rows: None,
-    };
+    let facts = fake::facts(4);
     (Control::new(Settings { parameters, prompts }), facts)
 }
 
@@ -75,6 +67,18 @@ fn networks() -> Networks {
 
 fn pictures(size: Size) -> Vec<Vec<u8>> {
     (0..7).map(|id: usize| (0..3 * size.pixels()).map(|i| (i * id) as u8).collect()).collect()
+}
+
+/// Allocations of a stream while it takes these frames.
+fn allocated(size: Size, ids: Range<u64>, mut step: impl FnMut(FrameMeta, PictureView<'_>)) -> u64 {
+    let pictures = pictures(size);
+    let before = COUNT.load(Ordering::Relaxed);
+    for id in ids {
+        // Every picture twice, so that the filter has something to skip.
+        let picture = &pictures[(id / 2 % 7) as usize];
+        step(FrameMeta { id, ..FrameMeta::default() }, PictureView::packed(size, picture));
+    }
+    COUNT.load(Ordering::Relaxed) - before
 }
 
 #[test]
@@ -98,16 +102,10 @@ fn the_engine_allocates_nothing_after_warm_up() {
         ];
         let (control, facts) = stream(&pairs, size);
         let mut engine = Engine::new(networks(), facts, size, control, Box::new(MonotonicClock::start())).unwrap();
-        let pictures = pictures(size);
-        let mut feed = |ids: std::ops::Range<u64>| {
-            let before = COUNT.load(Ordering::Relaxed);
-            for id in ids {
-                // Every picture twice, so that the filter has something to skip.
-                let picture = &pictures[(id / 2 % 7) as usize];
-                let meta = FrameMeta { id, ..FrameMeta::default() };
-                engine.step(meta, PictureView::packed(size, picture)).unwrap();
-            }
-            COUNT.load(Ordering::Relaxed) - before
+        let mut feed = |ids| {
+            allocated(size, ids, |meta, picture| {
+                engine.step(meta, picture).unwrap();
+            })
         };
         assert!(feed(0..40) > 0, "the counter does not count");
         assert_eq!(feed(40..200), 0, "{t_index} {cfg} {solver} {frame_buffer} {similarity}");
@@ -133,15 +131,10 @@ fn a_controlnet_allocates_nothing_after_warm_up() {
         let networks = fake::networks(4, unet());
         let networks = if is_shared { Networks { denoiser: shared.handle(), ..networks } } else { networks };
         let mut engine = Engine::new(networks, facts, size, control, Box::new(MonotonicClock::start())).unwrap();
-        let pictures = pictures(size);
-        let mut feed = |ids: std::ops::Range<u64>| {
-            let before = COUNT.load(Ordering::Relaxed);
-            for id in ids {
-                let picture = &pictures[(id / 2 % 7) as usize];
-                let meta = FrameMeta { id, ..FrameMeta::default() };
-                engine.step(meta, PictureView::packed(size, picture)).unwrap();
-            }
-            COUNT.load(Ordering::Relaxed) - before
+        let mut feed = |ids| {
+            allocated(size, ids, |meta, picture| {
+                engine.step(meta, picture).unwrap();
+            })
         };
         assert!(feed(0..60) > 0, "the counter does not count");
         assert_eq!(feed(60..300), 0, "{preprocessor} {frame_buffer} {is_shared}");
@@ -157,15 +150,10 @@ fn lanes_allocate_nothing_after_warm_up() {
         let (control, facts) = stream(&pairs, size);
         let networks = (0..3).map(|_| networks()).collect();
         let mut lanes = Lanes::new(networks, facts, size, control, &MonotonicClock::start()).unwrap();
-        let pictures = pictures(size);
-        let mut feed = |ids: std::ops::Range<u64>| {
-            let before = COUNT.load(Ordering::Relaxed);
-            for id in ids {
-                let picture = &pictures[(id / 2 % 7) as usize];
-                let meta = FrameMeta { id, ..FrameMeta::default() };
-                lanes.step(meta, PictureView::packed(size, picture)).unwrap();
-            }
-            COUNT.load(Ordering::Relaxed) - before
+        let mut feed = |ids| {
+            allocated(size, ids, |meta, picture| {
+                lanes.step(meta, picture).unwrap();
+            })
         };
         assert!(feed(0..200) > 0, "the counter does not count");
         // The first wait on a channel allocates once, whenever that happens; there are two channels with two ends a lane.

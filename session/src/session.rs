@@ -137,13 +137,6 @@ fn painter_with(
     Ok(Painter::Lanes(Lanes::new(networks, facts.clone(), size, control, &MonotonicClock::start())?))
 }
 
-/// Those of the parameters of these names that were set to something.
-fn not_default<'a>(parameters: &Parameters, names: &[&'a str]) -> Vec<&'a str> {
-    let is_set =
-        |name: &&str| spec(name).is_some_and(|spec| (spec.show)(parameters) != (spec.show)(&Parameters::default()));
-    names.iter().copied().filter(is_set).collect()
-}
-
 /// Networks in memory, ready to make engines of.
 pub struct Session {
     /// The pack that they are of.
@@ -219,10 +212,11 @@ impl Session {
                 );
             }
         }
-        let unused =
-            if self.open.facts.has_controlnet { Vec::new() } else { not_default(&parameters, &controlnet::PARAMETERS) };
-        if !unused.is_empty() {
-            tracing::warn!("without effect, since the model has no ControlNet: {}", unused.join(", "));
+        let usual = Parameters::default();
+        let is_set = |name: &&str| spec(name).is_some_and(|spec| !spec.is_same(&parameters, &usual));
+        let set: Vec<&str> = controlnet::PARAMETERS.into_iter().filter(is_set).collect();
+        if !self.open.facts.has_controlnet && !set.is_empty() {
+            controlnet::warn_without_effect(&set);
         }
         Ok(self.prompts.settings(parameters, size)?)
     }

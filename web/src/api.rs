@@ -247,20 +247,13 @@ pub(crate) async fn not_found(uri: Uri) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use livediffusion_pipeline::schedule::SchedulerConfig;
+    use livediffusion_pipeline::fake;
 
     use super::*;
 
     #[test]
     fn the_schema_has_every_parameter_with_what_a_slider_needs() {
-        let facts = |has_controlnet| ModelFacts {
-            vae_factor: 8,
-            latent_multiple: 8,
-            latent_channels: 4,
-            scheduler: SchedulerConfig::default(),
-            has_controlnet,
-            most_rows: None,
-        };
+        let facts = |has_controlnet| ModelFacts { has_controlnet, ..fake::facts(8) };
         let with = schema_of(&Parameters::default(), &facts(true));
         assert_eq!(with["properties"]["control-scale"]["x-unused"], false);
         let schema = schema_of(&Parameters::default(), &facts(false));

@@ -4,7 +4,7 @@ use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::SharedText;
 use livediffusion_pipeline::painter::Painter;
-use livediffusion_pipeline::params::{PARAMETERS, ParameterSpec as Spec, Parameters, spec};
+use livediffusion_pipeline::params::{PARAMETERS, Parameters, spec};
 use livediffusion_pipeline::{Control, EngineError, Prompts, find_preset};
 
 use crate::message::Values;
@@ -78,8 +78,7 @@ impl Studio {
         let mut parameters = old.clone();
         for (name, text) in values.iter().filter(|(name, _)| *name != STRENGTH) {
             parameters.set(name, text)?;
-            let is_same = |spec: &Spec| (spec.show)(old) == (spec.show)(&parameters);
-            if spec(name).is_some_and(|spec| !spec.hot && spec.name != SIZE && !is_same(spec)) {
+            if spec(name).is_some_and(|spec| !spec.hot && spec.name != SIZE && !spec.is_same(old, &parameters)) {
                 return Err(Refusal::new(
                     format!("{name} cannot change while the stream runs"),
                     "it is fixed when the server starts",

@@ -14,6 +14,11 @@ use crate::frame::{PictureView, Size};
 /// The parameters that a model without a ControlNet has no use for.
 pub const PARAMETERS: [&str; 5] = ["control-scale", "preprocessor", "canny-low", "canny-high", "show-control"];
 
+/// Warns of parameters that somebody set for a model without a ControlNet.
+pub fn warn_without_effect(names: &[&str]) {
+    tracing::warn!("without effect, since the model has no ControlNet: {}", names.join(", "));
+}
+
 /// What a ControlNet is shown of a frame (diffusers' `control_image`): packed 8-bit RGB, of which 255 is 1.0 in the network's input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlImage {

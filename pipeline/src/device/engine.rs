@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use livediffusion_kernels::gpu::{Collected, DType, Overlap, Queue, Queues, Tensor};
-use livediffusion_kernels::rgb8_to_chw;
+use livediffusion_kernels::{Normalise, rgb8_to_chw};
 
 use super::album::Album;
 use super::batch::DeviceBatch;
@@ -239,7 +239,7 @@ impl<Q: Queue> DeviceEngine<Q> {
         let started = self.clock.now();
         let Size { width, height } = self.size;
         self.looked_at.resize(3 * width * height, 0.0);
-        rgb8_to_chw(picture.rgb, picture.stride, width, height, &mut self.looked_at);
+        rgb8_to_chw(picture.rgb, picture.stride, (width, height), Normalise::SIGNED, &mut self.looked_at);
         let (metric, most) = (parameters.similarity_metric, parameters.max_skip);
         let decision = self.filter.decide(&self.looked_at, metric, threshold, most, &mut self.uniform);
         self.stats.record(Stage::Similarity, self.clock.now().saturating_sub(started));

@@ -143,7 +143,11 @@ impl Job {
     fn run(&mut self, engine: &mut Engine) -> Made {
         let size = engine.size();
         let emitted = match self.work {
-            Work::Report => return Made::Reported(Box::new(engine.take_stats())),
+            // At the end of a stream, or of a part of it.
+            Work::Report => {
+                engine.forget_last();
+                return Made::Reported(Box::new(engine.take_stats()));
+            }
             Work::Paint => engine.step(self.meta, PictureView::packed(size, &self.rgb)),
             Work::Generate => engine.generate(self.meta),
         };

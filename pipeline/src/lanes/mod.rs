@@ -2,8 +2,9 @@
 //!
 //! A network that has a core to itself wastes nothing on dividing its work and waiting for its slowest part, and the
 //! cores never stand idle while a frame is read or written. Each lane runs its frame's steps one after the other, which
-//! computes what the stream batch would (`stream_batch_equals_sequential_calls`). The price is delay: a frame takes as
-//! long as one core takes for all of it. So this is for files; a live stream wants all cores on its newest frame.
+//! computes what the stream batch would (`stream_batch_equals_sequential_calls`), but for `feedback`: a lane's last picture
+//! is its own. The price is delay: a frame takes as long as one core takes for all of it. So this is for files; a live
+//! stream wants all cores on its newest frame.
 
 mod lane;
 
@@ -11,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use livediffusion_kernels::rgb8_to_chw;
+use livediffusion_kernels::{Normalise, rgb8_to_chw};
 
 use self::lane::{DEPTH, Job, Lane, Made, Work};
 use crate::emit::MAX_FAILED_IN_A_ROW;
@@ -255,7 +256,8 @@ impl Lanes {
         };
         let started = self.clock.now();
         self.image.resize(3 * self.size.pixels(), 0.0);
-        rgb8_to_chw(picture.rgb, picture.stride, self.size.width, self.size.height, &mut self.image);
+        let sides = (self.size.width, self.size.height);
+        rgb8_to_chw(picture.rgb, picture.stride, sides, Normalise::SIGNED, &mut self.image);
         let uniform = &mut self.uniform;
         let (metric, most) = (parameters.similarity_metric, parameters.max_skip);
         let decision = self.filter.decide(&self.image, metric, threshold, most, &mut || uniform.next_uniform());

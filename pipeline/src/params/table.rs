@@ -25,6 +25,13 @@ pub struct ParameterSpec {
     pub(super) apply: fn(&mut Parameters, Value),
 }
 
+impl ParameterSpec {
+    /// Whether two sets of parameters have the same value of it.
+    pub fn is_same(&self, one: &Parameters, other: &Parameters) -> bool {
+        (self.show)(one) == (self.show)(other)
+    }
+}
+
 /// The specification of a parameter by its name; `_` and `-` are the same.
 pub fn spec(name: &str) -> Option<&'static ParameterSpec> {
     PARAMETERS.iter().find(|spec| spec.name == name || spec.name.replace('-', "_") == name)

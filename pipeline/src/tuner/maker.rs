@@ -165,7 +165,7 @@ impl Maker {
         let unused = changes.keys().find(|name| controlnet::PARAMETERS.contains(name));
         if let Some(name) = unused.filter(|_| !self.facts.has_controlnet && !self.told) {
             self.told = true;
-            tracing::warn!("without effect, since the model has no ControlNet: {name}");
+            controlnet::warn_without_effect(&[name]);
         }
         let (before, waited) = (self.target.clone(), self.waiting.clone());
         if !self.take(changes, now) {

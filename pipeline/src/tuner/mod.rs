@@ -189,9 +189,9 @@ mod tests {
     use std::time::Duration;
 
     use crate::blend::BlendMethod;
+    use crate::fake;
     use crate::model::{Conditioning, ModelError, TextEncoder};
     use crate::params::CfgType;
-    use crate::schedule::SchedulerConfig;
     use crate::settings::Settings;
 
     use super::*;
@@ -222,15 +222,7 @@ mod tests {
     }
 
     fn facts() -> ModelFacts {
-        let scheduler = SchedulerConfig::default();
-        ModelFacts {
-            vae_factor: 8,
-            latent_multiple: 1,
-            latent_channels: 4,
-            scheduler,
-            has_controlnet: false,
-            most_rows: Some(8),
-        }
+        ModelFacts { most_rows: Some(8), ..fake::facts(8) }
     }
 
     fn start() -> (Tuner, Control, Arc<AtomicUsize>) {

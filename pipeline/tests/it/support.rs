@@ -9,7 +9,6 @@ use livediffusion_pipeline::frame::{FrameMeta, PictureView, Size};
 use livediffusion_pipeline::model::{Branch, Denoiser, Encoder, ModelError, Networks, TextEncoder};
 use livediffusion_pipeline::noise::NoiseSource;
 use livediffusion_pipeline::params::Parameters;
-use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::stats::StoppedClock;
 use livediffusion_pipeline::{Control, Emitted, PromptPair, Settings};
 
@@ -17,15 +16,7 @@ pub(crate) const FACTOR: usize = 4;
 pub(crate) const SIZE: Size = Size::new(16, 8);
 
 pub(crate) fn facts() -> ModelFacts {
-    let scheduler = SchedulerConfig::default();
-    ModelFacts {
-        vae_factor: FACTOR,
-        latent_multiple: 1,
-        latent_channels: 4,
-        scheduler,
-        has_controlnet: false,
-        most_rows: None,
-    }
+    fake::facts(FACTOR)
 }
 
 pub(crate) fn parameters(pairs: &[(&str, &str)]) -> Parameters {

@@ -13,7 +13,6 @@ use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::model::{Branch, DenoiseBatch, Denoiser, ModelError, SharedText};
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::Parameters;
-use livediffusion_pipeline::schedule::SchedulerConfig;
 use livediffusion_pipeline::stats::MonotonicClock;
 use livediffusion_web::message::{HEADER, Header, Kind, Values};
 use livediffusion_web::{Address, Preset, Server, Studio};
@@ -34,15 +33,7 @@ pub(crate) const MAX_SIDE: usize = 64;
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 fn facts() -> ModelFacts {
-    let scheduler = SchedulerConfig::default();
-    ModelFacts {
-        vae_factor: FACTOR,
-        latent_multiple: 1,
-        latent_channels: 4,
-        scheduler,
-        has_controlnet: false,
-        most_rows: None,
-    }
+    fake::facts(FACTOR)
 }
 
 /// Brighter with a longer prompt.
