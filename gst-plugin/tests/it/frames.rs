@@ -164,9 +164,9 @@ fn a_gap_lets_frames_in_flight_go_and_a_flush_forgets_them() {
     assert_eq!(rig.pull().unwrap().ms, 2 * FRAME);
     assert_eq!(rig.pull().unwrap().ms, 3 * FRAME);
     rig.entered(6);
-    let pad = rig.src.static_pad("src").unwrap();
-    pad.push_event(gst::event::FlushStart::new());
-    pad.push_event(gst::event::FlushStop::new(false));
+    // To the source itself: past it, on its pad, it would stop for good if it came for the next frame just between the two.
+    rig.src.send_event(gst::event::FlushStart::new());
+    rig.src.send_event(gst::event::FlushStop::new(false));
     (20..24).for_each(|index| rig.push(index, SQUARE));
     let times: Vec<_> = rig.finish().iter().map(|picture| picture.ms / FRAME).collect();
     assert_eq!(times, [20, 21, 22, 23]);
