@@ -37,6 +37,7 @@ struct Options {
     cudnn_search: Option<String>,
     channels_last: Option<bool>,
     frames_on_host: Option<bool>,
+    unet_server: Option<OneOrMore>,
     fit: Option<String>,
     control: Option<String>,
     retry: Option<toml::Value>,
@@ -54,7 +55,16 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-const OPTIONS: [&str; 25] = [
+impl OneOrMore {
+    fn all(&self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text.clone()],
+            Self::More(texts) => texts.clone(),
+        }
+    }
+}
+
+const OPTIONS: [&str; 26] = [
     "input",
     "output",
     "record",
@@ -74,6 +84,7 @@ const OPTIONS: [&str; 25] = [
     "cudnn-search",
     "channels-last",
     "frames-on-host",
+    "unet-server",
     "fit",
     "control",
     "retry",
@@ -151,11 +162,7 @@ impl ConfigFile {
         let Options { input, output, record, fit, control, retry, looped, frames, duration, .. } = &self.options;
         fill(&mut args.input, input.as_ref());
         if args.output.is_empty() {
-            args.output = match output {
-                Some(OneOrMore::One(text)) => vec![text.clone()],
-                Some(OneOrMore::More(texts)) => texts.clone(),
-                None => Vec::new(),
-            };
+            args.output = output.as_ref().map(OneOrMore::all).unwrap_or_default();
         }
         fill(&mut args.record, record.as_ref());
         fill(&mut args.control, control.as_ref());
@@ -173,7 +180,15 @@ impl ConfigFile {
         let Options { model, preset, provider, precision, threads, lanes, ort_lib, openvino_device, gpu, .. } =
             &self.options;
         let Options {
-            tf32, cuda_lib_dir, cuda_graph, vae_streams, cudnn_search, channels_last, frames_on_host, ..
+            tf32,
+            cuda_lib_dir,
+            cuda_graph,
+            vae_streams,
+            cudnn_search,
+            channels_last,
+            frames_on_host,
+            unet_server,
+            ..
         } = &self.options;
         fill(&mut args.model, model.as_ref());
         fill(&mut parameters.preset, preset.as_ref());
@@ -188,6 +203,11 @@ impl ConfigFile {
         args.channels_last |= channels_last.unwrap_or(false);
         args.frames_on_host |= frames_on_host.unwrap_or(false);
         fill(&mut args.cudnn_search, self.parse("cudnn-search", cudnn_search.as_deref())?.as_ref());
+        if args.unet_server.is_empty() {
+            let texts = unet_server.as_ref().map(OneOrMore::all).unwrap_or_default();
+            let parsed = texts.iter().map(|text| self.parse("unet-server", Some(text)));
+            args.unet_server = parsed.collect::<Outcome<Vec<_>>>()?.into_iter().flatten().collect();
+        }
         let device = self.parse("openvino-device", openvino_device.as_deref())?;
         fill(&mut args.openvino_device, device.as_ref());
         fill(&mut args.provider, self.parse("provider", provider.as_deref())?.as_ref());

@@ -50,7 +50,7 @@ pub(crate) fn command(args: &DemoArgs, clock: MonotonicClock) -> Outcome<()> {
     open.expect(&parameters, size);
     let mut session = Session::load(&args.model, open, lanes)?;
     let settings = prompts(&mut session, &parameters, size)?;
-    let (provider, precision) = (session.loaded.provider, session.reckons_in());
+    let (provider, precision) = (session.runs_on(), session.reckons_in());
     let control = Control::new(settings[0].clone());
     let (mut painter, _) = session.into_painter(size, control.clone())?;
 

@@ -108,13 +108,14 @@ fn max_side(given: Option<u16>, size: Size) -> Outcome<usize> {
 /// The loaded model as the server needs it.
 fn studio(session: Session, defaults: Parameters, size: Size, max_side: usize) -> Studio {
     let timestep_cond_width = session.loaded.networks.denoiser.timestep_cond_width();
+    let provider = session.runs_on();
     let Session { open, loaded, .. } = session;
-    let LoadedPack { shared, text, provider, precision, .. } = loaded;
+    let LoadedPack { shared, text, precision, .. } = loaded;
     let name = open.folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let facts = open.facts.clone();
     Studio {
         model: name,
-        provider: provider.to_string(),
+        provider,
         precision: precision.to_string(),
         facts: open.facts,
         size,

@@ -34,6 +34,11 @@ fn word<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<Opti
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|error: T::Err| error.to_string()) }
 }
 
+/// With spaces between them.
+fn words<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<Vec<T>, String> {
+    text.split_whitespace().map(|word| word.parse().map_err(|error: T::Err| error.to_string())).collect()
+}
+
 /// 0 is the default.
 fn count<T: TryFrom<u32>>(text: &str) -> Result<Option<T>, String> {
     let number: u32 = text.parse().map_err(|_| format!("{text:?} is no whole number"))?;
@@ -70,6 +75,13 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
          org/name of one that `livediffusion models pull` brought; empty for the default one",
         model,
         word
+    ),
+    option!(
+        "unet-server",
+        Holds::Text,
+        "Servers that run the U-Net, with spaces between them: grpc://HOST:PORT/MODEL; empty to run it here",
+        unet_server,
+        words
     ),
     option!(
         "provider",

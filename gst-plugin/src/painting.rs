@@ -163,7 +163,7 @@ impl Painting {
         let Wanted { parameters, area, .. } = wanted;
         let parameters = Parameters { size: Some(network), ..parameters };
         let settings = session.settings(parameters, network)?;
-        let (provider, precision) = (session.loaded.provider.to_string(), session.reckons_in().to_string());
+        let (provider, precision) = (session.runs_on(), session.reckons_in().to_string());
         let presets = session.open.pack.presets.iter().map(preset_values).collect();
         let control = Control::new(settings);
         let (streams, prompts) = session.into_streams();

@@ -58,6 +58,10 @@ pub struct CallShape {
 pub fn count_flops(runtime: &Runtime, pack: &Pack, name: PartName, call: &CallShape) -> Result<Flops, OnnxError> {
     let part = pack.part(name).ok_or_else(|| OnnxError::invalid(format!("the pack has no {name}")))?;
     let failed = |what: String| OnnxError::failed(format!("counting {}: {what}", part.file.display()));
+    if let Some(address) = &part.elsewhere {
+        return Err(OnnxError::invalid(format!("the U-Net on {address} cannot be counted"))
+            .hint("measure it where it runs, or leave --unet-server out"));
+    }
     let model = std::fs::read(&part.file).map_err(|error| failed(error.to_string()))?;
     let graph = Graph::from_bytes(&model).map_err(|error| failed(error.to_string()))?;
     let wanted = wanted(&graph.nodes);

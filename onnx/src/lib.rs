@@ -21,6 +21,7 @@ mod networks;
 pub mod pack;
 mod preload;
 mod provider;
+mod rows;
 mod runtime;
 mod session;
 mod text;
@@ -35,13 +36,14 @@ pub use self::error::{ErrorKind, OnnxError};
 pub use self::flops::{CallShape, Flops, count_flops};
 pub use self::matmul::Matmul;
 pub use self::memory::MemoryNeed;
-pub use self::networks::{LoadedPack, SharedNetworks, load_networks, load_networks_on};
-pub use self::pack::{Pack, PartName, Preset};
+pub use self::networks::{Elsewhere, LoadedPack, SharedNetworks, load_networks, load_networks_on, load_networks_with};
+pub use self::pack::{Pack, PartName, Preset, UnetElsewhere};
 pub use self::preload::libraries_in;
 pub use self::provider::{
     Chosen, CudnnSearch, Extent, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings,
     UserStream, choose_provider, idle_card, probe_provider,
 };
+pub use self::rows::rows_are_apart;
 pub use self::runtime::{Libraries, Runtime, user_cache};
-pub use self::timestep::Timesteps;
+pub use self::timestep::{Timesteps, has_time_of_each_row};
 pub use self::tokenizer::PromptTokenizer;

@@ -8,7 +8,7 @@ use livediffusion_kernels::cuda::Stream;
 use livediffusion_kernels::gpu::{Queue, Queues};
 use livediffusion_pipeline::device::DeviceNetworks;
 use livediffusion_pipeline::frame::Size;
-use livediffusion_pipeline::model::{Encoder, ModelError, Networks, SharedText};
+use livediffusion_pipeline::model::{Denoiser, Encoder, ModelError, Networks, SharedText};
 use tracing::subscriber::NoSubscriber;
 
 use crate::cpu::physical_cores;
@@ -33,8 +33,44 @@ const OWN_SESSIONS_BYTES: u64 = 256 << 20;
 /// Weights and compiled code of VAE and U-Net.
 struct Copy {
     encoder: Option<OnnxEncoder>,
-    denoiser: OnnxUnet,
+    denoiser: Unet,
     decoder: OnnxDecoder,
+}
+
+enum Unet {
+    Here(Box<OnnxUnet>),
+    Elsewhere(Arc<Elsewhere>),
+}
+
+/// A U-Net that ONNX Runtime does not run here.
+pub struct Elsewhere {
+    /// Makes one for a stream or lane; they may run at once.
+    pub make: Box<dyn Fn() -> Box<dyn Denoiser> + Send + Sync>,
+    /// How it gets its time steps.
+    pub timesteps: Timesteps,
+}
+
+impl Unet {
+    fn fork(&self) -> Box<dyn Denoiser> {
+        match self {
+            Self::Here(unet) => Box::new(unet.fork()),
+            Self::Elsewhere(elsewhere) => (elsewhere.make)(),
+        }
+    }
+
+    fn timesteps(&self) -> Timesteps {
+        match self {
+            Self::Here(unet) => unet.timesteps(),
+            Self::Elsewhere(elsewhere) => elsewhere.timesteps,
+        }
+    }
+
+    fn here(&self) -> Option<&OnnxUnet> {
+        match self {
+            Self::Here(unet) => Some(unet),
+            Self::Elsewhere(_) => None,
+        }
+    }
 }
 
 /// VAE and U-Net of a pack in memory, of which every stream and lane takes its own view.
@@ -63,9 +99,10 @@ impl SharedNetworks {
 
     /// Rows that a call of the U-Net may have, where it was compiled for so many; `None` for any number.
     pub fn most_rows(&self) -> Option<usize> {
-        // Which then has them one after the other.
-        let is_split = self.copies[0].denoiser.timesteps() == Timesteps::SlotBySlot;
-        self.profile.filter(|_| !is_split).map(|extent| extent.most_rows)
+        // Split, it has them one after the other.
+        let is_whole = |unet: &OnnxUnet| unet.timesteps() != Timesteps::SlotBySlot;
+        let profile = self.copies[0].denoiser.here().filter(|unet| is_whole(unet)).and(self.profile);
+        profile.map(|extent| extent.most_rows)
     }
 
     /// Networks for one more stream or lane: the same weights, tensors of their own. Forks may run at once, on as many
@@ -75,7 +112,7 @@ impl SharedNetworks {
             &self.copies[self.next.fetch_add(1, Ordering::Relaxed) % self.copies.len()];
         Networks {
             encoder: encoder.as_ref().map(|encoder| Box::new(encoder.fork()) as Box<dyn Encoder>),
-            denoiser: Box::new(denoiser.fork()),
+            denoiser: denoiser.fork(),
             decoder: Box::new(decoder.fork()),
         }
     }
@@ -84,9 +121,11 @@ impl SharedNetworks {
     /// the sessions run on. All streams take turns in the same queues.
     ///
     /// # Errors
-    /// Networks whose inputs a device cannot be given, with the reason; a size that they were not exported for.
+    /// Networks whose inputs a device cannot be given, with the reason; a U-Net that runs elsewhere; a size that they were not exported
+    /// for.
     pub fn on_device<Q: Queue>(&self, queue: &Q, size: Size) -> Result<DeviceNetworks<Q>, ModelError> {
         let Copy { encoder, denoiser, decoder } = &self.copies[0];
+        let denoiser = denoiser.here().ok_or_else(|| ModelError::new("its U-Net runs elsewhere"))?;
         let shares_rows = !self.rows_apart.load(Ordering::Relaxed);
         device::networks((encoder.as_ref(), denoiser, decoder), queue, (size, shares_rows))
     }
@@ -101,7 +140,8 @@ impl SharedNetworks {
     pub fn captures(&self) -> bool {
         let Copy { encoder, denoiser, decoder } = &self.copies[0];
         let vae = [encoder.as_ref().map(|encoder| encoder.parts().0), Some(decoder.parts().0)];
-        denoiser.parts().0.captures() && vae.into_iter().flatten().all(Network::captures)
+        let unet = denoiser.here().map(|unet| unet.parts().0);
+        vae.into_iter().chain([unet]).flatten().all(Network::captures)
     }
 
     /// The queues of the card that the sessions put their work into; `None` where they run on no card, or frames pass through the
@@ -186,13 +226,25 @@ pub fn load_networks_on(
     chosen: Chosen,
     settings: &SessionSettings,
 ) -> Result<LoadedPack, OnnxError> {
+    load_networks_with(runtime, pack, chosen, settings, None)
+}
+
+/// The same, but for the U-Net, if it runs elsewhere: frames pass through the host then.
+pub fn load_networks_with(
+    runtime: &Runtime,
+    pack: &Pack,
+    chosen: Chosen,
+    settings: &SessionSettings,
+    elsewhere: Option<Elsewhere>,
+) -> Result<LoadedPack, OnnxError> {
     let chosen = able(pack, chosen, settings)?;
     let int8 = if chosen.precision == Precision::Int8 { Some(pack.int8()?) } else { None };
     let pack = int8.as_ref().unwrap_or(pack);
     memory::check(pack, (chosen.provider, chosen.precision), settings)?;
     let threads = settings.threads.unwrap_or_else(physical_cores).max(1);
     let on_device = chosen.provider.is_on_device(settings.openvino);
-    let queues = queues(runtime, chosen.provider, settings);
+    let elsewhere = elsewhere.map(Arc::new);
+    let queues = if elsewhere.is_none() { queues(runtime, chosen.provider, settings) } else { None };
     say_what_has_no_effect(runtime, queues.as_ref(), chosen.provider, &settings.gpu);
     // Nobody asked for f16 where it is only measured.
     if settings.precision == Precision::F16 && stays_in_f32(pack, &chosen, settings) {
@@ -217,10 +269,10 @@ pub fn load_networks_on(
         vec![SessionSettings { lanes, ..alone }]
     };
     let (copies, text) = std::thread::scope(|scope| {
-        let (chosen, queues) = (&chosen, queues.as_ref());
+        let (chosen, queues, elsewhere) = (&chosen, queues.as_ref(), elsewhere.as_ref());
         let load = |(index, each): (usize, _)| {
             scope.spawn(move || {
-                let load = || Copy::load(runtime, pack, chosen, (each, queues));
+                let load = || Copy::load(runtime, (pack, elsewhere), chosen, (each, queues));
                 // What there is to warn of is said by the first.
                 if index == 0 { load() } else { tracing::subscriber::with_default(NoSubscriber::new(), load) }
             })
@@ -270,7 +322,7 @@ impl Copy {
     /// On a card each network's work goes into its queue.
     fn load(
         runtime: &Runtime,
-        pack: &Pack,
+        (pack, elsewhere): (&Pack, Option<&Arc<Elsewhere>>),
         chosen: &Chosen,
         (settings, queues): (&SessionSettings, Option<&Queues<Stream>>),
     ) -> Result<Self, OnnxError> {
@@ -292,7 +344,11 @@ impl Copy {
             // What is listened to is a thread's own.
             let listens = tracing::dispatcher::get_default(Clone::clone);
             let vae = scope.spawn(move || tracing::dispatcher::with_default(&listens, vae));
-            let denoiser = OnnxUnet::load(runtime, pack, chosen, &on(|queues| &queues.work));
+            let denoiser = match elsewhere {
+                Some(elsewhere) => Ok(Unet::Elsewhere(Arc::clone(elsewhere))),
+                None => OnnxUnet::load(runtime, pack, chosen, &on(|queues| &queues.work))
+                    .map(|unet| Unet::Here(Box::new(unet))),
+            };
             (joined(vae), denoiser)
         });
         let (encoder, decoder) = vae?;

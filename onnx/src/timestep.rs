@@ -6,6 +6,7 @@
 
 use crate::graph::proto::{NodeProto, ValueInfoProto};
 use crate::graph::{Change, Dim, Graph, GraphError, Part, TensorInfo, rewrite};
+use crate::pack::UnetPorts;
 
 /// How a U-Net gets its time steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,11 @@ pub(crate) fn declared(timestep: &TensorInfo, sample: &TensorInfo) -> Declared {
         Some([side @ Dim::Symbol(_)]) if Some(side) == rows => Declared::PerRow,
         _ => Declared::Doubtful,
     }
+}
+
+/// Whether a U-Net takes one time step for each row, as far as its description says: a trial run tells for sure, where it does.
+pub fn has_time_of_each_row(unet: &UnetPorts) -> bool {
+    unet.sample.fixed(0) != Some(1) && declared(&unet.timestep, &unet.sample) != Declared::Shared
 }
 
 /// A copy of `model` whose time step is a vector; `None` where the graph uses it in a way that is not known here.

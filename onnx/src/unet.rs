@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use livediffusion_kernels::{Normalise, rgb8_to_chw};
-use livediffusion_pipeline::controlnet::ControlImage;
 use livediffusion_pipeline::frame::{LatentShape, Size};
-use livediffusion_pipeline::model::{Branch, Conditioning, DenoiseBatch, Denoiser, ModelError, Row};
+use livediffusion_pipeline::model::{Conditioning, DenoiseBatch, Denoiser, ModelError, Row};
 
 use crate::clock::{Clock, MAX_CUTS};
 use crate::error::OnnxError;
 use crate::graph::{GraphError, TensorInfo};
 use crate::pack::{Pack, Part, PartName, UnetPorts};
 use crate::provider::{Chosen, Precision, Provider, SessionSettings, channels_of};
+use crate::rows::rows_are_apart;
 use crate::runtime::Runtime;
 use crate::session::{Bound, MAX_SHAPES, Model, Network};
 use crate::timestep::{Declared, Timesteps, declared, repair};
@@ -21,9 +21,6 @@ use crate::vae::check_length;
 const SAMPLE: usize = 0;
 const TIMESTEP: usize = 1;
 const TOKENS: usize = 2;
-
-/// A U-Net that cannot tell its rows apart is off by as much as the prediction itself; bf16 is off by about 1 %.
-const SAME_ROW: f32 = 0.1;
 
 /// The U-Net of a pack.
 pub(crate) struct OnnxUnet {
@@ -57,7 +54,7 @@ impl OnnxUnet {
                 let clocked = Self::with_clock(runtime, pack, model, timesteps, (chosen, settings))?;
                 if let Some(mut unet) = clocked {
                     // A trial run; an unusual graph may not survive the cut.
-                    if unet.try_rows(pack, smallest).is_ok() {
+                    if rows_are_apart(&mut unet, pack, smallest).is_ok() {
                         return Ok(unet);
                     }
                 }
@@ -89,7 +86,7 @@ impl OnnxUnet {
                 Err(e) => return Err(OnnxError::invalid(format!("{}: {e}", part.file.display()))),
             },
         };
-        let (unet, why) = match unet.map(|mut unet| (unet.try_rows(pack, smallest), unet)) {
+        let (unet, why) = match unet.map(|mut unet| (rows_are_apart(&mut unet, pack, smallest), unet)) {
             Some((Ok(true), unet)) => (Some(unet), why),
             Some((Err(error), _)) => (None, format!("{why}: {error}")),
             Some((Ok(false), _)) | None => (None, why),
@@ -181,46 +178,6 @@ impl OnnxUnet {
     /// How this U-Net gets its time steps.
     pub(crate) fn timesteps(&self) -> Timesteps {
         self.timesteps
-    }
-
-    /// Runs rows of different time steps together and alone, at the smallest size (height and width of a latent), and says whether
-    /// they come out the same.
-    fn try_rows(&mut self, pack: &Pack, [height, width]: [usize; 2]) -> Result<bool, ModelError> {
-        let side = |axis, smallest| self.ports.sample.fixed(axis).unwrap_or(smallest);
-        let shape = LatentShape { channels: pack.latent_channels, height: side(2, height), width: side(3, width) };
-        let pooled = self.ports.pooled.as_ref().and_then(|t| t.fixed(1));
-        let conditioning = Arc::new(Conditioning {
-            tokens: vec![0.1; pack.prompt_length * pack.unet_prompt_width()],
-            length: pack.prompt_length,
-            width: pack.unet_prompt_width(),
-            pooled: pooled.map(|width| vec![0.1; width]),
-            time_ids: pooled.map(|_| [512.0, 512.0, 0.0, 0.0, 512.0, 512.0]),
-            timestep_cond: self.guidance_width.map(|width| vec![0.1; width]),
-            unused: String::new(),
-        });
-        let mut image = ControlImage::new(self.size(shape));
-        image.rgb_mut().iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 89 % 251) as u8);
-        let control = self.takes_control().then(|| Arc::new(image));
-        let row = |timestep| Row {
-            frame: 0,
-            step: 0,
-            timestep,
-            branch: Branch::Prompt,
-            conditioning: Arc::clone(&conditioning),
-            control: control.clone(),
-            control_scale: 1.0,
-        };
-        let rows = [row(900.0), row(100.0)];
-        let latent: Vec<f32> = (0..shape.len()).map(|i| (i as f32 * 0.7).sin()).collect();
-        let mut both = vec![0.0; 2 * shape.len()];
-        let mut alone = vec![0.0; shape.len()];
-        let two = DenoiseBatch { sample: &latent.repeat(2), shape, rows: &rows };
-        let one = DenoiseBatch { sample: &latent, shape, rows: &rows[1..] };
-        self.denoise(&two, &mut both)?;
-        self.denoise(&one, &mut alone)?;
-        let peak = alone.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        let mut pairs = alone.iter().zip(&both[shape.len()..]);
-        Ok(pairs.all(|(a, b)| (a - b).abs() <= SAME_ROW * peak))
     }
 
     fn call(&mut self, sample: &[f32], shape: LatentShape, rows: &[Row], out: &mut [f32]) -> Result<(), ModelError> {

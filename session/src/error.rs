@@ -6,6 +6,7 @@ use livediffusion_onnx::{ErrorKind, OnnxError};
 use livediffusion_pipeline::EngineError;
 use livediffusion_pipeline::model::ModelError;
 use livediffusion_pipeline::params::ParseError;
+use livediffusion_remote::RemoteError;
 
 /// What went wrong, and the next thing to try.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,6 +53,12 @@ impl From<OnnxError> for SessionError {
             ErrorKind::Missing | ErrorKind::Failed => behind_links.then(|| links.to_owned()),
         });
         Self { kind: error.kind, what: error.what, hint }
+    }
+}
+
+impl From<RemoteError> for SessionError {
+    fn from(error: RemoteError) -> Self {
+        Self { kind: error.kind, what: error.what, hint: error.hint }
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use livediffusion_onnx::{
     CudnnSearch, GpuSettings, Libraries, OnnxError, OpenVinoDevice, Precision, ProviderChoice, Runtime, SessionSettings,
 };
+use livediffusion_remote::Address;
 
 /// Which model runs on what.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,11 @@ pub struct ModelOptions {
     /// that `models pull` brought
     #[cfg_attr(feature = "clap", arg(short, long, value_name = "DIR", help_heading = "Model"))]
     pub model: Option<PathBuf>,
+
+    /// Run the U-Net on a server that speaks KServe v2 over gRPC, such as Triton, and all else here: grpc://HOST:PORT/MODEL, grpcs:// over
+    /// TLS. Given several times, servers share the work, and go on where one is away
+    #[cfg_attr(feature = "clap", arg(long, value_name = "ADDRESS", help_heading = "Model"))]
+    pub unet_server: Vec<Address>,
 
     /// What executes the networks: auto (the fastest by a few frames on each at the first start), cpu, openvino, cuda,
     /// tensorrt, tensorrt-rtx, coreml, directml, migraphx or webgpu

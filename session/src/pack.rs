@@ -1,12 +1,14 @@
 //! A model that was found and read, before its networks are loaded.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use livediffusion_onnx::{Extent, Pack};
 use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::params::Parameters;
 use livediffusion_pipeline::schedule::SchedulerConfig;
+use livediffusion_remote::Servers;
 use serde_json::json;
 
 use crate::error::{Outcome, SessionError};
@@ -23,18 +25,30 @@ pub struct OpenPack {
     pub facts: ModelFacts,
     /// What calls will be like, for providers that compile for it.
     pub(crate) extent: Option<Extent>,
+    /// Who runs the U-Net, where that is not done here.
+    pub(crate) servers: Option<Arc<Servers>>,
 }
 
 impl OpenPack {
-    /// Finds and reads the pack that the options name.
+    /// Finds and reads the pack that the options name. Servers of its U-Net are asked for what they have.
     ///
     /// # Errors
-    /// There is none, or it is not one.
+    /// There is none, or it is not one; no server is there.
     pub fn open(model: &ModelOptions) -> Outcome<Self> {
         let folder = locate::pack_beside(model.model.as_deref(), model.beside.as_deref())?;
-        let pack = Pack::open(&folder)?;
+        let servers = match &model.unet_server[..] {
+            [] => None,
+            addresses => Some(Arc::new(Servers::connect(addresses)?)),
+        };
+        let unet = servers.as_ref().map(|servers| servers.unet());
+        let pack = Pack::open_with(&folder, unet.as_ref())?;
         let facts = facts(&pack)?;
-        Ok(Self { folder, pack, facts, extent: None })
+        Ok(Self { folder, pack, facts, extent: None, servers })
+    }
+
+    /// The servers that run its U-Net, where that is not done here.
+    pub fn servers(&self) -> Option<&Servers> {
+        self.servers.as_deref()
     }
 
     /// The size to work at: the parameters', else the pack's own.

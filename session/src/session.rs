@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use livediffusion_onnx::{
-    Chosen, LoadedPack, Precision, Provider, ProviderChoice, Runtime, SessionSettings, SharedNetworks, choose_provider,
-    idle_card, load_networks_on, probe_provider,
+    Chosen, Elsewhere, LoadedPack, Precision, Provider, ProviderChoice, Runtime, SessionSettings, SharedNetworks,
+    choose_provider, idle_card, load_networks_with, probe_provider,
 };
 use livediffusion_pipeline::adaptive::Adaptive;
 use livediffusion_pipeline::blend::is_nearly_a_blend;
@@ -18,6 +18,7 @@ use livediffusion_pipeline::params::{Parameters, spec};
 use livediffusion_pipeline::resizable::Resizable;
 use livediffusion_pipeline::stats::MonotonicClock;
 use livediffusion_pipeline::{Control, EngineError, Prompts, Settings};
+use livediffusion_remote::{Described, RemoteUnet, Servers};
 
 use crate::calibration::{self, Calibration, IN_F32};
 use crate::error::Outcome;
@@ -41,7 +42,9 @@ impl Backend {
     pub fn find(model: &ModelOptions, open: &OpenPack) -> Outcome<Self> {
         let runtime = model.runtime()?;
         let settings = model.session_settings(1);
-        let calibration = Calibration::of(&runtime, &open.pack, &settings);
+        // Where the U-Net is run elsewhere, most of a frame's work is.
+        let is_here = open.servers.is_none();
+        let calibration = is_here.then(|| Calibration::of(&runtime, &open.pack, &settings)).flatten();
         let measured = calibration.as_ref().and_then(Calibration::cached);
         if let Some(chosen) = measured.and_then(|measured| calibration::choose(&measured))
             && probe_provider(&runtime, chosen.provider, &settings).is_ok()
@@ -58,6 +61,13 @@ impl Backend {
     pub fn provider(&self) -> ProviderChoice {
         ProviderChoice::Fixed(self.chosen.provider)
     }
+}
+
+/// The U-Net of a pack on its servers, tried once.
+fn elsewhere(servers: &Arc<Servers>, open: &OpenPack) -> Outcome<Elsewhere> {
+    let unet = RemoteUnet::new(Arc::clone(servers), &open.pack)?;
+    let timesteps = unet.timesteps();
+    Ok(Elsewhere { make: Box::new(move || Box::new(unet.fork())), timesteps })
 }
 
 /// A stream whose frames stay on a card, with so many on their way; `None` where they cannot, for a reason that is said.
@@ -152,6 +162,12 @@ impl Session {
         self.open.pack.reckons_in(self.loaded.precision)
     }
 
+    /// What runs the networks: a provider, and `+remote` where servers run the U-Net.
+    pub fn runs_on(&self) -> String {
+        let elsewhere = if self.open.servers.is_some() { "+remote" } else { "" };
+        format!("{}{elsewhere}", self.loaded.provider)
+    }
+
     /// Finds the library and the provider, and loads the networks that are to work on `lanes` frames at once.
     ///
     /// # Errors
@@ -172,7 +188,12 @@ impl Session {
             None => chosen,
         };
         let settings = SessionSettings { extent: open.extent, ..model.session_settings(lanes) };
-        let loaded = load_networks_on(&runtime, &open.pack, chosen, &settings)?;
+        let elsewhere = open.servers.as_ref().map(|servers| elsewhere(servers, &open)).transpose()?;
+        let loaded = load_networks_with(&runtime, &open.pack, chosen, &settings, elsewhere)?;
+        if let Some(servers) = &open.servers {
+            let Described { server, platform, .. } = servers.described();
+            tracing::info!("the U-Net runs on {servers} ({server}, {platform})");
+        }
         tracing::info!(
             library = %runtime.path().display(),
             version = runtime.version(),

@@ -15,7 +15,7 @@ use crate::failure::Outcome;
 
 /// The context of what runs on `session`.
 pub(crate) fn context(session: &Session, model: &ModelOptions, size: Size) -> Outcome<Context> {
-    let provider = session.loaded.provider.to_string();
+    let provider = session.runs_on();
     let precision = session.reckons_in().to_string();
     context_of(model, &session.open.folder, &provider, &precision, size)
 }
@@ -50,6 +50,8 @@ pub(crate) fn context_of(
 
 /// The NVIDIA card that a provider runs on, and the CUDA version that its driver is for.
 fn card(provider: &str, number: u32) -> Option<(String, String)> {
+    // Of what runs here.
+    let provider = provider.split('+').next().unwrap_or(provider);
     let is_on_cuda = Provider::ALL.iter().any(|known| known.is_on_cuda() && known.to_string() == provider);
     let card = is_on_cuda.then(|| Card::open(number as usize).ok())??;
     Some((card.name().ok()?, dotted(card.driver().version())))

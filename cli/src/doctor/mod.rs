@@ -8,6 +8,7 @@ use std::path::Path;
 #[cfg(feature = "media")]
 use livediffusion_io::{element_available, gstreamer_version, required_elements};
 use livediffusion_onnx::{Precision, Provider, choose_provider, probe_provider};
+use livediffusion_remote::{Described, Servers};
 use livediffusion_session::OpenPack;
 use livediffusion_session::calibration::{self, Calibration, Finding, Measured};
 use serde_json::{Value, json};
@@ -43,6 +44,7 @@ pub(crate) fn command(args: &DoctorArgs) -> Outcome<()> {
     #[cfg(not(feature = "media"))]
     checks.push(Check::new("GStreamer", Verdict::Absent, "not in this binary: it works on pictures in memory alone"));
     checks.push(model);
+    checks.extend(open.as_ref().and_then(OpenPack::servers).map(servers));
     cuda::checks(args.model.cuda_lib_dir.as_deref(), &mut checks);
     room::checks(&mut checks);
 
@@ -124,6 +126,8 @@ fn onnx_runtime(args: &DoctorArgs, open: Option<&OpenPack>, checks: &mut Vec<Che
         let folder = runtime.cuda_libraries().map_or(beside, Path::to_path_buf);
         cuda::libraries(&folder, compiled.contains(&Provider::TensorRt), checks);
     }
+    // Where the U-Net runs elsewhere, there is nothing to measure here.
+    let open = open.filter(|open| open.servers().is_none());
     let calibration = open.and_then(|open| Some((open, Calibration::of(&runtime, &open.pack, &settings)?)));
     let rule = choose_provider(&runtime, &settings);
     // What does not work is not measured by any start.
@@ -221,6 +225,19 @@ fn cameras(checks: &mut Vec<Check>) {
         }
         Err(error) => Check::new("cameras and screens", Verdict::Bad, error.to_string()).fix(error.hint()),
     });
+}
+
+/// The servers of the U-Net, one of which answered.
+fn servers(servers: &Servers) -> Check {
+    let Described { server, platform, most_rows, .. } = servers.described();
+    let rows = most_rows.map_or_else(String::new, |most| format!(", up to {most} rows a call"));
+    let away = servers.away();
+    let found = format!("{servers}: {server}, {platform}{rows}");
+    match &away[..] {
+        [] => Check::new("U-Net's servers", Verdict::Good, found),
+        away => Check::new("U-Net's servers", Verdict::Absent, format!("{found}; away: {}", away.join(", ")))
+            .fix(Some("start them, or leave them out: those that are there do the work".into())),
+    }
 }
 
 fn model(args: &DoctorArgs) -> (Option<OpenPack>, Check) {

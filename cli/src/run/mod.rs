@@ -87,7 +87,7 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     open.expect(&parameters, size);
     let mut session = Session::load_on(backend, &args.model, open, lanes)?;
     let settings = session.settings(parameters, size)?;
-    let (provider, precision) = (session.loaded.provider.to_string(), session.reckons_in().to_string());
+    let (provider, precision) = (session.runs_on(), session.reckons_in().to_string());
     let model = session.open.folder.display().to_string();
     let presets = session.open.pack.presets.iter().map(preset_values).collect();
     let (control, facts) = (Control::new(settings), session.open.facts.clone());

@@ -126,7 +126,7 @@ fn control(part: &Part, image: TensorInfo, scale: TensorInfo) -> Result<ControlP
 
 impl UnetPorts {
     /// The inputs, in the order in which they are bound.
-    pub(crate) fn inputs(&self) -> Vec<&TensorInfo> {
+    pub fn inputs(&self) -> Vec<&TensorInfo> {
         let optional = [&self.pooled, &self.time_ids, &self.guidance];
         let control = self.control.iter().flat_map(|control| [&control.image, &control.scale]);
         let prompt = [&self.sample, &self.timestep, &self.tokens].into_iter().chain(optional.into_iter().flatten());
@@ -287,5 +287,5 @@ fn ranked<'a>(part: &Part, tensor: &'a TensorInfo, rank: Option<usize>) -> Resul
 }
 
 fn wrong(part: &Part, what: &str) -> OnnxError {
-    OnnxError::invalid(format!("{}: {what}", part.file.display()))
+    OnnxError::invalid(format!("{}: {what}", part.place()))
 }

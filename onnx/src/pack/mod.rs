@@ -13,7 +13,7 @@ pub(crate) use self::check::vae_ports;
 pub use self::check::{ControlPorts, PromptKvPorts, TextPorts, UnetPorts};
 pub(crate) use self::config::{config_beside, of_part, read_json};
 use self::config::{number, side_factor};
-pub use self::part::{Part, PartName};
+pub use self::part::{Part, PartName, UnetElsewhere};
 pub use self::toml_file::Preset;
 use crate::error::OnnxError;
 use crate::graph::{DType, TensorInfo};
@@ -86,15 +86,19 @@ pub struct Pack {
 impl Pack {
     /// Reads and checks the folder. Weights are not read.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, OnnxError> {
-        let dir = dir.as_ref();
+        Self::open_with(dir.as_ref(), None)
+    }
+
+    /// The same, with a U-Net that runs elsewhere in place of the folder's own, if one is given.
+    pub fn open_with(dir: &Path, elsewhere: Option<&UnetElsewhere>) -> Result<Self, OnnxError> {
         let index = dir.join("model_index.json");
-        if !index.is_file() || !dir.join("unet").is_dir() {
+        if !index.is_file() || (elsewhere.is_none() && !dir.join("unet").is_dir()) {
             let missing = if index.is_file() { "unet/" } else { "model_index.json" };
             return Err(OnnxError::invalid(format!("{} is not a model pack: no {missing}", dir.display()))
                 .hint("a pack is a folder in the diffusers ONNX layout, as Optimum writes it"));
         }
         let index = read_json(&index)?;
-        let parts = part::find(dir)?;
+        let parts = part::find(dir, elsewhere)?;
         let part = |name| part::need(&parts, dir, name);
         let unet_part = part(PartName::Unet)?;
         let decoder = part(PartName::VaeDecoder)?;

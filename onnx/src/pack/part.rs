@@ -74,12 +74,51 @@ pub struct Part {
     pub is_half: bool,
     /// Whether weights lie in files beside the model.
     pub external_data: bool,
+    /// The address of the server that runs it, where that is not ONNX Runtime here: then there need be no file.
+    pub elsewhere: Option<String>,
 }
 
-/// Reads the description of every network in the folder.
-pub(super) fn find(dir: &Path) -> Result<Vec<Part>, OnnxError> {
-    let mut parts = Vec::new();
-    for name in PartName::ALL {
+impl Part {
+    /// Where it is, for messages.
+    pub(crate) fn place(&self) -> String {
+        self.elsewhere.clone().unwrap_or_else(|| self.file.display().to_string())
+    }
+}
+
+/// A U-Net that runs on a server, as that describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnetElsewhere {
+    /// The server's address, for messages.
+    pub address: String,
+    /// Inputs.
+    pub inputs: Vec<TensorInfo>,
+    /// Outputs.
+    pub outputs: Vec<TensorInfo>,
+}
+
+impl UnetElsewhere {
+    /// As a part of the pack in `dir`, whose `unet/` may have its config and nothing else. It takes no room here.
+    fn part(&self, dir: &Path) -> Part {
+        Part {
+            name: PartName::Unet,
+            file: dir.join(PartName::Unet.folder()).join("model.onnx"),
+            int8: None,
+            bytes: 0,
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            opset: 0,
+            fused_attention: false,
+            is_half: false,
+            external_data: false,
+            elsewhere: Some(self.address.clone()),
+        }
+    }
+}
+
+/// Reads the description of every network in the folder, but for a U-Net that runs elsewhere.
+pub(super) fn find(dir: &Path, unet: Option<&UnetElsewhere>) -> Result<Vec<Part>, OnnxError> {
+    let mut parts: Vec<Part> = unet.map(|unet| unet.part(dir)).into_iter().collect();
+    for name in PartName::ALL.into_iter().filter(|name| unet.is_none() || *name != PartName::Unet) {
         let folder = dir.join(name.folder());
         if folder.is_dir() {
             parts.push(read(name, &folder)?);
@@ -158,5 +197,6 @@ fn of_file(name: PartName, file: PathBuf, int8: Option<PathBuf>, files: &[PathBu
         fused_attention: graph.nodes.iter().any(is_fused_attention),
         is_half,
         external_data: graph.external_data,
+        elsewhere: None,
     })
 }

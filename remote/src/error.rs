@@ -1,0 +1,56 @@
+//! Why a U-Net's server could not be used.
+
+use livediffusion_onnx::ErrorKind;
+use livediffusion_pipeline::model::ModelError;
+use tonic::{Code, Status};
+
+/// What went wrong, and the next thing to try.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct RemoteError {
+    /// Whether to correct a setting, to start a server, or neither.
+    pub kind: ErrorKind,
+    /// What failed, with the server's address.
+    pub what: String,
+    /// The next command or setting to try.
+    pub hint: Option<String>,
+}
+
+impl RemoteError {
+    pub(crate) fn invalid(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Invalid, what: what.into(), hint: Some(hint.into()) }
+    }
+
+    pub(crate) fn missing(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Missing, what: what.into(), hint: Some(hint.into()) }
+    }
+}
+
+impl From<RemoteError> for ModelError {
+    fn from(error: RemoteError) -> Self {
+        Self { what: error.what, hint: error.hint }
+    }
+}
+
+/// Why a call failed, in one line: what the server says, or what lies beneath where the connection failed.
+pub(crate) fn reason(status: &Status) -> String {
+    let mut deepest: Option<String> = None;
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        deepest = Some(error.to_string());
+        source = error.source();
+    }
+    let text = deepest.unwrap_or_else(|| status.message().to_owned());
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.is_empty() { status.code().to_string() } else { text }
+}
+
+/// Whether a server that says so may be there later, or another one now: it is not the call's fault.
+pub(crate) fn is_away(status: &Status) -> bool {
+    let is_busy = matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::Aborted
+    );
+    // What a server answers has no source; a connection that breaks has.
+    is_busy || std::error::Error::source(status).is_some()
+}

@@ -1,0 +1,210 @@
+//! One server: what it has, and calls of it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use prost::Message;
+use tokio::time::{Instant, timeout};
+use tonic::client::Grpc;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+use crate::address::Address;
+use crate::error::{RemoteError, reason};
+use crate::pause::Pause;
+use crate::proto::{
+    ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataResponse, ModelRequest,
+    ServerMetadataRequest, ServerMetadataResponse, path,
+};
+use crate::tensor::Port;
+
+/// For a connection, and for questions that take no work.
+const QUESTION: Duration = Duration::from_secs(5);
+
+/// For the first call: what a server loads or compiles for it takes minutes on a card.
+const FIRST_CALL: Duration = Duration::from_mins(5);
+
+/// The least for a later one. A call on a card takes milliseconds: a shorter time gives up a busy server, a longer one freezes the
+/// picture for longer where a server is gone without a word.
+const LEAST_CALL: Duration = Duration::from_secs(10);
+
+/// How many times the slowest call so far a call may take, where that is more: of a large model on a CPU, say.
+const TIMES_SLOWEST: u32 = 10;
+
+/// Bytes under way that HTTP/2 lets a call have before the other end has taken any. Its own 64 kB are a wait for every latent.
+const WINDOW: u32 = 4 << 20;
+
+/// For an answer's frame around its values, and for answers without.
+const ENVELOPE: usize = 1 << 16;
+
+/// What a server says of itself and of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// The server's name and version: `triton 2.51.0`.
+    pub server: String,
+    /// What runs the model there: `onnxruntime_onnx`, `tensorrt_plan`, …
+    pub platform: String,
+    /// The model's versions.
+    pub versions: Vec<String>,
+    /// Rows that a call may have, where the server says so.
+    pub most_rows: Option<usize>,
+    pub(crate) inputs: Vec<Port>,
+    pub(crate) outputs: Vec<Port>,
+}
+
+impl Described {
+    /// Whether calls for one are calls for the other.
+    pub(crate) fn is_same_model(&self, other: &Self) -> bool {
+        (&self.inputs, &self.outputs) == (&other.inputs, &other.outputs)
+    }
+}
+
+/// A server, connected when it is first asked.
+pub(crate) struct Server {
+    pub(crate) address: Address,
+    endpoint: Endpoint,
+    channel: Mutex<Channel>,
+    /// Calls that are not answered yet.
+    pub(crate) in_flight: AtomicUsize,
+    pause: Mutex<Pause>,
+    /// What it has was looked at and is the model of the others.
+    pub(crate) is_known: AtomicBool,
+    /// In ms.
+    slowest: AtomicU64,
+}
+
+impl Server {
+    /// Within a tokio runtime, which the connection lives on.
+    pub(crate) fn new(address: &Address) -> Result<Self, RemoteError> {
+        let scheme = if address.is_secure { "https" } else { "http" };
+        let wrong = |error: tonic::transport::Error| {
+            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            RemoteError::invalid(
+                format!("{address}: {why}"),
+                "check the address, and for grpcs:// the system's certificates",
+            )
+        };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{}", address.host)).map_err(wrong)?;
+        let mut endpoint = endpoint
+            .connect_timeout(QUESTION)
+            .tcp_nodelay(true)
+            // gRPC's own pings are refused by servers that get more than one in five minutes.
+            .tcp_keepalive(Some(QUESTION))
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW);
+        if address.is_secure {
+            endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(wrong)?;
+        }
+        Ok(Self {
+            address: address.clone(),
+            channel: Mutex::new(endpoint.connect_lazy()),
+            endpoint,
+            in_flight: AtomicUsize::new(0),
+            pause: Mutex::default(),
+            is_known: AtomicBool::new(false),
+            slowest: AtomicU64::new(0),
+        })
+    }
+
+    /// What it has.
+    pub(crate) async fn describe(&self) -> Result<Described, Status> {
+        let ask = ModelRequest { name: self.address.model.clone(), version: self.address.version.clone() };
+        let most = 16 * ENVELOPE;
+        let model: ModelMetadataResponse = self.call(path::MODEL_METADATA, ask.clone(), QUESTION, most).await?;
+        let server: Result<ServerMetadataResponse, Status> =
+            self.call(path::SERVER_METADATA, ServerMetadataRequest {}, QUESTION, most).await;
+        let server =
+            server.map_or_else(|_| "unnamed".to_owned(), |server| format!("{} {}", server.name, server.version));
+        // Triton's own, which others have not.
+        let config: Result<ModelConfigResponse, Status> = self.call(path::MODEL_CONFIG, ask, QUESTION, most).await;
+        let config = config.ok().and_then(|answer| answer.config);
+        let most_rows = config.and_then(|config| usize::try_from(config.max_batch_size).ok()).filter(|&most| most > 0);
+        let ports = |tensors: &[_]| tensors.iter().map(Port::of).collect();
+        let (inputs, outputs) = (ports(&model.inputs), ports(&model.outputs));
+        let ModelMetadataResponse { versions, platform, .. } = model;
+        Ok(Described { server: server.trim().to_owned(), platform, versions, most_rows, inputs, outputs })
+    }
+
+    /// Runs the model. The answer has at most `most` bytes of values.
+    pub(crate) async fn infer(&self, request: ModelInferRequest, most: usize) -> Result<ModelInferResponse, Status> {
+        let slowest = Duration::from_millis(self.slowest.load(Ordering::Relaxed));
+        let deadline = if slowest.is_zero() { FIRST_CALL } else { LEAST_CALL.max(TIMES_SLOWEST * slowest) };
+        let begin = Instant::now();
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let answer = self.call(path::MODEL_INFER, request, deadline, most + ENVELOPE).await;
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if answer.is_ok() {
+            let took = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+            self.slowest.fetch_max(took, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn call<Ask, Answer>(
+        &self,
+        path: &'static str,
+        ask: Ask,
+        deadline: Duration,
+        most: usize,
+    ) -> Result<Answer, Status>
+    where
+        Ask: Message + 'static,
+        Answer: Message + Default + 'static,
+    {
+        let mut request = Request::new(ask);
+        if let Some(token) = &self.address.token {
+            let bearer = MetadataValue::try_from(format!("Bearer {token}"));
+            let mut bearer = bearer.map_err(|_| Status::new(Code::InvalidArgument, "the token has odd characters"))?;
+            bearer.set_sensitive(true);
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        let channel = lock(&self.channel).clone();
+        let answer = async {
+            let mut grpc = Grpc::new(channel).max_decoding_message_size(most);
+            grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
+            let codec = ProstCodec::<Ask, Answer>::default();
+            grpc.unary(request, PathAndQuery::from_static(path), codec).await
+        };
+        if let Ok(answer) = timeout(deadline, answer).await {
+            return answer.map(tonic::Response::into_inner);
+        }
+        // Perhaps the other end is gone without a word, and the connection waits for it.
+        *lock(&self.channel) = self.endpoint.connect_lazy();
+        Err(Status::new(Code::DeadlineExceeded, format!("no answer within {} s", deadline.as_secs())))
+    }
+
+    /// Whether it is left alone now, as it was away.
+    pub(crate) fn is_left_alone(&self, now: Instant) -> bool {
+        lock(&self.pause).is_on(now)
+    }
+
+    /// When it is asked again.
+    pub(crate) fn asked_again(&self) -> Option<Instant> {
+        lock(&self.pause).end()
+    }
+
+    /// It gave no answer.
+    pub(crate) fn is_away(&self, status: &Status) {
+        let why = reason(status);
+        if lock(&self.pause).begin(Instant::now()) {
+            tracing::warn!("the U-Net's server {} is away, and asked again until it is back: {why}", self.address);
+        } else {
+            tracing::debug!("{} is still away: {why}", self.address);
+        }
+    }
+
+    /// It answered.
+    pub(crate) fn is_there(&self) {
+        if lock(&self.pause).finish() {
+            tracing::warn!("the U-Net's server {} is back", self.address);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
