@@ -6,7 +6,7 @@ BINARY := target/release/livediffusion
 
 PLUGINS := target/gstreamer-1.0
 
-.PHONY: help setup setup-cuda setup-tensorrt setup-webgpu setup-tensorrt-rtx build plugin demo webcam test test-gpu-tools test-cuda test-export test-train quality bench peers report lint clean
+.PHONY: help setup setup-cuda setup-tensorrt setup-webgpu setup-tensorrt-rtx build plugin demo webcam test test-gpu-tools test-cuda test-remote test-export test-train quality bench peers report lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -58,6 +58,10 @@ test-cuda: setup ## run ONNX Runtime's CUDA and TensorRT providers on ones that 
 	@$(CARGO) build --locked --quiet
 	@LIVEDIFFUSION_BINARY=$${CARGO_TARGET_DIR:-target}/debug/livediffusion tools/gpu/null/test.sh $(or $(CUDA),13)
 	@tools/gpu/null/rtx.sh $(or $(CUDA),13)
+
+test-remote: setup ## run the U-Net on a real Triton server, on the CPU, that goes away and comes back (fetches 91 MB)
+	@$(CARGO) build --locked --quiet
+	@LIVEDIFFUSION_BINARY=$${CARGO_TARGET_DIR:-target}/debug/livediffusion tools/remote/test.sh
 
 test-export: build ## test tools/export: packs made of PyTorch models (sets up 2 GB of Python)
 	@tools/export/test.sh
