@@ -1,10 +1,12 @@
 //! The command line.
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use livediffusion_onnx::{Precision, ProviderChoice};
+use livediffusion_pipeline::frame::Size;
 use livediffusion_session::{ModelOptions, hub};
 use tracing_subscriber::EnvFilter;
 
@@ -68,6 +70,8 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     /// List and inspect model packs
     Models(ModelsArgs),
+    /// Run a model's U-Net for streams on other machines: what --unet-server takes
+    UnetServer(Box<UnetServerArgs>),
 }
 
 /// Over 0 and under a year: more is a typing mistake, and would overflow nanoseconds in the end.
@@ -148,6 +152,50 @@ pub(crate) struct DoctorArgs {
     /// Print the checks as one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UnetServerArgs {
+    /// Address and port; port 0 takes a free one. Beyond this machine (0.0.0.0:8001, say) every client needs the token
+    #[arg(short, long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
+    pub(crate) bind: SocketAddr,
+
+    /// What clients call the model
+    #[arg(long, value_name = "TEXT", default_value = "unet", value_parser = model_name)]
+    pub(crate) name: String,
+
+    /// Rows that a call may have, and to which calls that wait are put together
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) max_rows: u8,
+
+    /// Longest side of the pictures that a call may be of, in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(8..=8192))]
+    pub(crate) max_size: u16,
+
+    /// Size of the pictures that TensorRT's engines are built for [default: the model's]
+    #[arg(long, value_name = "WxH", value_parser = crate::bench::args::size)]
+    pub(crate) size: Option<Size>,
+
+    /// What clients must know [default: beyond this machine, one that is made and printed; else none]
+    #[arg(long, value_name = "TEXT", env = "LIVEDIFFUSION_TOKEN", hide_env_values = true, value_parser = crate::listen::token)]
+    pub(crate) token: Option<String>,
+
+    /// Certificate chain for TLS, as a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, as a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelOptions,
+}
+
+/// It goes into an address as it is.
+fn model_name(text: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if fits { Ok(text.to_owned()) } else { Err("1 to 64 letters, digits, or any of -_. are needed".into()) }
 }
 
 #[derive(Clone, Debug, Args)]

@@ -204,9 +204,7 @@ impl ConfigFile {
         args.frames_on_host |= frames_on_host.unwrap_or(false);
         fill(&mut args.cudnn_search, self.parse("cudnn-search", cudnn_search.as_deref())?.as_ref());
         if args.unet_server.is_empty() {
-            let texts = unet_server.as_ref().map(OneOrMore::all).unwrap_or_default();
-            let parsed = texts.iter().map(|text| self.parse("unet-server", Some(text)));
-            args.unet_server = parsed.collect::<Outcome<Vec<_>>>()?.into_iter().flatten().collect();
+            args.unet_server = unet_server.as_ref().map(OneOrMore::all).unwrap_or_default();
         }
         let device = self.parse("openvino-device", openvino_device.as_deref())?;
         fill(&mut args.openvino_device, device.as_ref());

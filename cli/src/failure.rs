@@ -10,6 +10,7 @@ use livediffusion_onnx::{ErrorKind, OnnxError};
 use livediffusion_pipeline::EngineError;
 use livediffusion_pipeline::model::ModelError;
 use livediffusion_pipeline::params::ParseError;
+use livediffusion_remote::RemoteError;
 use livediffusion_session::SessionError;
 #[cfg(feature = "media")]
 use livediffusion_web::WebError;
@@ -99,6 +100,12 @@ impl From<SessionError> for Failure {
             ErrorKind::Missing => MISSING,
         };
         Self::new(code, &error).with_hint(error.hint)
+    }
+}
+
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Self {
+        SessionError::from(error).into()
     }
 }
 

@@ -21,6 +21,7 @@ mod disk;
 mod doctor;
 mod failure;
 mod hub;
+mod listen;
 #[cfg(feature = "media")]
 mod live;
 #[cfg(feature = "media")]
@@ -31,6 +32,7 @@ mod progress;
 mod replay;
 #[cfg(feature = "media")]
 mod run;
+mod unet_server;
 mod units;
 mod usage;
 #[cfg(feature = "media")]
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         args::Command::Demo(_) => without_media::refuse("demo"),
         #[cfg(not(feature = "media"))]
         args::Command::Devices(_) => without_media::refuse("devices"),
+        args::Command::UnetServer(args) => unet_server::command(&args),
         args::Command::Models(args) => models::command(&args),
     };
     match result.and_then(|()| say::finish()) {

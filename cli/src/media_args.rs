@@ -93,7 +93,7 @@ pub(crate) struct WebcamArgs {
     pub(crate) max_size: Option<u16>,
 
     /// What visitors must know [default: beyond this machine, one that is made and printed; else none]
-    #[arg(long, value_name = "TEXT", env = "LIVEDIFFUSION_TOKEN", hide_env_values = true, value_parser = token)]
+    #[arg(long, value_name = "TEXT", env = "LIVEDIFFUSION_TOKEN", hide_env_values = true, value_parser = crate::listen::token)]
     pub(crate) token: Option<String>,
 
     /// Server that tells WebRTC peers (/whip, /whep) the address by which others see this machine: stun://HOST:PORT
@@ -129,12 +129,6 @@ fn stun_server(text: &str) -> Result<String, String> {
         }
         _ => Err("an address such as stun://host:3478 is needed".into()),
     }
-}
-
-/// It goes into an address as it is.
-fn token(text: &str) -> Result<String, String> {
-    let fits = (8..=256).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.~".contains(c));
-    if fits { Ok(text.to_owned()) } else { Err("8 to 256 letters, digits, or any of -_.~ are needed".into()) }
 }
 
 /// Whether and how what was lost is tried again.

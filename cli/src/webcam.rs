@@ -1,18 +1,18 @@
 //! `livediffusion webcam`: a page on which visitors see themselves repainted.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use livediffusion_onnx::{LoadedPack, Preset};
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::params::{PARAMETERS, Parameters};
 use livediffusion_session::{OpenPack, Session, painter_of, text_of};
-use livediffusion_web::{Address, Server, Studio, WebError, make_token};
+use livediffusion_web::{Address, Server, Studio, WebError};
 
 use crate::args::WebcamArgs;
 use crate::config;
 use crate::failure::{Failure, Outcome, RUNNING};
+use crate::listen;
 
 /// Threads that serve connections. Pictures are painted elsewhere: two keep a slow handshake from holding up frames.
 const THREADS: usize = 2;
@@ -36,17 +36,11 @@ pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
         return Err(Failure::usage(what, "add the VAE encoder to the pack, or give another --model"));
     }
     let max_side = max_side(args.max_size, size)?;
-    let token = match &args.token {
-        None if !args.bind.ip().is_loopback() => {
-            let made =
-                make_token().map_err(|error| Failure::new(RUNNING, format!("no randomness for a token: {error}")))?;
-            Some(made)
-        }
-        given => given.clone(),
-    };
+    let token = listen::token_for(args.bind, args.token.as_deref())?;
     let tls = args.tls_cert.clone().zip(args.tls_key.clone());
     let address = Address { bind: args.bind, token: token.clone(), stun_server: args.stun_server.clone(), tls };
     open.expect(&parameters, size);
+    let servers = open.servers().cloned();
     let session = Session::load(&model, open, model.lanes.map_or(1, usize::from))?;
     let studio = studio(session, parameters, size, max_side);
 
@@ -55,6 +49,10 @@ pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
     let handler = move || {
         let _ = writeln!(std::io::stderr(), "\nending");
         raised.notify_one();
+        // Whoever waits for one would hold up the end.
+        if let Some(servers) = &servers {
+            servers.give_up();
+        }
     };
     ctrlc::set_handler(handler).map_err(|error| Failure::new(RUNNING, format!("cannot catch Ctrl-C: {error}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
@@ -63,33 +61,13 @@ pub(crate) fn command(args: &WebcamArgs) -> Outcome<()> {
         let local = server.local_addr().map_err(|error| WebError::Bind(args.bind, error))?;
         let scheme = if address.tls.is_some() { "https" } else { "http" };
         let query = token.map(|token| format!("?token={token}")).unwrap_or_default();
-        let own: Vec<IpAddr> = if_addrs::get_if_addrs()
-            .unwrap_or_default()
-            .iter()
-            // Browsers do not take the name of the link that such an address needs beside it.
-            .filter(|interface| !interface.is_link_local())
-            .map(if_addrs::Interface::ip)
-            .collect();
-        for address in addresses(local, &own) {
+        for address in listen::addresses(local) {
             say!("{scheme}://{address}/{query}");
         }
         crate::say::finish()?;
         server.serve(stop.notified()).await;
         Ok(())
     })
-}
-
-/// Where the page is opened, from this machine first. All addresses at once (`0.0.0.0` or `[::]`) are none that a browser could
-/// go to: this machine's `own` stand for them.
-fn addresses(local: SocketAddr, own: &[IpAddr]) -> Vec<SocketAddr> {
-    let loopback: IpAddr = match local.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        _ => return vec![local],
-    };
-    // At [::] those of IPv4 are answered as well.
-    let others = own.iter().filter(|ip| !ip.is_loopback() && (ip.is_ipv4() || local.is_ipv6()));
-    std::iter::once(&loopback).chain(others).map(|ip| SocketAddr::new(*ip, local.port())).collect()
 }
 
 /// The longest side that visitors may ask for: no less than what they begin with.
@@ -135,24 +113,5 @@ fn preset(preset: &Preset) -> livediffusion_web::Preset {
         name: preset.name.clone(),
         prompt: preset.prompt.clone(),
         parameters: preset.parameters.iter().map(text).filter(known).collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_address_that_is_told_can_be_opened() {
-        let own: Vec<IpAddr> =
-            ["127.0.0.1", "192.168.1.7", "::1", "2001:db8::7"].iter().map(|ip| ip.parse().unwrap()).collect();
-        let told = |bound: &str| {
-            let told = addresses(bound.parse().unwrap(), &own);
-            told.iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
-        assert_eq!(told("127.0.0.1:80"), ["127.0.0.1:80"]);
-        assert_eq!(told("192.168.1.7:80"), ["192.168.1.7:80"]);
-        assert_eq!(told("0.0.0.0:80"), ["127.0.0.1:80", "192.168.1.7:80"]);
-        assert_eq!(told("[::]:80"), ["[::1]:80", "192.168.1.7:80", "[2001:db8::7]:80"]);
     }
 }

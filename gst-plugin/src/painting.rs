@@ -1,5 +1,7 @@
 //! A model that was loaded for the element, and the stream on it.
 
+use std::sync::Arc;
+
 use livediffusion_onnx::ErrorKind;
 use livediffusion_pipeline::engine::ModelFacts;
 use livediffusion_pipeline::frame::{PictureView, Size};
@@ -7,6 +9,7 @@ use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::params::Parameters;
 use livediffusion_pipeline::stats::MonotonicClock;
 use livediffusion_pipeline::{Control, Emitted, EngineError, Settings, Sizes, Tuner, Tuning};
+use livediffusion_remote::Servers;
 use livediffusion_session::{Backend, ModelOptions, OpenPack, Outcome, Session, SessionError, Streams, preset_values};
 
 use crate::in_flight::InFlight;
@@ -44,6 +47,11 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// Who runs the U-Net, where that is not done here.
+    pub(crate) fn servers(&self) -> Option<Arc<Servers>> {
+        self.open.servers().cloned()
+    }
+
     pub(crate) fn open(wishes: &Wishes) -> Outcome<Self> {
         let options = wishes.options()?;
         let open = OpenPack::open(&options)?;

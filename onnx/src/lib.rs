@@ -36,14 +36,16 @@ pub use self::error::{ErrorKind, OnnxError};
 pub use self::flops::{CallShape, Flops, count_flops};
 pub use self::matmul::Matmul;
 pub use self::memory::MemoryNeed;
-pub use self::networks::{Elsewhere, LoadedPack, SharedNetworks, load_networks, load_networks_on, load_networks_with};
+pub use self::networks::{
+    Elsewhere, LoadedPack, LoadedUnet, SharedNetworks, load_networks, load_networks_on, load_networks_with, load_unet,
+};
 pub use self::pack::{Pack, PartName, Preset, UnetElsewhere};
 pub use self::preload::libraries_in;
 pub use self::provider::{
     Chosen, CudnnSearch, Extent, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings,
     UserStream, choose_provider, idle_card, probe_provider,
 };
-pub use self::rows::rows_are_apart;
+pub use self::rows::{check_prompts, rows_are_apart, show_control};
 pub use self::runtime::{Libraries, Runtime, user_cache};
 pub use self::timestep::{Timesteps, has_time_of_each_row};
 pub use self::tokenizer::PromptTokenizer;

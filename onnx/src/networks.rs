@@ -295,6 +295,36 @@ pub fn load_networks_with(
     Ok(LoadedPack { networks, shared, lanes, text, provider, precision, why, timesteps })
 }
 
+/// A U-Net alone, for others than the streams of this process.
+pub struct LoadedUnet {
+    /// The network.
+    pub unet: Box<dyn Denoiser>,
+    /// What it runs on.
+    pub provider: Provider,
+    /// What it reckons in.
+    pub precision: Precision,
+    /// What it was compiled for, where that is all that it takes.
+    pub profile: Option<Extent>,
+}
+
+/// Loads the U-Net of `pack`, and nothing else of it.
+pub fn load_unet(
+    runtime: &Runtime,
+    pack: &Pack,
+    chosen: Chosen,
+    settings: &SessionSettings,
+) -> Result<LoadedUnet, OnnxError> {
+    let parts = pack.parts.iter().filter(|part| part.name == PartName::Unet).cloned().collect();
+    let pack = Pack { parts, ..pack.clone() };
+    let chosen = able(&pack, chosen, settings)?;
+    let pack = if chosen.precision == Precision::Int8 { pack.int8()? } else { pack };
+    memory::check(&pack, (chosen.provider, chosen.precision), settings)?;
+    say_what_has_no_effect(runtime, None, chosen.provider, &settings.gpu);
+    let unet = Box::new(OnnxUnet::load(runtime, &pack, &chosen, settings)?);
+    let (provider, precision) = (chosen.provider, pack.reckons_in(chosen.precision));
+    Ok(LoadedUnet { unet, provider, precision, profile: provider.profile(settings) })
+}
+
 /// What was chosen, or the CPU provider where that was open and OpenVINO lacks an operator of the pack.
 fn able(pack: &Pack, chosen: Chosen, settings: &SessionSettings) -> Result<Chosen, OnnxError> {
     // TensorRT for RTX has it.

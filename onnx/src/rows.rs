@@ -1,7 +1,9 @@
-//! Whether a U-Net's rows are apart: what it says of one does not depend on the others, above all on their time steps.
+//! What all U-Nets do with the rows of a call, wherever they run; and whether a network's rows are apart: what it says of one does not
+//! depend on the others, above all on their time steps.
 
 use std::sync::Arc;
 
+use livediffusion_kernels::{Normalise, rgb8_to_chw};
 use livediffusion_pipeline::controlnet::ControlImage;
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Branch, Conditioning, DenoiseBatch, Denoiser, ModelError, Row};
@@ -52,4 +54,43 @@ pub fn rows_are_apart(unet: &mut dyn Denoiser, pack: &Pack, [height, width]: [us
     let peak = alone.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     let mut pairs = alone.iter().zip(&both[shape.len()..]);
     Ok(pairs.all(|(a, b)| (a - b).abs() <= SAME_ROW * peak))
+}
+
+/// Whether rows can be in one call: their prompts are of one length and width, and whole.
+///
+/// # Errors
+/// If not, what is the matter.
+pub fn check_prompts(rows: &[Row]) -> Result<(), ModelError> {
+    let Some(first) = rows.first() else { return Ok(()) };
+    let (length, width) = (first.conditioning.length, first.conditioning.width);
+    let is_like_it = |row: &Row| {
+        let c = &row.conditioning;
+        (c.length, c.width, c.tokens.len()) == (length, width, length * width)
+    };
+    if rows.iter().all(is_like_it) {
+        return Ok(());
+    }
+    Err(ModelError::new("U-Net: the prompts of one call have different lengths"))
+}
+
+/// Puts what the row's ControlNet is shown into `shown`, [3, height, width] in [0, 1], and gives how strongly that steers it. For a row
+/// without, it is black, under the scale 0.
+///
+/// # Errors
+/// A control image of another size.
+pub fn show_control(row: &Row, size: Size, shown: &mut Vec<f32>) -> Result<f32, ModelError> {
+    shown.resize(3 * size.pixels(), 0.0);
+    match &row.control {
+        Some(image) if image.size() != size => {
+            Err(ModelError::new(format!("U-Net: a control image of {} for a frame of {size}", image.size())))
+        }
+        Some(image) => {
+            rgb8_to_chw(image.rgb(), 3 * size.width, (size.width, size.height), Normalise::UNIT, shown);
+            Ok(row.control_scale)
+        }
+        None => {
+            shown.fill(0.0);
+            Ok(0.0)
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use livediffusion_kernels::{Normalise, rgb8_to_chw};
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Conditioning, DenoiseBatch, Denoiser, ModelError, Row};
 
@@ -11,7 +10,7 @@ use crate::error::OnnxError;
 use crate::graph::{GraphError, TensorInfo};
 use crate::pack::{Pack, Part, PartName, UnetPorts};
 use crate::provider::{Chosen, Precision, Provider, SessionSettings, channels_of};
-use crate::rows::rows_are_apart;
+use crate::rows::{check_prompts, rows_are_apart, show_control};
 use crate::runtime::Runtime;
 use crate::session::{Bound, MAX_SHAPES, Model, Network};
 use crate::timestep::{Declared, Timesteps, declared, repair};
@@ -243,24 +242,11 @@ impl OnnxUnet {
         Size::new(shape.width * self.factor, shape.height * self.factor)
     }
 
-    /// Writes what each row's ControlNet is shown, and how strongly it steers. In a row without, black stands for it, under the scale 0.
+    /// Writes what each row's ControlNet is shown, and how strongly it steers.
     fn write_controls(&mut self, bound: Bound, port: usize, size: Size, rows: &[Row]) -> Result<(), ModelError> {
-        let len = 3 * size.pixels();
-        self.shown.resize(len, 0.0);
         for (at, row) in rows.iter().enumerate() {
-            match &row.control {
-                Some(image) if image.size() != size => {
-                    let what = format!("U-Net: a control image of {} for a frame of {size}", image.size());
-                    return Err(ModelError::new(what));
-                }
-                Some(image) => {
-                    let sides = (size.width, size.height);
-                    rgb8_to_chw(image.rgb(), 3 * size.width, sides, Normalise::UNIT, &mut self.shown);
-                }
-                None => self.shown.fill(0.0),
-            }
-            self.network.write(bound, port, at * len, &self.shown)?;
-            let scale = if row.control.is_some() { row.control_scale } else { 0.0 };
+            let scale = show_control(row, size, &mut self.shown)?;
+            self.network.write(bound, port, at * self.shown.len(), &self.shown)?;
             self.network.write(bound, port + 1, at, &[scale])?;
         }
         Ok(())
@@ -314,12 +300,7 @@ impl Denoiser for OnnxUnet {
         let DenoiseBatch { sample, shape, rows } = *batch;
         check_length("U-Net: sample", sample.len(), rows.len() * shape.len())?;
         check_length("U-Net: prediction", out.len(), sample.len())?;
-        if let Some(first) = rows.first() {
-            let (length, width) = (first.conditioning.length, first.conditioning.width);
-            if rows.iter().any(|r| (r.conditioning.length, r.conditioning.width) != (length, width)) {
-                return Err(ModelError::new("U-Net: the prompts of one call have different lengths"));
-            }
-        }
+        check_prompts(rows)?;
         if self.timesteps != Timesteps::SlotBySlot {
             return self.call(sample, shape, rows, out);
         }

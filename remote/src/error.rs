@@ -45,12 +45,14 @@ pub(crate) fn reason(status: &Status) -> String {
     if text.is_empty() { status.code().to_string() } else { text }
 }
 
+/// Whether a server that says so is there, and has too much to do.
+pub(crate) fn is_busy(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted
+}
+
 /// Whether a server that says so may be there later, or another one now: it is not the call's fault.
 pub(crate) fn is_away(status: &Status) -> bool {
-    let is_busy = matches!(
-        status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::Aborted
-    );
+    let is_gone = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted);
     // What a server answers has no source; a connection that breaks has.
-    is_busy || std::error::Error::source(status).is_some()
+    is_gone || std::error::Error::source(status).is_some()
 }

@@ -5,9 +5,9 @@
 
 mod address;
 mod error;
-mod pause;
 mod prompt;
 pub mod proto;
+pub mod serve;
 mod server;
 mod servers;
 mod tensor;
@@ -16,5 +16,5 @@ mod unet;
 pub use self::address::Address;
 pub use self::error::RemoteError;
 pub use self::server::Described;
-pub use self::servers::Servers;
+pub use self::servers::{Patience, Servers};
 pub use self::unet::RemoteUnet;

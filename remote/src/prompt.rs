@@ -7,7 +7,8 @@ use livediffusion_pipeline::model::{Conditioning, ModelError};
 
 use crate::tensor::{Port, put};
 
-/// Prompts that are kept at most. Those of a call's rows are a few: a blend while it changes, and a negative one.
+/// Prompts that are kept for an input at most. Those of a call's rows are a few: of a frame on its way each, and a negative one. Beyond
+/// them they are converted at each call.
 const MOST: usize = 8;
 
 /// Which part of a prompt an input takes.
@@ -60,8 +61,12 @@ impl Prompts {
             let values = values.ok_or_else(|| ModelError::new(format!("U-Net: the conditioning has no {name}")))?;
             let mut bytes = BytesMut::new();
             put(port.info.dtype, values, &mut bytes);
-            if self.0.len() == MOST * 4 {
-                self.0.remove(0);
+            // Of the parts that others take there are as many.
+            let of_these = |kept: &Kept| kept.takes == takes;
+            if self.0.iter().filter(|kept| of_these(kept)).count() == MOST
+                && let Some(oldest) = self.0.iter().position(of_these)
+            {
+                self.0.remove(oldest);
             }
             Kept { conditioning: Arc::clone(conditioning), takes, bytes: bytes.freeze() }
         };
@@ -89,7 +94,7 @@ mod tests {
             prompts.bytes(&prompt(value as f32), (Takes::Tokens, &port)).unwrap();
             assert_eq!(prompts.bytes(&one, (Takes::Tokens, &port)).unwrap().as_ptr(), first.as_ptr());
         }
-        assert!(prompts.0.len() <= 4 * MOST);
+        assert_eq!(prompts.0.len(), MOST);
         let error = prompts.bytes(&one, (Takes::Pooled, &port)).unwrap_err();
         assert!(error.what.contains("tokens"), "{error}");
     }

@@ -6,6 +6,12 @@ use prost::Message;
 
 /// Names of the calls, as gRPC has them in its paths.
 pub mod path {
+    /// Whether the server runs.
+    pub const SERVER_LIVE: &str = "/inference.GRPCInferenceService/ServerLive";
+    /// Whether it answers calls.
+    pub const SERVER_READY: &str = "/inference.GRPCInferenceService/ServerReady";
+    /// Whether it answers those of a model.
+    pub const MODEL_READY: &str = "/inference.GRPCInferenceService/ModelReady";
     /// What the server is.
     pub const SERVER_METADATA: &str = "/inference.GRPCInferenceService/ServerMetadata";
     /// A model's inputs and outputs.
@@ -16,9 +22,33 @@ pub mod path {
     pub const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 }
 
-/// `ServerMetadataRequest`.
+/// `ServerLiveRequest`, `ServerReadyRequest` and `ServerMetadataRequest`, which are the same.
 #[derive(Clone, PartialEq, Message)]
-pub struct ServerMetadataRequest {}
+pub struct ServerRequest {}
+
+/// `ServerLiveResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct ServerLiveResponse {
+    /// Whether it runs.
+    #[prost(bool, tag = "1")]
+    pub live: bool,
+}
+
+/// `ServerReadyResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct ServerReadyResponse {
+    /// Whether it answers calls.
+    #[prost(bool, tag = "1")]
+    pub ready: bool,
+}
+
+/// `ModelReadyResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct ModelReadyResponse {
+    /// Whether it answers the model's calls.
+    #[prost(bool, tag = "1")]
+    pub ready: bool,
+}
 
 /// `ServerMetadataResponse`.
 #[derive(Clone, PartialEq, Message)]
@@ -31,7 +61,7 @@ pub struct ServerMetadataResponse {
     pub version: String,
 }
 
-/// `ModelMetadataRequest`, and Triton's `ModelConfigRequest`, which is the same.
+/// `ModelReadyRequest`, `ModelMetadataRequest`, and Triton's `ModelConfigRequest`, which are the same.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelRequest {
     /// Name.
@@ -45,6 +75,9 @@ pub struct ModelRequest {
 /// `ModelMetadataResponse`.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelMetadataResponse {
+    /// The model.
+    #[prost(string, tag = "1")]
+    pub name: String,
     /// Versions that are there.
     #[prost(string, repeated, tag = "2")]
     pub versions: Vec<String>,
@@ -84,6 +117,9 @@ pub struct ModelConfigResponse {
 /// Triton's `ModelConfig`, of which one number is of interest.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelConfig {
+    /// The model.
+    #[prost(string, tag = "1")]
+    pub name: String,
     /// Rows that a call may have; 0 where the first side of tensors is like any other.
     #[prost(int32, tag = "4")]
     pub max_batch_size: i32,
@@ -98,6 +134,9 @@ pub struct ModelInferRequest {
     /// Its version; empty for the one that the server chooses.
     #[prost(string, tag = "2")]
     pub model_version: String,
+    /// What the answer bears too.
+    #[prost(string, tag = "3")]
+    pub id: String,
     /// Inputs.
     #[prost(message, repeated, tag = "5")]
     pub inputs: Vec<TensorMetadata>,
@@ -120,6 +159,15 @@ pub struct RequestedOutput {
 /// `ModelInferResponse`.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelInferResponse {
+    /// The model.
+    #[prost(string, tag = "1")]
+    pub model_name: String,
+    /// Its version.
+    #[prost(string, tag = "2")]
+    pub model_version: String,
+    /// The request's.
+    #[prost(string, tag = "3")]
+    pub id: String,
     /// Outputs.
     #[prost(message, repeated, tag = "5")]
     pub outputs: Vec<OutputTensor>,

@@ -1,6 +1,6 @@
 //! One server: what it has, and calls of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,31 +15,33 @@ use tonic_prost::ProstCodec;
 
 use crate::address::Address;
 use crate::error::{RemoteError, reason};
-use crate::pause::Pause;
 use crate::proto::{
     ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataResponse, ModelRequest,
-    ServerMetadataRequest, ServerMetadataResponse, path,
+    ServerMetadataResponse, ServerRequest, path,
 };
 use crate::tensor::Port;
 
 /// For a connection, and for questions that take no work.
 const QUESTION: Duration = Duration::from_secs(5);
 
-/// For the first call: what a server loads or compiles for it takes minutes on a card.
+/// For the first call of a server: what it loads or compiles for that takes minutes on a card.
 const FIRST_CALL: Duration = Duration::from_mins(5);
 
-/// The least for a later one. A call on a card takes milliseconds: a shorter time gives up a busy server, a longer one freezes the
-/// picture for longer where a server is gone without a word.
-const LEAST_CALL: Duration = Duration::from_secs(10);
-
-/// How many times the slowest call so far a call may take, where that is more: of a large model on a CPU, say.
+/// How many times the slowest later call so far a call may take, where that is more than is usual.
 const TIMES_SLOWEST: u32 = 10;
 
-/// Bytes under way that HTTP/2 lets a call have before the other end has taken any. Its own 64 kB are a wait for every latent.
+/// Bytes of answers under way that HTTP/2 lets a server send before we have taken any. Its own 64 kB are a wait for every latent.
 const WINDOW: u32 = 4 << 20;
 
 /// For an answer's frame around its values, and for answers without.
 const ENVELOPE: usize = 1 << 16;
+
+/// How long a server that is away is left alone before it is asked for the first time. Shorter, and one that starts anew is asked
+/// hundreds of times.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The same after many times. Longer, and one that is back is noticed late.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// What a server says of itself and of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,18 +65,44 @@ impl Described {
     }
 }
 
+/// Whether a server is there.
+#[derive(Clone, Debug, Default)]
+struct Presence {
+    /// Why it is away.
+    away: Option<String>,
+    /// The pause before it is asked again, which only a call that it answered makes short.
+    pause: Duration,
+    /// That it has another model was said.
+    is_other_said: bool,
+}
+
 /// A server, connected when it is first asked.
 pub(crate) struct Server {
     pub(crate) address: Address,
     endpoint: Endpoint,
     channel: Mutex<Channel>,
     /// Calls that are not answered yet.
-    pub(crate) in_flight: AtomicUsize,
-    pause: Mutex<Pause>,
-    /// What it has was looked at and is the model of the others.
-    pub(crate) is_known: AtomicBool,
-    /// In ms.
+    in_flight: AtomicUsize,
+    presence: Mutex<Presence>,
+    /// Calls that it answered since it was away, and how long the slowest of them but the first took, in ms.
+    answered: AtomicUsize,
     slowest: AtomicU64,
+}
+
+/// Counts a call for as long as somebody waits for it.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl<'a> InFlight<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Server {
@@ -104,8 +132,8 @@ impl Server {
             channel: Mutex::new(endpoint.connect_lazy()),
             endpoint,
             in_flight: AtomicUsize::new(0),
-            pause: Mutex::default(),
-            is_known: AtomicBool::new(false),
+            presence: Mutex::default(),
+            answered: AtomicUsize::new(0),
             slowest: AtomicU64::new(0),
         })
     }
@@ -116,7 +144,7 @@ impl Server {
         let most = 16 * ENVELOPE;
         let model: ModelMetadataResponse = self.call(path::MODEL_METADATA, ask.clone(), QUESTION, most).await?;
         let server: Result<ServerMetadataResponse, Status> =
-            self.call(path::SERVER_METADATA, ServerMetadataRequest {}, QUESTION, most).await;
+            self.call(path::SERVER_METADATA, ServerRequest {}, QUESTION, most).await;
         let server =
             server.map_or_else(|_| "unnamed".to_owned(), |server| format!("{} {}", server.name, server.version));
         // Triton's own, which others have not.
@@ -129,17 +157,29 @@ impl Server {
         Ok(Described { server: server.trim().to_owned(), platform, versions, most_rows, inputs, outputs })
     }
 
-    /// Runs the model. The answer has at most `most` bytes of values.
-    pub(crate) async fn infer(&self, request: ModelInferRequest, most: usize) -> Result<ModelInferResponse, Status> {
+    /// Runs the model. The answer has at most `most` bytes of values, and is waited for so long at least.
+    pub(crate) async fn infer(
+        &self,
+        request: &ModelInferRequest,
+        most: usize,
+        patience: Duration,
+    ) -> Result<ModelInferResponse, Status> {
+        let Address { model, version, .. } = &self.address;
+        let request =
+            ModelInferRequest { model_name: model.clone(), model_version: version.clone(), ..request.clone() };
+        let is_first = self.answered.load(Ordering::Relaxed) == 0;
         let slowest = Duration::from_millis(self.slowest.load(Ordering::Relaxed));
-        let deadline = if slowest.is_zero() { FIRST_CALL } else { LEAST_CALL.max(TIMES_SLOWEST * slowest) };
+        let deadline = if is_first { FIRST_CALL } else { patience.max(TIMES_SLOWEST * slowest) };
         let begin = Instant::now();
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let counted = InFlight::begin(&self.in_flight);
         let answer = self.call(path::MODEL_INFER, request, deadline, most + ENVELOPE).await;
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        drop(counted);
         if answer.is_ok() {
-            let took = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-            self.slowest.fetch_max(took, Ordering::Relaxed);
+            if self.answered.fetch_add(1, Ordering::Relaxed) > 0 {
+                let took = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+                self.slowest.fetch_max(took, Ordering::Relaxed);
+            }
+            lock(&self.presence).pause = Duration::ZERO;
         }
         answer
     }
@@ -174,33 +214,53 @@ impl Server {
         }
         // Perhaps the other end is gone without a word, and the connection waits for it.
         *lock(&self.channel) = self.endpoint.connect_lazy();
-        Err(Status::new(Code::DeadlineExceeded, format!("no answer within {} s", deadline.as_secs())))
+        Err(Status::new(Code::DeadlineExceeded, format!("no answer within {:.1} s", deadline.as_secs_f32())))
     }
 
-    /// Whether it is left alone now, as it was away.
-    pub(crate) fn is_left_alone(&self, now: Instant) -> bool {
-        lock(&self.pause).is_on(now)
+    /// Calls that are not answered yet.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// When it is asked again.
-    pub(crate) fn asked_again(&self) -> Option<Instant> {
-        lock(&self.pause).end()
+    pub(crate) fn is_away(&self) -> bool {
+        lock(&self.presence).away.is_some()
     }
 
-    /// It gave no answer.
-    pub(crate) fn is_away(&self, status: &Status) {
+    pub(crate) fn why_away(&self) -> Option<String> {
+        lock(&self.presence).away.clone()
+    }
+
+    /// It gave no answer: it is away from here on. Says whether it was there before.
+    pub(crate) fn leave(&self, status: &Status) -> bool {
         let why = reason(status);
-        if lock(&self.pause).begin(Instant::now()) {
-            tracing::warn!("the U-Net's server {} is away, and asked again until it is back: {why}", self.address);
-        } else {
-            tracing::debug!("{} is still away: {why}", self.address);
-        }
+        tracing::debug!("{}: {why}", self.address);
+        // It loads and compiles anew.
+        self.answered.store(0, Ordering::Relaxed);
+        lock(&self.presence).away.replace(why).is_none()
+    }
+
+    /// The next pause before it is asked again.
+    pub(crate) fn pause(&self) -> Duration {
+        let mut presence = lock(&self.presence);
+        presence.pause = (2 * presence.pause).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        presence.pause
     }
 
     /// It answered.
-    pub(crate) fn is_there(&self) {
-        if lock(&self.pause).finish() {
-            tracing::warn!("the U-Net's server {} is back", self.address);
+    pub(crate) fn come_back(&self) {
+        lock(&self.presence).away = None;
+        tracing::warn!("the U-Net's server {} is back", self.address);
+    }
+
+    pub(crate) fn say_away(&self, status: &Status) {
+        let why = reason(status);
+        tracing::warn!("the U-Net's server {} is away, and asked again until it is back: {why}", self.address);
+    }
+
+    /// It is there with another model: said once.
+    pub(crate) fn say_other(&self) {
+        if !std::mem::replace(&mut lock(&self.presence).is_other_said, true) {
+            tracing::warn!("the U-Net on {} has other inputs or outputs than the first: it is left out", self.address);
         }
     }
 }

@@ -1,40 +1,69 @@
 //! Servers that have the same U-Net.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use livediffusion_onnx::UnetElsewhere;
+use futures_util::future::join_all;
+use livediffusion_onnx::{ErrorKind, UnetElsewhere};
 use livediffusion_pipeline::model::ModelError;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Status};
 
 use crate::address::Address;
-use crate::error::{RemoteError, is_away, reason};
+use crate::error::{RemoteError, is_away, is_busy, reason};
 use crate::proto::{ModelInferRequest, ModelInferResponse};
 use crate::server::{Described, Server};
+use crate::tensor::Port;
 
-/// How long a call is tried while no server answers. Longer, and a run whose server is gone for good seems to hang; shorter, and one that
-/// is started anew ends the run.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long is waited for answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a server's answer to a call, but for its first, which may take minutes. A call on a card takes milliseconds: a shorter time
+    /// gives up a busy server, a longer one freezes the picture for longer where one is gone without a word. Ten times the slowest call so
+    /// far, where that is more: of a large model on a CPU, say.
+    pub call: Duration,
+    /// For any server, while none answers. Longer, and a run whose server is gone for good seems to hang; shorter, and one that is started
+    /// anew ends the run.
+    pub all: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { call: Duration::from_secs(10), all: Duration::from_mins(1) }
+    }
+}
+
+/// Before a server that is too busy is asked again. Shorter, and those that wait keep it busy with saying so.
+const BUSY: Duration = Duration::from_millis(100);
+
+/// Between two looks at whether it is to be given up: what whoever stops a stream waits.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Servers that a process may be told of.
 const MOST_SERVERS: usize = 64;
 
 /// Servers that have the same U-Net, and the thread on which calls wait for them: no other runs async code for them.
 pub struct Servers {
-    runtime: Runtime,
+    /// `None` while it is dropped.
+    runtime: Option<Runtime>,
     shared: Arc<Shared>,
 }
 
 struct Shared {
     servers: Vec<Server>,
     described: Described,
+    /// The fewest rows that one of them takes in a call; `usize::MAX` where none says.
+    most_rows: AtomicUsize,
     /// Where the next call begins to look, so that idle servers take turns.
     turn: AtomicUsize,
-    patience: Duration,
+    patience: Patience,
+    /// A server is back.
+    back: Notify,
+    /// Nobody wants answers any more.
+    over: watch::Sender<bool>,
 }
 
 /// An answer that is on its way.
@@ -43,53 +72,62 @@ pub(crate) struct Pending(oneshot::Receiver<Result<ModelInferResponse, ModelErro
 impl Pending {
     /// Waits for it.
     pub(crate) fn wait(self) -> Result<ModelInferResponse, ModelError> {
-        self.0.blocking_recv().unwrap_or_else(|_| Err(ModelError::new("U-Net: a call of its server was given up")))
+        self.0.blocking_recv().unwrap_or_else(|_| Err(given_up()))
     }
+}
+
+fn given_up() -> ModelError {
+    ModelError::new("U-Net: a call of its server was given up")
 }
 
 impl Servers {
     /// Asks servers for the U-Net that they have. One of them has to be there; the others may come later.
     ///
     /// # Errors
-    /// None answers, with the first one's reason; one has no such model, or another one than those before it.
+    /// None answers, with the first one's reason; one has another model than those before it.
     pub fn connect(addresses: &[Address]) -> Result<Self, RemoteError> {
-        Self::with_patience(addresses, PATIENCE)
+        Self::with_patience(addresses, Patience::default())
     }
 
-    /// The same, where a call is given up after `patience` without any server.
+    /// The same, with other patience.
     ///
     /// # Errors
     /// As there.
-    pub fn with_patience(addresses: &[Address], patience: Duration) -> Result<Self, RemoteError> {
-        if addresses.len() > MOST_SERVERS {
+    pub fn with_patience(addresses: &[Address], patience: Patience) -> Result<Self, RemoteError> {
+        if addresses.is_empty() || addresses.len() > MOST_SERVERS {
             let what = format!("{} servers are named for the U-Net", addresses.len());
-            return Err(RemoteError::invalid(what, format!("name at most {MOST_SERVERS}")));
+            return Err(RemoteError::invalid(what, format!("name one, and at most {MOST_SERVERS}")));
         }
-        let no_thread = |error: std::io::Error| RemoteError {
-            kind: livediffusion_onnx::ErrorKind::Failed,
-            what: format!("no thread for the U-Net's servers: {error}"),
-            hint: None,
-        };
+        let failed = |what: String| RemoteError { kind: ErrorKind::Failed, what, hint: None };
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("unet-servers")
             .enable_io()
             .enable_time()
             .build()
-            .map_err(no_thread)?;
-        let servers = {
-            let _on = runtime.enter();
-            addresses.iter().map(Server::new).collect::<Result<Vec<_>, _>>()?
-        };
-        let described = runtime.block_on(describe_all(&servers))?;
-        let shared = Shared { servers, described, turn: AtomicUsize::new(0), patience };
-        Ok(Self { runtime, shared: Arc::new(shared) })
+            .map_err(|error| failed(format!("no thread for the U-Net's servers: {error}")))?;
+        let (sender, receiver) = oneshot::channel();
+        let addresses = addresses.to_vec();
+        // On the runtime's own thread: whoever calls may be within another runtime.
+        runtime.spawn(async move {
+            let _ = sender.send(Shared::connect(&addresses, patience).await);
+        });
+        let shared = std::thread::scope(|scope| scope.spawn(|| receiver.blocking_recv()).join());
+        let gone = || failed("asking the U-Net's servers was given up".to_owned());
+        let shared = shared.map_err(|_| gone())?.map_err(|_| gone())?;
+        let this = Self { runtime: Some(runtime), shared: Arc::new(shared?) };
+        for index in 0..this.shared.servers.len() {
+            if this.shared.servers[index].is_away() {
+                this.spawn(Arc::clone(&this.shared).look_after(index));
+            }
+        }
+        Ok(this)
     }
 
     /// What the U-Net is like, as a model pack takes it.
     pub fn unet(&self) -> UnetElsewhere {
         let Described { inputs, outputs, .. } = self.described();
-        let infos = |ports: &[crate::tensor::Port]| ports.iter().map(|port| port.info.clone()).collect();
+        let infos = |ports: &[Port]| ports.iter().map(|port| port.info.clone()).collect();
         UnetElsewhere { address: self.to_string(), inputs: infos(inputs), outputs: infos(outputs) }
     }
 
@@ -98,26 +136,73 @@ impl Servers {
         &self.shared.described
     }
 
-    /// Servers that are not away as far as that is known; one at least.
-    pub(crate) fn ready(&self) -> usize {
-        let now = Instant::now();
-        self.shared.servers.iter().filter(|server| !server.is_left_alone(now)).count().max(1)
-    }
-
-    /// Addresses of servers that gave no answer last time.
+    /// Addresses of servers that are away.
     pub fn away(&self) -> Vec<String> {
-        let away = self.shared.servers.iter().filter(|server| server.asked_again().is_some());
+        let away = self.shared.servers.iter().filter(|server| server.is_away());
         away.map(|server| server.address.to_string()).collect()
     }
 
-    /// Sends a call, whose answer has at most `most` bytes of values.
+    /// Ends all waiting, now and from here on: calls without an answer fail.
+    pub fn give_up(&self) {
+        self.shared.over.send_replace(true);
+    }
+
+    /// [Gives up](Self::give_up) once `stop` is raised, which a signal's handler may do.
+    pub fn give_up_at(&self, stop: Arc<AtomicBool>) {
+        let shared = Arc::clone(&self.shared);
+        self.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                sleep(LOOK).await;
+            }
+            shared.over.send_replace(true);
+        });
+    }
+
+    /// Servers that are there, by their numbers.
+    pub(crate) fn there(&self) -> Vec<usize> {
+        let servers = &self.shared.servers;
+        (0..servers.len()).filter(|&index| !servers[index].is_away()).collect()
+    }
+
+    /// Rows that a call may have, whichever server answers it.
+    pub(crate) fn most_rows(&self) -> usize {
+        self.shared.most_rows.load(Ordering::Relaxed)
+    }
+
+    /// Sends a call, whose answer has at most `most` bytes of values, to whoever has the least to do.
     pub(crate) fn send(&self, request: ModelInferRequest, most: usize) -> Pending {
         let (shared, (sender, receiver)) = (Arc::clone(&self.shared), oneshot::channel());
-        self.runtime.spawn(async move {
+        self.spawn(async move {
             // Nobody waits for it any more: then it is not missed.
             let _ = sender.send(shared.answer(&request, most).await);
         });
         Pending(receiver)
+    }
+
+    /// Sends a call to one server, once.
+    pub(crate) fn send_to(&self, server: usize, request: ModelInferRequest, most: usize) -> Pending {
+        let (shared, (sender, receiver)) = (Arc::clone(&self.shared), oneshot::channel());
+        self.spawn(async move {
+            let server = &shared.servers[server];
+            let answer = server.infer(&request, most, shared.patience.call).await;
+            let _ = sender.send(answer.map_err(|status| refused(&server.address, &status).into()));
+        });
+        Pending(receiver)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(task);
+        }
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Whoever drops it may be within another runtime, where waiting is not allowed; and nothing is waited for.
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -126,47 +211,6 @@ impl std::fmt::Display for Servers {
         let addresses: Vec<String> = self.shared.servers.iter().map(|server| server.address.to_string()).collect();
         f.write_str(&addresses.join(", "))
     }
-}
-
-/// What the servers have, of which those that are there must have the same.
-async fn describe_all(servers: &[Server]) -> Result<Described, RemoteError> {
-    let mut found: Option<(&Address, Described)> = None;
-    let mut first_away = None;
-    for server in servers {
-        let address = &server.address;
-        match server.describe().await {
-            Ok(described) => {
-                match &found {
-                    Some((other, known)) if !known.is_same_model(&described) => return Err(differs(address, other)),
-                    Some(_) => {}
-                    None => found = Some((address, described)),
-                }
-                server.is_known.store(true, Ordering::Relaxed);
-            }
-            Err(status) if is_away(&status) => first_away = first_away.or(Some((server, status))),
-            Err(status) => return Err(refused(address, &status)),
-        }
-    }
-    match (found, first_away) {
-        (Some((_, described)), away) => {
-            if let Some((server, status)) = away {
-                server.is_away(&status);
-            }
-            Ok(described)
-        }
-        (None, Some((server, status))) => {
-            let what = format!("the U-Net's server {} does not answer: {}", server.address, reason(&status));
-            Err(RemoteError::missing(what, "start it, or check the address and what lies between"))
-        }
-        (None, None) => {
-            Err(RemoteError::invalid("no server is named for the U-Net", "name one: grpc://HOST:PORT/MODEL"))
-        }
-    }
-}
-
-fn differs(address: &Address, other: &Address) -> RemoteError {
-    let what = format!("the U-Net on {address} has other inputs or outputs than that on {other}");
-    RemoteError::invalid(what, "serve the same model on both")
 }
 
 /// A server that says no.
@@ -182,80 +226,154 @@ fn refused(address: &Address, status: &Status) -> RemoteError {
 }
 
 impl Shared {
-    /// The answer of whichever server gives one first. Servers that are away are tried again.
-    async fn answer(&self, request: &ModelInferRequest, most: usize) -> Result<ModelInferResponse, ModelError> {
-        let mut last = None;
-        let tries = async {
-            loop {
-                let server = self.next().await;
-                match self.ask(server, request, most).await {
-                    Ok(answer) => {
-                        server.is_there();
-                        return Ok(answer);
+    /// Asks all servers at once. Those that are there must have the same.
+    async fn connect(addresses: &[Address], patience: Patience) -> Result<Self, RemoteError> {
+        let servers = addresses.iter().map(Server::new).collect::<Result<Vec<_>, _>>()?;
+        let answers = join_all(servers.iter().map(Server::describe)).await;
+        let mut found: Option<(&Address, Described)> = None;
+        let (mut refusal, mut most_rows) = (None, usize::MAX);
+        for (server, answer) in servers.iter().zip(&answers) {
+            let address = &server.address;
+            match (answer, &found) {
+                (Ok(described), Some((other, known))) if !known.is_same_model(described) => {
+                    let what = format!("the U-Net on {address} has other inputs or outputs than that on {other}");
+                    return Err(RemoteError::invalid(what, "serve the same model on both"));
+                }
+                (Ok(described), known) => {
+                    most_rows = most_rows.min(described.most_rows.unwrap_or(usize::MAX));
+                    if known.is_none() {
+                        found = Some((address, described.clone()));
                     }
-                    Err(status) if is_away(&status) || is_loading(&status) => {
-                        server.is_away(&status);
-                        last = Some((server, status));
-                    }
-                    Err(status) => return Err(refused(&server.address, &status).into()),
+                }
+                (Err(status), _) => {
+                    server.leave(status);
+                    refusal = refusal.or(Some((address, status)));
                 }
             }
+        }
+        let Some((_, described)) = found else {
+            return Err(match refusal {
+                Some((address, status)) if is_away(status) || is_busy(status) => RemoteError::missing(
+                    format!("the U-Net's server {address} is not there: {}", reason(status)),
+                    "start it, or check the address and what lies between",
+                ),
+                Some((address, status)) => refused(address, status),
+                None => RemoteError::invalid("no server is named for the U-Net", "name one: grpc://HOST:PORT/MODEL"),
+            });
         };
-        let answered = timeout(self.patience, tries).await;
-        answered.unwrap_or_else(|_| {
-            let seconds = self.patience.as_secs();
-            let why = last.map_or_else(
-                || "they do not answer".to_owned(),
-                |(server, status)| format!("{}: {}", server.address, reason(&status)),
-            );
-            Err(ModelError::new(format!("no server of the U-Net was there for {seconds} s: {why}"))
-                .with_hint("start it anew; what was painted so far is kept"))
+        for (server, answer) in servers.iter().zip(&answers) {
+            if let Err(status) = answer {
+                server.say_away(status);
+            }
+        }
+        Ok(Self {
+            servers,
+            described,
+            most_rows: AtomicUsize::new(most_rows),
+            turn: AtomicUsize::new(0),
+            patience,
+            back: Notify::new(),
+            over: watch::Sender::new(false),
         })
     }
 
-    /// One call of one server. What one has that was not there at the start is looked at before.
-    async fn ask(
-        &self,
-        server: &Server,
+    /// The answer of whichever server gives one first. Those that are away are left alone; once all are, one that comes back is waited for,
+    /// as long as there is patience.
+    async fn answer(
+        self: &Arc<Self>,
         request: &ModelInferRequest,
         most: usize,
-    ) -> Result<ModelInferResponse, Status> {
-        if !server.is_known.load(Ordering::Relaxed) {
-            let described = server.describe().await?;
-            if !self.described.is_same_model(&described) {
-                // Left alone like one that does not answer: the others go on.
-                return Err(Status::new(
-                    Code::Unavailable,
-                    "its U-Net has other inputs or outputs than the first one's",
-                ));
+    ) -> Result<ModelInferResponse, ModelError> {
+        let mut over = self.over.subscribe();
+        tokio::select! {
+            answer = self.tried(request, most) => answer,
+            _ = over.wait_for(|over| *over) => Err(given_up()),
+        }
+    }
+
+    async fn tried(
+        self: &Arc<Self>,
+        request: &ModelInferRequest,
+        most: usize,
+    ) -> Result<ModelInferResponse, ModelError> {
+        // Since when nobody answers this call, and the last reason. A call under way may take its time.
+        let mut waiting: Option<(Instant, String)> = None;
+        loop {
+            // Before looking, so that none that comes back meanwhile is missed.
+            let back = self.back.notified();
+            let out_of = |since: Instant| since.elapsed() >= self.patience.all;
+            if let Some((since, why)) = &waiting
+                && out_of(*since)
+            {
+                return Err(self.out_of_patience(why));
             }
-            server.is_known.store(true, Ordering::Relaxed);
+            let Some(index) = self.next() else {
+                let (since, why) = waiting.get_or_insert_with(|| (Instant::now(), self.why_away()));
+                let until = *since + self.patience.all;
+                if timeout_at(until, back).await.is_err() {
+                    return Err(self.out_of_patience(why));
+                }
+                continue;
+            };
+            let server = &self.servers[index];
+            let begun = Instant::now();
+            match server.infer(request, most, self.patience.call).await {
+                Ok(answer) => return Ok(answer),
+                Err(status) if is_busy(&status) => {
+                    let why = format!("{}: {}", server.address, reason(&status));
+                    waiting = Some((waiting.map_or(begun, |(since, _)| since), why));
+                    sleep(BUSY).await;
+                }
+                // "No such model" is what servers say too that stop, or have not loaded it yet.
+                Err(status) if is_away(&status) || status.code() == Code::NotFound => {
+                    let why = format!("{}: {}", server.address, reason(&status));
+                    waiting = Some((waiting.map_or(begun, |(since, _)| since), why));
+                    if server.leave(&status) {
+                        server.say_away(&status);
+                        tokio::spawn(Arc::clone(self).look_after(index));
+                    }
+                }
+                Err(status) => return Err(refused(&server.address, &status).into()),
+            }
         }
-        let Address { model, version, .. } = &server.address;
-        let request =
-            ModelInferRequest { model_name: model.clone(), model_version: version.clone(), ..request.clone() };
-        server.infer(request, most).await
     }
 
-    /// The least busy of the servers that are not left alone; once all are, the one whose time ends first.
-    async fn next(&self) -> &Server {
+    fn out_of_patience(&self, why: &str) -> ModelError {
+        ModelError::new(format!("no server of the U-Net answered for {} s: {why}", self.patience.all.as_secs()))
+            .with_hint("start it anew, and run this again")
+    }
+
+    fn why_away(&self) -> String {
+        let away = self.servers.iter().find_map(|server| Some((server, server.why_away()?)));
+        away.map_or_else(|| "they are away".to_owned(), |(server, why)| format!("{}: {why}", server.address))
+    }
+
+    /// Asks a server that is away, with pauses that grow, until it answers and has the model of the others. No frame waits for that.
+    async fn look_after(self: Arc<Self>, index: usize) {
+        let server = &self.servers[index];
+        loop {
+            sleep(server.pause()).await;
+            match server.describe().await {
+                Ok(described) if self.described.is_same_model(&described) => {
+                    if let Some(most) = described.most_rows {
+                        self.most_rows.fetch_min(most, Ordering::Relaxed);
+                    }
+                    server.come_back();
+                    self.back.notify_waiters();
+                    return;
+                }
+                Ok(_) => server.say_other(),
+                Err(status) => {
+                    server.leave(&status);
+                }
+            }
+        }
+    }
+
+    /// The least busy of the servers that are there.
+    fn next(&self) -> Option<usize> {
         let (turn, count) = (self.turn.fetch_add(1, Ordering::Relaxed), self.servers.len());
-        let in_turn = || (0..count).map(move |at| &self.servers[(turn.wrapping_add(at)) % count]);
-        let now = Instant::now();
-        let there = in_turn().filter(|server| !server.is_left_alone(now));
-        if let Some(server) = there.min_by_key(|server| server.in_flight.load(Ordering::Relaxed)) {
-            return server;
-        }
-        let soonest = in_turn().min_by_key(|server| server.asked_again());
-        let server = soonest.unwrap_or(&self.servers[0]);
-        if let Some(at) = server.asked_again() {
-            sleep_until(at).await;
-        }
-        server
+        let in_turn = (0..count).map(|at| turn.wrapping_add(at) % count);
+        in_turn.filter(|&index| !self.servers[index].is_away()).min_by_key(|&index| self.servers[index].in_flight())
     }
-}
-
-/// Whether a server that had the model says that it has not: it starts anew.
-fn is_loading(status: &Status) -> bool {
-    status.code() == Code::NotFound
 }

@@ -52,7 +52,12 @@ impl Port {
         TensorMetadata { name: self.info.name.clone(), datatype: self.datatype.clone(), shape }
     }
 
-    /// Whether numbers can be given to it and taken from it.
+    /// Whether fractions can be taken from it.
+    pub(crate) fn is_float(&self) -> bool {
+        matches!(self.info.dtype, DType::F32 | DType::F16 | DType::Bf16)
+    }
+
+    /// Whether numbers can be given to it.
     pub(crate) fn is_numeric(&self) -> bool {
         !matches!(self.info.dtype, DType::Other(_))
     }

@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use livediffusion_kernels::{Normalise, rgb8_to_chw};
-use livediffusion_onnx::{Pack, Timesteps, has_time_of_each_row, rows_are_apart};
+use livediffusion_onnx::{
+    ErrorKind, Pack, Timesteps, check_prompts, has_time_of_each_row, rows_are_apart, show_control,
+};
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{DenoiseBatch, Denoiser, ModelError, Row};
 
@@ -42,19 +43,18 @@ pub struct RemoteUnet {
 }
 
 impl RemoteUnet {
-    /// The U-Net of `pack`, which was opened with [`Servers::unet`]. Two calls show whether the rows of a call are apart.
+    /// The U-Net of `pack`, which was opened with [`Servers::unet`]. Two calls of each server that is there show whether the rows of a call
+    /// are apart, for pictures of `size` or as small as they come.
     ///
     /// # Errors
     /// An input or output of a type that is not known; a server that fails.
-    pub fn new(servers: Arc<Servers>, pack: &Pack) -> Result<Self, RemoteError> {
+    pub fn new(servers: Arc<Servers>, pack: &Pack, size: Option<Size>) -> Result<Self, RemoteError> {
         let described = servers.described();
-        let of = |ports: &[Port], name: &str| ports.iter().find(|port| port.info.name == name).cloned();
-        let address = servers.to_string();
-        let odd = |port: &Port| {
-            let what = format!("{address}: {} is of type {}, which is not known here", port.info.name, port.datatype);
-            RemoteError::invalid(what, "serve it with inputs and outputs of FP32, FP16, BF16, INT64 or INT32")
+        let (address, unet) = (servers.to_string(), &pack.unet);
+        let of = |ports: &[Port], name: &str| {
+            let found = ports.iter().find(|port| port.info.name == name).cloned();
+            found.ok_or_else(|| RemoteError::invalid(format!("{address}: it has no {name}"), "its own log says more"))
         };
-        let unet = &pack.unet;
         let mut gives = vec![Gives::Sample, Gives::Timestep, Gives::Prompt(Takes::Tokens)];
         let prompt =
             [(&unet.pooled, Takes::Pooled), (&unet.time_ids, Takes::TimeIds), (&unet.guidance, Takes::Guidance)];
@@ -62,17 +62,14 @@ impl RemoteUnet {
         if unet.control.is_some() {
             gives.extend([Gives::Control, Gives::ControlScale]);
         }
-        let ports = unet.inputs().into_iter().filter_map(|info| of(&described.inputs, &info.name));
-        let inputs: Arc<[(Gives, Port)]> = gives.into_iter().zip(ports).collect();
-        let Some(output) = of(&described.outputs, &unet.out.name) else {
-            let what = format!("{address}: it has no output {}", unet.out.name);
-            return Err(RemoteError::invalid(what, "its own log says more"));
-        };
-        if let Some((_, port)) = inputs.iter().find(|(_, port)| !port.is_numeric()) {
-            return Err(odd(port));
-        }
-        if !output.is_numeric() || width(output.info.dtype) > 4 {
-            return Err(odd(&output));
+        let ports = unet.inputs().into_iter().map(|info| of(&described.inputs, &info.name));
+        let inputs: Arc<[(Gives, Port)]> =
+            gives.into_iter().zip(ports).map(|(gives, port)| Ok((gives, port?))).collect::<Result<_, RemoteError>>()?;
+        let output = of(&described.outputs, &unet.out.name)?;
+        let odd = inputs.iter().map(|(_, port)| port).find(|port| !port.is_numeric());
+        if let Some(Port { info, datatype, .. }) = odd.or((!output.is_float()).then_some(&output)) {
+            let what = format!("{address}: {} is of type {datatype}, which it cannot be here", info.name);
+            return Err(RemoteError::invalid(what, "serve it in FP32, FP16 or BF16, its time step also in integers"));
         }
         let mut this = Self {
             servers,
@@ -85,27 +82,42 @@ impl RemoteUnet {
             prompts: Prompts::default(),
             shown: Vec::new(),
         };
-        if has_time_of_each_row(unet) {
-            this.timesteps = Timesteps::PerRow;
-            // As small as it takes them.
-            let latent = [pack.latent_multiple.max(8); 2];
-            let apart = rows_are_apart(&mut this, pack, latent);
-            let apart = apart.map_err(|error| RemoteError {
-                kind: livediffusion_onnx::ErrorKind::Failed,
-                what: error.what,
-                hint: error.hint,
-            })?;
-            if !apart {
-                this.timesteps = Timesteps::SlotBySlot;
-            }
-        }
-        if this.timesteps == Timesteps::SlotBySlot {
+        let latent = size.map_or([pack.latent_multiple.max(8); 2], |size| {
+            [size.height / pack.vae_factor, size.width / pack.vae_factor]
+        });
+        let why = if has_time_of_each_row(unet) {
+            this.try_rows(pack, latent)?
+        } else {
+            Some("as it says of itself".to_owned())
+        };
+        if let Some(why) = why {
             tracing::warn!(
-                "the U-Net on {address} takes one time step for all rows: each row is a call of its own, which is slower; serve one \
-                 whose `timestep` has a value for each row"
+                "the U-Net on {address} cannot take rows at different time steps in a call ({why}): each row is a call of its own, which \
+                 is slower; serve one whose `timestep` has a value for each row"
             );
         }
         Ok(this)
+    }
+
+    /// Finds out whether rows may be together in a call, on each server, and if not, why.
+    fn try_rows(&mut self, pack: &Pack, latent: [usize; 2]) -> Result<Option<String>, RemoteError> {
+        for server in self.servers.there() {
+            self.timesteps = Timesteps::PerRow;
+            let why = match rows_are_apart(&mut Trial { unet: self, server }, pack, latent) {
+                Ok(true) => continue,
+                Ok(false) => "one row depends on the others".to_owned(),
+                Err(error) => error.what,
+            };
+            self.timesteps = Timesteps::SlotBySlot;
+            // Alone they have to work.
+            rows_are_apart(&mut Trial { unet: self, server }, pack, latent).map_err(|error| RemoteError {
+                kind: ErrorKind::Failed,
+                what: error.what,
+                hint: error.hint,
+            })?;
+            return Ok(Some(why));
+        }
+        Ok(None)
     }
 
     /// How it gets its time steps.
@@ -176,7 +188,10 @@ impl RemoteUnet {
             }
             Gives::Control => {
                 let size = Size::new(shape.width * self.factor, shape.height * self.factor);
-                rows.iter().try_for_each(|row| self.show(row, size, port, &mut bytes))?;
+                for row in rows {
+                    show_control(row, size, &mut self.shown)?;
+                    put(dtype, &self.shown, &mut bytes);
+                }
                 port.with_shape(&[count, 3, size.height, size.width])
             }
             Gives::ControlScale => {
@@ -188,24 +203,6 @@ impl RemoteUnet {
         };
         Ok((described, bytes.freeze()))
     }
-
-    /// What the row's ControlNet is shown. In a row without, black stands for it, under the scale 0.
-    fn show(&mut self, row: &Row, size: Size, port: &Port, bytes: &mut BytesMut) -> Result<(), ModelError> {
-        self.shown.resize(3 * size.pixels(), 0.0);
-        match &row.control {
-            Some(image) if image.size() != size => {
-                let what = format!("U-Net: a control image of {} for a frame of {size}", image.size());
-                return Err(ModelError::new(what));
-            }
-            Some(image) => {
-                let sides = (size.width, size.height);
-                rgb8_to_chw(image.rgb(), 3 * size.width, sides, Normalise::UNIT, &mut self.shown);
-            }
-            None => self.shown.fill(0.0),
-        }
-        put(port.info.dtype, &self.shown, bytes);
-        Ok(())
-    }
 }
 
 /// `rows` in parts that are as even as they can be: one for each server that is there, and more where one may not have so many.
@@ -214,40 +211,53 @@ fn parts(rows: usize, servers: usize, most: usize) -> impl Iterator<Item = Range
     (0..count).map(move |part| part * rows / count..(part + 1) * rows / count)
 }
 
-impl Denoiser for RemoteUnet {
-    fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
+/// Who is to answer a call.
+#[derive(Clone, Copy)]
+enum Who {
+    /// Whoever has the least to do, several a part of the rows each.
+    Anyone,
+    /// One server, all of them.
+    Only(usize),
+}
+
+impl RemoteUnet {
+    fn predict(&mut self, batch: &DenoiseBatch<'_>, who: Who, mut out: &mut [f32]) -> Result<(), ModelError> {
         let DenoiseBatch { sample, shape, rows } = *batch;
         if sample.len() != rows.len() * shape.len() || out.len() != sample.len() {
             return Err(ModelError::new("U-Net: sample, prediction and rows have different lengths"));
         }
-        let Some(first) = rows.first() else { return Ok(()) };
-        let (length, width_of_one) = (first.conditioning.length, first.conditioning.width);
-        for conditioning in rows.iter().map(|row| &row.conditioning) {
-            if (conditioning.length, conditioning.width) != (length, width_of_one)
-                || conditioning.tokens.len() != length * width_of_one
-            {
-                return Err(ModelError::new("U-Net: the prompts of one call have different lengths"));
-            }
+        check_prompts(rows)?;
+        if rows.is_empty() {
+            return Ok(());
         }
-        let (servers, most) = match self.timesteps {
-            Timesteps::SlotBySlot => (1, 1),
-            _ => (self.servers.ready(), self.servers.described().most_rows.unwrap_or(usize::MAX)),
+        let (servers, most) = match (self.timesteps, who) {
+            (Timesteps::SlotBySlot, _) => (1, 1),
+            (_, Who::Only(_)) => (1, usize::MAX),
+            (_, Who::Anyone) => (self.servers.there().len(), self.servers.most_rows()),
         };
-        let parts = parts(rows.len(), servers, most);
         // All are sent before one is waited for.
-        let sent = parts.map(|part| {
+        let sent = parts(rows.len(), servers, most).map(|part| {
             let values = part.len() * shape.len();
-            let request = self.request(batch, part)?;
-            Ok((values, self.servers.send(request, values * width(self.output.info.dtype))))
+            let (request, bytes) = (self.request(batch, part)?, values * width(self.output.info.dtype));
+            let pending = match who {
+                Who::Anyone => self.servers.send(request, bytes),
+                Who::Only(server) => self.servers.send_to(server, request, bytes),
+            };
+            Ok((values, pending))
         });
         let sent: Result<Vec<_>, ModelError> = sent.collect();
-        let mut out = out;
         for (values, pending) in sent? {
             let (own, rest) = out.split_at_mut(values);
             take(&pending.wait()?, &self.output, own)?;
             out = rest;
         }
         Ok(())
+    }
+}
+
+impl Denoiser for RemoteUnet {
+    fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
+        self.predict(batch, Who::Anyone, out)
     }
 
     fn timestep_cond_width(&self) -> Option<usize> {
@@ -256,6 +266,26 @@ impl Denoiser for RemoteUnet {
 
     fn takes_control(&self) -> bool {
         self.takes_control
+    }
+}
+
+/// The U-Net on one server, whose calls are not divided.
+struct Trial<'a> {
+    unet: &'a mut RemoteUnet,
+    server: usize,
+}
+
+impl Denoiser for Trial<'_> {
+    fn denoise(&mut self, batch: &DenoiseBatch<'_>, out: &mut [f32]) -> Result<(), ModelError> {
+        self.unet.predict(batch, Who::Only(self.server), out)
+    }
+
+    fn timestep_cond_width(&self) -> Option<usize> {
+        self.unet.guidance_width
+    }
+
+    fn takes_control(&self) -> bool {
+        self.unet.takes_control
     }
 }
 

@@ -18,4 +18,4 @@ pub use self::error::{Outcome, SessionError};
 pub use self::options::ModelOptions;
 pub use self::pack::{OpenPack, extent, facts};
 pub use self::parameters::{Layer, parameters, preset_hint, preset_values, text_of};
-pub use self::session::{Backend, Session, Streams, painter_of};
+pub use self::session::{Backend, Session, Streams, load_unet, painter_of};

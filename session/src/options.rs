@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use livediffusion_onnx::{
     CudnnSearch, GpuSettings, Libraries, OnnxError, OpenVinoDevice, Precision, ProviderChoice, Runtime, SessionSettings,
 };
-use livediffusion_remote::Address;
-
 /// Which model runs on what.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
@@ -19,8 +17,9 @@ pub struct ModelOptions {
 
     /// Run the U-Net on a server that speaks KServe v2 over gRPC, such as Triton, and all else here: grpc://HOST:PORT/MODEL, grpcs:// over
     /// TLS. Given several times, servers share the work, and go on where one is away
+    // As text: what cannot be parsed is said without the token in it.
     #[cfg_attr(feature = "clap", arg(long, value_name = "ADDRESS", help_heading = "Model"))]
-    pub unet_server: Vec<Address>,
+    pub unet_server: Vec<String>,
 
     /// What executes the networks: auto (the fastest by a few frames on each at the first start), cpu, openvino, cuda,
     /// tensorrt, tensorrt-rtx, coreml, directml, migraphx or webgpu
@@ -128,6 +127,7 @@ impl ModelOptions {
 
     /// Whether frames stay on a card between their two copies.
     pub(crate) fn stays_on_card(&self, provider: ProviderChoice) -> bool {
-        matches!(provider, ProviderChoice::Fixed(provider) if provider.is_on_cuda()) && !self.frames_on_host
+        let is_on_cuda = matches!(provider, ProviderChoice::Fixed(provider) if provider.is_on_cuda());
+        is_on_cuda && !self.frames_on_host && self.unet_server.is_empty()
     }
 }

@@ -36,10 +36,8 @@ impl OpenPack {
     /// There is none, or it is not one; no server is there.
     pub fn open(model: &ModelOptions) -> Outcome<Self> {
         let folder = locate::pack_beside(model.model.as_deref(), model.beside.as_deref())?;
-        let servers = match &model.unet_server[..] {
-            [] => None,
-            addresses => Some(Arc::new(Servers::connect(addresses)?)),
-        };
+        let addresses = model.unet_server.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
+        let servers = if addresses.is_empty() { None } else { Some(Arc::new(Servers::connect(&addresses)?)) };
         let unet = servers.as_ref().map(|servers| servers.unet());
         let pack = Pack::open_with(&folder, unet.as_ref())?;
         let facts = facts(&pack)?;
@@ -47,8 +45,8 @@ impl OpenPack {
     }
 
     /// The servers that run its U-Net, where that is not done here.
-    pub fn servers(&self) -> Option<&Servers> {
-        self.servers.as_deref()
+    pub fn servers(&self) -> Option<&Arc<Servers>> {
+        self.servers.as_ref()
     }
 
     /// The size to work at: the parameters', else the pack's own.
@@ -59,6 +57,11 @@ impl OpenPack {
     /// Says what the session will be used for, so that what is compiled for it fits.
     pub fn expect(&mut self, parameters: &Parameters, size: Size) {
         self.extent = Some(extent(&self.pack, parameters, size));
+    }
+
+    /// Says what a U-Net will be used for that has other streams' calls alone.
+    pub fn expect_rows(&mut self, parameters: &Parameters, size: Size, most_rows: usize) {
+        self.extent = Some(Extent { most_rows, ..extent(&self.pack, parameters, size) });
     }
 
     /// Says how many steps and frames that enter together there may come to be, where that is known beforehand.

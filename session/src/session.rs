@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use livediffusion_onnx::{
-    Chosen, Elsewhere, LoadedPack, Precision, Provider, ProviderChoice, Runtime, SessionSettings, SharedNetworks,
-    choose_provider, idle_card, load_networks_with, probe_provider,
+    Chosen, Elsewhere, LoadedPack, LoadedUnet, Precision, Provider, ProviderChoice, Runtime, SessionSettings,
+    SharedNetworks, choose_provider, idle_card, load_networks_with, probe_provider,
 };
 use livediffusion_pipeline::adaptive::Adaptive;
 use livediffusion_pipeline::blend::is_nearly_a_blend;
@@ -63,9 +63,28 @@ impl Backend {
     }
 }
 
+/// Loads the U-Net of a pack and nothing else of it, for streams elsewhere.
+///
+/// # Errors
+/// There is no library or provider that can be used, or it does not load.
+pub fn load_unet(model: &ModelOptions, open: &OpenPack) -> Outcome<LoadedUnet> {
+    let Backend { runtime, chosen, unmeasured } = Backend::find(model, open)?;
+    let chosen = match unmeasured {
+        Some(calibration) => calibration.decide(&runtime, open, chosen),
+        None => chosen,
+    };
+    let why = chosen.why.clone();
+    let settings = SessionSettings { extent: open.extent, ..model.session_settings(1) };
+    let loaded = livediffusion_onnx::load_unet(&runtime, &open.pack, chosen, &settings)?;
+    tracing::info!(provider = %loaded.provider, precision = %loaded.precision, "{why}");
+    Ok(loaded)
+}
+
 /// The U-Net of a pack on its servers, tried once.
 fn elsewhere(servers: &Arc<Servers>, open: &OpenPack) -> Outcome<Elsewhere> {
-    let unet = RemoteUnet::new(Arc::clone(servers), &open.pack)?;
+    // What is compiled there may be for that size alone.
+    let size = open.extent.map(|extent| Size::new(extent.width, extent.height));
+    let unet = RemoteUnet::new(Arc::clone(servers), &open.pack, size)?;
     let timesteps = unet.timesteps();
     Ok(Elsewhere { make: Box::new(move || Box::new(unet.fork())), timesteps })
 }

@@ -67,6 +67,15 @@ print(f"{len(a)} and {len(b)} bytes, off by {mean} levels")
 sys.exit(len(a) != len(b) or mean > float(sys.argv[3]))' "$@"
 }
 
+# painted NAME: waits until a run has written a picture.
+painted() {
+    for _ in $(seq 600); do
+        [ ! -s "$work/$1" ] || return 0
+        sleep 0.1
+    done
+    echo "error: no picture is written:" >&2 && cat "$work/$1.said" >&2 && exit 1
+}
+
 says() { grep -q -e "$2" "$work/$1.said"; }
 refuses() { [ "$code" = "$1" ] && [ "$(wc -l <"$work/$2.said")" = 2 ] && says "$2" "$3" && says "$2" '^hint: '; }
 
@@ -96,7 +105,7 @@ guided="--frames 4 --t-index 32,45 --cfg full --guidance 1.4"
     end TERM
     code=0
     paint nobody $steps --unet-server "$one" || code=$?
-    expect "no server" refuses 3 nobody "does not answer"
+    expect "no server" refuses 3 nobody "is not there"
 
     start "$work/served/half" "$port"
     paint there-half $steps --unet-server "$one"
@@ -112,7 +121,7 @@ guided="--frames 4 --t-index 32,45 --cfg full --guidance 1.4"
         start "$work/served/slow" "$port"
         paint "back-$signal" --frames 30 --unet-server "$one" &
         run=$!
-        sleep 3
+        painted "back-$signal"
         end "$signal"
         sleep 1
         start "$work/served/slow" "$port"
@@ -127,7 +136,7 @@ guided="--frames 4 --t-index 32,45 --cfg full --guidance 1.4"
     start "$work/served/slow" "$second"
     paint two --frames 30 --unet-server "$one" --unet-server "$two" &
     run=$!
-    sleep 3
+    painted two
     end KILL
     wait "$run" || true
     expect "one of two gone, the pictures" near "$work/long" "$work/two" 0.01

@@ -15,9 +15,6 @@ use tokio::time::timeout;
 use crate::api::Problem;
 use crate::server::Shared;
 
-/// Letters of a token that the server makes: 128 bits.
-const TOKEN_BYTES: usize = 16;
-
 /// Whether a path is open without a token: that the server runs is no secret, nor are the page's modules and style, which a
 /// browser asks for without one.
 fn is_open(path: &str) -> bool {
@@ -39,16 +36,6 @@ pub(crate) struct Guard {
     token: Option<String>,
     /// Whether only this machine can reach the server.
     is_loopback: bool,
-}
-
-/// A token that nobody guesses, as hexadecimal digits.
-///
-/// # Errors
-/// The system has no randomness to give.
-pub fn make_token() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; TOKEN_BYTES];
-    getrandom::fill(&mut bytes)?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 impl Guard {
@@ -198,7 +185,5 @@ mod tests {
         ] {
             assert_eq!(check(&guard, uri, &headers), expected, "{uri} {headers:?}");
         }
-        let (a, b) = (make_token().unwrap(), make_token().unwrap());
-        assert!(a.len() == 2 * TOKEN_BYTES && a != b);
     }
 }

@@ -23,6 +23,5 @@ mod studio;
 mod thumbnails;
 mod webrtc;
 
-pub use guard::make_token;
 pub use server::{Address, Server, WebError};
 pub use studio::{MakePainter, Preset, Studio};

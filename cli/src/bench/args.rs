@@ -97,7 +97,7 @@ pub(crate) struct SetupArgs {
     pub(crate) output: OutputArgs,
 }
 
-fn size(text: &str) -> Result<Size, String> {
+pub(crate) fn size(text: &str) -> Result<Size, String> {
     let mut parameters = Parameters::default();
     parameters.set("size", text).map_err(|error| format!("{error}: {}", error.hint))?;
     parameters.size.ok_or_else(|| "a size such as 512x288 is needed".into())

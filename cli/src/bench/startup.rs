@@ -77,7 +77,7 @@ fn start(args: &StartupArgs, output: &Path, clock: &MonotonicClock) -> Outcome<S
     flag("--threads", model.threads.map(|threads| threads.to_string()));
     flag("--lanes", model.lanes.map(|lanes| lanes.to_string()));
     flag("--ort-lib", model.ort_lib.as_ref().map(|path| path.display().to_string()));
-    model.unet_server.iter().for_each(|address| flag("--unet-server", Some(address.with_token())));
+    model.unet_server.iter().for_each(|address| flag("--unet-server", Some(address.clone())));
     let started = clock.now();
     let done = command.output().map_err(|error| failed(error.to_string()))?;
     let whole = clock.now().saturating_sub(started);

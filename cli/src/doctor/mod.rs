@@ -9,8 +9,8 @@ use std::path::Path;
 use livediffusion_io::{element_available, gstreamer_version, required_elements};
 use livediffusion_onnx::{Precision, Provider, choose_provider, probe_provider};
 use livediffusion_remote::{Described, Servers};
-use livediffusion_session::OpenPack;
 use livediffusion_session::calibration::{self, Calibration, Finding, Measured};
+use livediffusion_session::{ModelOptions, OpenPack, SessionError};
 use serde_json::{Value, json};
 
 use crate::args::DoctorArgs;
@@ -35,7 +35,7 @@ struct Check {
 
 pub(crate) fn command(args: &DoctorArgs) -> Outcome<()> {
     let mut checks = Vec::new();
-    let (open, model) = model(args);
+    let (open, models) = model(args);
     let calibration = onnx_runtime(args, open.as_ref(), &mut checks);
     #[cfg(feature = "media")]
     gstreamer(&mut checks);
@@ -43,8 +43,7 @@ pub(crate) fn command(args: &DoctorArgs) -> Outcome<()> {
     cameras(&mut checks);
     #[cfg(not(feature = "media"))]
     checks.push(Check::new("GStreamer", Verdict::Absent, "not in this binary: it works on pictures in memory alone"));
-    checks.push(model);
-    checks.extend(open.as_ref().and_then(OpenPack::servers).map(servers));
+    checks.extend(models);
     cuda::checks(args.model.cuda_lib_dir.as_deref(), &mut checks);
     room::checks(&mut checks);
 
@@ -227,8 +226,37 @@ fn cameras(checks: &mut Vec<Check>) {
     });
 }
 
-/// The servers of the U-Net, one of which answered.
-fn servers(servers: &Servers) -> Check {
+/// The pack, and the servers of its U-Net where that has some.
+fn model(args: &DoctorArgs) -> (Option<OpenPack>, Vec<Check>) {
+    let is_elsewhere = !args.model.unet_server.is_empty();
+    match OpenPack::open(&args.model) {
+        Ok(open) => {
+            let servers = open.servers().map(|servers| servers_check(servers));
+            let checks = std::iter::once(pack_check(&open)).chain(servers).collect();
+            (Some(open), checks)
+        }
+        // Which of the two it is, the pack alone tells.
+        Err(error) if is_elsewhere => {
+            let alone = ModelOptions { unet_server: Vec::new(), ..args.model.clone() };
+            let pack =
+                OpenPack::open(&alone).map_or_else(|error| failed("model pack", &error), |open| pack_check(&open));
+            (None, vec![pack, failed("U-Net's servers", &error)])
+        }
+        Err(error) => (None, vec![failed("model pack", &error)]),
+    }
+}
+
+fn failed(name: &str, error: &SessionError) -> Check {
+    Check::new(name, Verdict::Bad, error.what.clone()).fix(error.hint.clone())
+}
+
+fn pack_check(open: &OpenPack) -> Check {
+    let found = format!("{}: {}", open.pack.dir.display(), open.pack.can.join(", "));
+    Check::new("model pack", Verdict::Good, found)
+}
+
+/// The servers, one of which answered.
+fn servers_check(servers: &Servers) -> Check {
     let Described { server, platform, most_rows, .. } = servers.described();
     let rows = most_rows.map_or_else(String::new, |most| format!(", up to {most} rows a call"));
     let away = servers.away();
@@ -237,18 +265,5 @@ fn servers(servers: &Servers) -> Check {
         [] => Check::new("U-Net's servers", Verdict::Good, found),
         away => Check::new("U-Net's servers", Verdict::Absent, format!("{found}; away: {}", away.join(", ")))
             .fix(Some("start them, or leave them out: those that are there do the work".into())),
-    }
-}
-
-fn model(args: &DoctorArgs) -> (Option<OpenPack>, Check) {
-    match OpenPack::open(&args.model) {
-        Ok(open) => {
-            let found = format!("{}: {}", open.pack.dir.display(), open.pack.can.join(", "));
-            (Some(open), Check::new("model pack", Verdict::Good, found))
-        }
-        Err(error) => {
-            let fix = error.hint.clone();
-            (None, Check::new("model pack", Verdict::Bad, error.what).fix(fix))
-        }
     }
 }

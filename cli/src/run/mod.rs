@@ -85,6 +85,9 @@ pub(crate) fn command(args: &RunArgs, started: MonotonicClock) -> Outcome<()> {
     let live = source.as_ref().is_some_and(|source| source.info().live);
     let lanes = args.model.lanes_for(&open.pack, &parameters, backend.provider(), live);
     open.expect(&parameters, size);
+    if let Some(servers) = open.servers() {
+        servers.give_up_at(Arc::clone(&stop));
+    }
     let mut session = Session::load_on(backend, &args.model, open, lanes)?;
     let settings = session.settings(parameters, size)?;
     let (provider, precision) = (session.runs_on(), session.reckons_in().to_string());

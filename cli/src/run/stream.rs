@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use livediffusion_io::{IoError, LiveNext, LiveSource, Next, Outputs, SourceFrame, VideoSource, abandon_outputs};
-use livediffusion_pipeline::Emitted;
 use livediffusion_pipeline::frame::FrameMeta;
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
+use livediffusion_pipeline::{Emitted, EngineError};
 
 use super::{pack_into, snapshot};
 use crate::failure::{Failure, Outcome, RUNNING};
@@ -66,9 +66,30 @@ struct Screen {
     /// Whether it is worth keeping.
     keep: bool,
     shown: Shown,
+    /// A network failed.
+    is_broken: bool,
+}
+
+/// What became of a turn of the loop.
+enum Turn {
+    On,
+    /// Nobody looks any more.
+    Closed,
+    /// There is no more.
+    End,
+    /// A live source failed: what there is of it is kept.
+    Lost(Failure),
 }
 
 impl Screen {
+    /// What the networks gave.
+    fn painted<'a>(&mut self, painted: Result<Emitted<'a>, EngineError>) -> Outcome<Emitted<'a>> {
+        painted.map_err(|error| {
+            self.is_broken = true;
+            error.into()
+        })
+    }
+
     /// Shows the last picture once more.
     fn repeat(&mut self, meta: FrameMeta) -> Outcome<bool> {
         if self.last.is_empty() { Ok(true) } else { open(self.sinks.push(meta, &self.last)) }
@@ -148,7 +169,7 @@ pub(crate) struct Stream<'a> {
 
 impl Stream<'_> {
     /// Takes every frame through the painter to the outputs, and finishes them. On an error their temporary files are
-    /// removed and nothing is left under the final name, but for a live source that fails: its recording is finished.
+    /// removed and nothing is left under the final name, but for a live source or its networks that fail: its recording is finished.
     pub(crate) fn run(
         &mut self,
         painter: &mut Painter,
@@ -156,61 +177,52 @@ impl Stream<'_> {
         sinks: impl Into<Outputs>,
     ) -> Outcome<Counts> {
         let keep = self.desk.is_some() || matches!(frames, Frames::Live(_));
-        let mut screen =
-            Screen { sinks: sinks.into(), counts: Counts::default(), last: Vec::new(), keep, shown: Shown::default() };
+        let is_live = match &frames {
+            Frames::Video(source) => source.info().live,
+            Frames::Live(source) => source.info().live,
+            Frames::Noise { .. } => false,
+        };
+        let mut screen = Screen {
+            sinks: sinks.into(),
+            counts: Counts::default(),
+            last: Vec::new(),
+            keep,
+            shown: Shown::default(),
+            is_broken: false,
+        };
         let (mut begun, mut closed) = (None, false);
-        // What a live source gave before it failed cannot be had again: it is kept, and the error comes after it.
+        // What a live source gave before it or a network failed cannot be had again: it is kept, and the error comes after it.
         let mut lost = None;
         while !self.stop.load(Ordering::Relaxed) {
-            let open = match &mut frames {
-                Frames::Video(source) => match source.next(PATIENCE) {
-                    Err(error) if source.info().live && begun.is_some() => {
-                        lost = Some(error);
-                        break;
-                    }
-                    Err(error) => return Err(error.into()),
-                    Ok(Next::Frame(frame)) => {
-                        begun.get_or_insert_with(|| self.clock.now());
-                        self.frame(painter, &frame, &mut screen)?
-                    }
-                    Ok(Next::TimedOut) => self.push(painter.ready()?, &mut screen)?,
-                    Ok(Next::End) => break,
-                },
-                Frames::Live(source) => match source.next(PATIENCE) {
-                    LiveNext::Frame(frame) => {
-                        begun.get_or_insert_with(|| self.clock.now());
-                        self.frame(painter, &frame, &mut screen)?
-                    }
-                    // Frames in flight leave before the last of them is shown again.
-                    LiveNext::Away(meta) => self.push(painter.flush()?, &mut screen)? && screen.repeat(meta)?,
-                    LiveNext::TimedOut => self.push(painter.ready()?, &mut screen)?,
-                    LiveNext::End => break,
-                    LiveNext::Failed(error) if source.info().live && begun.is_some() => {
-                        lost = Some(error);
-                        break;
-                    }
-                    LiveNext::Failed(error) => return Err(error.into()),
-                },
-                Frames::Noise { left: 0, .. } => break,
-                Frames::Noise { left, next, interval_ns } => {
-                    let pts_ns = Some(*next * *interval_ns);
-                    let meta = FrameMeta { id: *next, pts_ns, duration_ns: Some(*interval_ns) };
-                    *left -= 1;
-                    *next += 1;
-                    begun.get_or_insert_with(|| self.clock.now());
-                    self.push(painter.generate(meta)?, &mut screen)?
+            match self.turn(painter, &mut frames, &mut screen, &mut begun) {
+                Ok(Turn::On) => {}
+                Ok(Turn::Closed) => {
+                    closed = true;
+                    break;
                 }
-            };
-            if !open {
-                closed = true;
-                break;
+                Ok(Turn::End) => break,
+                Ok(Turn::Lost(failure)) => {
+                    lost = Some(failure);
+                    break;
+                }
+                // A network that was waited for was given up because of that.
+                Err(failure) if screen.is_broken && self.stop.load(Ordering::Relaxed) => {
+                    tracing::debug!("at the end: {}", failure.message());
+                }
+                Err(failure) if screen.is_broken && is_live && begun.is_some() => {
+                    lost = Some(failure);
+                    break;
+                }
+                Err(failure) => return Err(failure),
             }
         }
         screen.counts.stopped = self.stop.load(Ordering::Relaxed);
         // Also where nobody sees the last pictures: with them come the stage times.
-        let last = painter.flush()?;
-        if !closed {
-            self.push(last, &mut screen)?;
+        if !screen.is_broken {
+            let last = painter.flush()?;
+            if !closed {
+                self.push(last, &mut screen)?;
+            }
         }
         let Screen { sinks, mut counts, .. } = screen;
         let now = self.clock.now();
@@ -226,9 +238,55 @@ impl Stream<'_> {
         let finished = finish(sinks, frames);
         open(finished)?;
         match lost {
-            Some(error) => Err(Failure::from(error).after(painter.stats().frames_out)),
+            Some(failure) => Err(failure.after(painter.stats().frames_out)),
             None => Ok(counts),
         }
+    }
+
+    /// What the source gives next, and what becomes of it.
+    fn turn(
+        &mut self,
+        painter: &mut Painter,
+        frames: &mut Frames,
+        screen: &mut Screen,
+        begun: &mut Option<Duration>,
+    ) -> Outcome<Turn> {
+        let open = match frames {
+            Frames::Video(source) => match source.next(PATIENCE) {
+                Err(error) if source.info().live && begun.is_some() => return Ok(Turn::Lost(error.into())),
+                Err(error) => return Err(error.into()),
+                Ok(Next::Frame(frame)) => {
+                    begun.get_or_insert_with(|| self.clock.now());
+                    self.frame(painter, &frame, screen)?
+                }
+                Ok(Next::TimedOut) => self.push(screen.painted(painter.ready())?, screen)?,
+                Ok(Next::End) => return Ok(Turn::End),
+            },
+            Frames::Live(source) => match source.next(PATIENCE) {
+                LiveNext::Frame(frame) => {
+                    begun.get_or_insert_with(|| self.clock.now());
+                    self.frame(painter, &frame, screen)?
+                }
+                // Frames in flight leave before the last of them is shown again.
+                LiveNext::Away(meta) => self.push(screen.painted(painter.flush())?, screen)? && screen.repeat(meta)?,
+                LiveNext::TimedOut => self.push(screen.painted(painter.ready())?, screen)?,
+                LiveNext::End => return Ok(Turn::End),
+                LiveNext::Failed(error) if source.info().live && begun.is_some() => {
+                    return Ok(Turn::Lost(error.into()));
+                }
+                LiveNext::Failed(error) => return Err(error.into()),
+            },
+            Frames::Noise { left: 0, .. } => return Ok(Turn::End),
+            Frames::Noise { left, next, interval_ns } => {
+                let pts_ns = Some(*next * *interval_ns);
+                let meta = FrameMeta { id: *next, pts_ns, duration_ns: Some(*interval_ns) };
+                *left -= 1;
+                *next += 1;
+                begun.get_or_insert_with(|| self.clock.now());
+                self.push(screen.painted(painter.generate(meta))?, screen)?
+            }
+        };
+        Ok(if open { Turn::On } else { Turn::Closed })
     }
 
     /// Shows what is wanted of a frame: what becomes of it, itself, or the picture before. Gives whether anyone looks.
@@ -238,12 +296,12 @@ impl Stream<'_> {
         let mut open = true;
         if shown != Shown::Painted && screen.shown == Shown::Painted {
             // Those in flight are older than what is shown from here on.
-            open = self.push(painter.flush()?, screen)?;
+            open = self.push(screen.painted(painter.flush())?, screen)?;
         }
         screen.shown = shown;
         if shown == Shown::Painted || screen.last.is_empty() {
             (self.before_frame)(meta);
-            let emitted = frame.with_picture(|picture| painter.step(meta, picture))??;
+            let emitted = screen.painted(frame.with_picture(|picture| painter.step(meta, picture))?)?;
             open &= self.push(emitted, screen)?;
         } else {
             if shown == Shown::Input {

@@ -15,6 +15,7 @@ mod keyboard;
 mod looped;
 mod presets;
 mod pull;
+mod remote;
 mod sound;
 mod stills;
 mod streams;

@@ -88,6 +88,16 @@ impl ObjectImpl for VideoFilter {
 impl GstObjectImpl for VideoFilter {}
 
 impl ElementImpl for VideoFilter {
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::PausedToReady
+            && let Some(servers) = lock(&self.seen).servers.take()
+        {
+            // The streaming thread may be waiting for one that is away, and the change of state for that thread.
+            servers.give_up();
+        }
+        self.parent_change_state(transition)
+    }
+
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: std::sync::LazyLock<gst::subclass::ElementMetadata> = std::sync::LazyLock::new(|| {
             gst::subclass::ElementMetadata::new(
@@ -133,6 +143,7 @@ impl BaseTransformImpl for VideoFilter {
             let (what, hint) = told(&error);
             gst::error_msg!(domain(&error), ("{what}"), ["{hint}"])
         })?;
+        lock(&self.seen).servers = opened.servers();
         *lock(&self.opened) = Some(opened);
         Ok(())
     }

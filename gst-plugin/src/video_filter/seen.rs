@@ -1,10 +1,12 @@
 //! What is to be seen of a stream while its thread paints: how late its pictures are, what its parameters and counts are.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gst::prelude::*;
 use livediffusion_pipeline::frame::Size;
 use livediffusion_pipeline::params::Parameters;
+use livediffusion_remote::Servers;
 
 use crate::deadline::Deadline;
 use crate::pace::Pace;
@@ -38,6 +40,8 @@ pub(super) struct Seen {
     /// That of the whole pipeline, as it says.
     pub(super) whole: gst::ClockTime,
     pub(super) counts: [u64; 4],
+    /// Who runs the U-Net, where that is not done here.
+    pub(super) servers: Option<Arc<Servers>>,
 }
 
 impl Seen {

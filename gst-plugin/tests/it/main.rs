@@ -5,4 +5,5 @@
 mod changes;
 mod errors;
 mod frames;
+mod remote;
 mod support;

@@ -52,6 +52,12 @@ pub(crate) struct Picture {
     pub(crate) rgb: Vec<u8>,
 }
 
+/// Waits so long: parking would end with whatever woke this thread before.
+pub(crate) fn wait(milliseconds: u64) {
+    let (_sender, never) = std::sync::mpsc::sync_channel::<()>(1);
+    let _ = never.recv_timeout(std::time::Duration::from_millis(milliseconds));
+}
+
 /// The pipeline.
 pub(crate) struct Rig {
     pub(crate) pipeline: gst::Pipeline,
@@ -144,12 +150,11 @@ impl Rig {
 
     /// Waits until the element took so many frames.
     pub(crate) fn entered(&self, frames: u64) {
-        let (_sender, never) = std::sync::mpsc::sync_channel::<()>(1);
         for _ in 0..3000 {
             if self.filter.property::<gst::Structure>("stats").get::<u64>("frames-in") == Ok(frames) {
                 return;
             }
-            let _ = never.recv_timeout(std::time::Duration::from_millis(10));
+            wait(10);
         }
         panic!("the frames do not enter: {:?}", self.error());
     }

@@ -193,15 +193,21 @@ impl Pack {
         self.parts.iter().any(|part| on_frame_path(part.name) && part.int8.is_some())
     }
 
-    /// Whether the U-Net is in f32, also within: others reckon in 16 bits already.
+    /// Whether the U-Net is in f32, also within: others reckon in 16 bits already. Of one that runs elsewhere the VAE tells.
     pub fn is_in_f32(&self) -> bool {
-        let is_half = self.part(PartName::Unet).is_some_and(|part| part.is_half);
-        self.unet.sample.dtype == DType::F32 && !is_half
+        match self.part(PartName::Unet) {
+            // Then what runs here is the VAE.
+            Some(Part { elsewhere: Some(_), .. }) => self.part(PartName::VaeDecoder).is_none_or(|part| !part.is_half),
+            unet => self.unet.sample.dtype == DType::F32 && !unet.is_some_and(|part| part.is_half),
+        }
     }
 
     /// What the U-Net reckons in on a provider that was chosen with that precision: its graph's own type, where it is taken as it is.
     pub fn reckons_in(&self, precision: Precision) -> Precision {
+        // What a server's U-Net is given on the way says nothing of what it reckons in.
+        let is_here = self.part(PartName::Unet).is_none_or(|part| part.elsewhere.is_none());
         match self.unet.sample.dtype {
+            _ if !is_here => precision,
             _ if precision != Precision::F32 || self.is_in_f32() => precision,
             DType::Bf16 => Precision::Bf16,
             _ => Precision::F16,

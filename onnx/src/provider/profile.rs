@@ -50,7 +50,7 @@ impl Extent {
     ///
     /// # Errors
     /// If not: what the profile takes, and what to do.
-    pub(crate) fn admit(&self, size: Size) -> Result<(), ModelError> {
+    pub fn admit(&self, size: Size) -> Result<(), ModelError> {
         let (wide, tall) = (self.sides(self.width), self.sides(self.height));
         let is_within = |side: usize, [least, most]: [usize; 2]| (least..=most).contains(&side);
         if is_within(size.width, wide) && is_within(size.height, tall) {

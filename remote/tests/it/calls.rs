@@ -20,7 +20,7 @@ fn predictions_are_those_of_the_same_network_here() {
         ("control", TRITON),
     ] {
         let server = serve(&runtime, name, how);
-        let (pack, mut unet) = connect(name, &[&server], 5);
+        let (pack, mut unet) = connect(name, &[&server]);
         assert_eq!((unet.timesteps(), unet.takes_control()), (Timesteps::PerRow, name == "control"));
         let own = Pack::open(folder(name)).unwrap();
         let mut here = load_networks(&runtime, &own, &settings()).unwrap();
@@ -39,7 +39,7 @@ fn predictions_are_those_of_the_same_network_here() {
 fn in_f16_they_are_rounded_once() {
     let Some(runtime) = runtime() else { return };
     let server = serve(&runtime, "tiny-sd15", How { half: true, ..TRITON });
-    let (pack, mut unet) = connect("tiny-sd15", &[&server], 5);
+    let (pack, mut unet) = connect("tiny-sd15", &[&server]);
     let mut here = load_networks(&runtime, &Pack::open(folder("tiny-sd15")).unwrap(), &settings()).unwrap();
     let rows = rows(&pack, 2);
     let (there, here) = (predicted(&mut unet, &rows), predicted(&mut *here.networks.denoiser, &rows));
@@ -53,8 +53,8 @@ fn rows_that_are_too_many_for_a_call_are_several() {
     let Some(runtime) = runtime() else { return };
     let whole = serve(&runtime, "tiny-sd15", PLAIN);
     let parts = serve(&runtime, "tiny-sd15", How { most_rows: Some(2), ..TRITON });
-    let (pack, mut unet) = connect("tiny-sd15", &[&whole], 5);
-    let (_, mut split) = connect("tiny-sd15", &[&parts], 5);
+    let (pack, mut unet) = connect("tiny-sd15", &[&whole]);
+    let (_, mut split) = connect("tiny-sd15", &[&parts]);
     let rows = rows(&pack, 5);
     let (one, several) = (predicted(&mut unet, &rows), predicted(&mut split, &rows));
     let most = one.iter().zip(&several).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -69,8 +69,8 @@ fn rows_that_are_too_many_for_a_call_are_several() {
 fn several_servers_share_the_rows_of_a_call() {
     let Some(runtime) = runtime() else { return };
     let servers = [serve(&runtime, "tiny-sd15", TRITON), serve(&runtime, "tiny-sd15", TRITON)];
-    let (pack, mut unet) = connect("tiny-sd15", &[&servers[0], &servers[1]], 5);
-    let (_, mut alone) = connect("tiny-sd15", &[&servers[0]], 5);
+    let (pack, mut unet) = connect("tiny-sd15", &[&servers[0], &servers[1]]);
+    let (_, mut alone) = connect("tiny-sd15", &[&servers[0]]);
     let before: Vec<usize> = servers.iter().map(|server| server.calls().len()).collect();
     let rows = rows(&pack, 4);
     let shared = predicted(&mut unet, &rows);
@@ -92,7 +92,7 @@ fn a_time_step_for_all_rows_makes_each_a_call() {
         }
     }
     let server = Server::start(state);
-    let (pack, mut unet) = connect("tiny-sd15", &[&server], 5);
+    let (pack, mut unet) = connect("tiny-sd15", &[&server]);
     assert_eq!(unet.timesteps(), Timesteps::SlotBySlot);
     let mut here = load_networks(&runtime, &Pack::open(folder("tiny-sd15")).unwrap(), &settings()).unwrap();
     let rows = rows(&pack, 3);
@@ -117,7 +117,7 @@ fn what_a_model_lacks_is_said_before_a_frame() {
         let servers = std::sync::Arc::new(Servers::connect(&[server.address().parse().unwrap()]).unwrap());
         match Pack::open_with(&folder("tiny-sd15"), Some(&servers.unet())) {
             Err(error) => error.what,
-            Ok(pack) => RemoteUnet::new(servers, &pack).err().unwrap().what,
+            Ok(pack) => RemoteUnet::new(servers, &pack, None).err().unwrap().what,
         }
     };
     let cases: [(Change, &str); 4] = [

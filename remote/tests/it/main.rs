@@ -6,6 +6,7 @@
 
 mod calls;
 mod failures;
+mod serve;
 mod server;
 mod stream;
 mod support;

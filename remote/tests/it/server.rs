@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use livediffusion_remote::proto::{
     ModelConfig, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataResponse, ModelRequest,
-    ServerMetadataRequest, ServerMetadataResponse, path,
+    ServerMetadataResponse, ServerRequest, path,
 };
 use tokio::runtime::{Builder, Runtime};
 use tonic::body::Body;
@@ -116,7 +116,7 @@ impl tower::Service<http::Request<Body>> for Service {
             let path = request.uri().path().to_owned();
             Ok(match path.as_str() {
                 path::SERVER_METADATA => {
-                    unary(request, |_: ServerMetadataRequest| {
+                    unary(request, |_: ServerRequest| {
                         Ok(ServerMetadataResponse { name: "test".into(), version: "1".into() })
                     })
                     .await
@@ -127,7 +127,9 @@ impl tower::Service<http::Request<Body>> for Service {
                 path::MODEL_CONFIG => {
                     unary(request, |_: ModelRequest| {
                         let most = state.most_rows.ok_or_else(|| Status::unimplemented("no such call"))?;
-                        Ok(ModelConfigResponse { config: Some(ModelConfig { max_batch_size: most }) })
+                        Ok(ModelConfigResponse {
+                            config: Some(ModelConfig { name: state.name.clone(), max_batch_size: most }),
+                        })
                     })
                     .await
                 }

@@ -61,6 +61,7 @@ fn pictures_of_every_mode_are_those_of_the_network_here() {
                 ("guidance", "1.4"),
                 ("negative-prompt", "blurry"),
             ],
+            &[("prompt", "a fox"), ("t-index", "32,45"), ("cfg", "initialize"), ("guidance", "1.4")],
             &[("prompt", "a fox"), ("t-index", "32,45"), ("stream-batch", "false")],
         ] {
             let mut parameters = Parameters { size: Some(SIZE), ..Parameters::default() };
@@ -69,7 +70,7 @@ fn pictures_of_every_mode_are_those_of_the_network_here() {
             }
             let own = Pack::open(folder(name)).unwrap();
             let here = pictures(&own, load_networks(&runtime, &own, &settings()).unwrap(), &parameters);
-            let (pack, unet) = connect(name, &[&server], 5);
+            let (pack, unet) = connect(name, &[&server]);
             let unet = Arc::new(unet);
             let timesteps = unet.timesteps();
             let elsewhere = Elsewhere { make: Box::new(move || Box::new(unet.fork())), timesteps };
@@ -89,7 +90,7 @@ fn a_pack_needs_no_u_net_of_its_own() {
         std::os::unix::fs::symlink(folder("tiny-sd15").join(part), copy.path().join(part)).unwrap();
     }
     assert!(Pack::open(copy.path()).is_err());
-    let (_, unet) = connect("tiny-sd15", &[&server], 5);
+    let (_, unet) = connect("tiny-sd15", &[&server]);
     let servers = livediffusion_remote::Servers::connect(&[server.address().parse().unwrap()]).unwrap();
     let pack = Pack::open_with(copy.path(), Some(&servers.unet())).unwrap();
     let timesteps = unet.timesteps();

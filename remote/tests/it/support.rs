@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use half::f16;
 use livediffusion_onnx::graph::{DType, Dim, TensorInfo};
@@ -13,7 +12,7 @@ use livediffusion_pipeline::model::{Branch, Conditioning, DenoiseBatch, Denoiser
 use livediffusion_remote::proto::{
     ModelInferRequest, ModelInferResponse, ModelMetadataResponse, OutputTensor, TensorContents, TensorMetadata,
 };
-use livediffusion_remote::{RemoteUnet, Servers};
+use livediffusion_remote::{Patience, RemoteUnet, Servers};
 use tonic::Status;
 
 use crate::server::{Model, Server, State};
@@ -72,6 +71,7 @@ pub(crate) fn state(runtime: &Runtime, name: &str, how: How) -> State {
         TensorMetadata { name: info.name.clone(), datatype: datatype(info.dtype, how.half).to_owned(), shape }
     };
     let metadata = ModelMetadataResponse {
+        name: "unet".into(),
         versions: vec!["1".into()],
         platform: "test".into(),
         inputs: pack.unet.inputs().into_iter().map(tensor).collect(),
@@ -121,6 +121,7 @@ pub(crate) fn answer(name: &str, sides: &[i64], values: &[f32], how: How) -> Mod
     ModelInferResponse {
         outputs: vec![OutputTensor { name: name.to_owned(), datatype, shape: sides.to_vec(), contents }],
         raw_output_contents: if how.typed { Vec::new() } else { vec![raw.into()] },
+        ..ModelInferResponse::default()
     }
 }
 
@@ -208,7 +209,7 @@ pub(crate) fn rows(pack: &Pack, count: usize) -> Vec<Row> {
             Arc::new(image)
         });
         Row {
-            timestep: (999 - 200 * row) as f32,
+            timestep: (999 - 100 * row) as f32,
             control,
             control_scale: 0.25 * (row + 1) as f32,
             ..plain_row(Arc::new(conditioning))
@@ -230,10 +231,22 @@ pub(crate) fn predicted(unet: &mut dyn Denoiser, rows: &[Row]) -> Vec<f32> {
 }
 
 /// The U-Net of a pack on servers, and the pack as it is with that.
-pub(crate) fn connect(name: &str, servers: &[&Server], patience: u64) -> (Pack, RemoteUnet) {
-    let addresses: Vec<_> = servers.iter().map(|server| server.address().parse().unwrap()).collect();
-    let servers = Arc::new(Servers::with_patience(&addresses, Duration::from_secs(patience)).unwrap());
-    let pack = Pack::open_with(&folder(name), Some(&servers.unet())).unwrap();
-    let unet = RemoteUnet::new(servers, &pack).unwrap();
+pub(crate) fn connect(name: &str, servers: &[&Server]) -> (Pack, RemoteUnet) {
+    let (_, pack, unet) = connect_with(name, servers, Patience::default());
     (pack, unet)
+}
+
+/// The same with that patience, and the servers.
+pub(crate) fn connect_with(name: &str, servers: &[&Server], patience: Patience) -> (Arc<Servers>, Pack, RemoteUnet) {
+    let addresses: Vec<_> = servers.iter().map(|server| server.address().parse().unwrap()).collect();
+    let servers = Arc::new(Servers::with_patience(&addresses, patience).unwrap());
+    let pack = Pack::open_with(&folder(name), Some(&servers.unet())).unwrap();
+    let unet = RemoteUnet::new(Arc::clone(&servers), &pack, None).unwrap();
+    (servers, pack, unet)
+}
+
+/// Waits so long: parking would end with whatever woke this thread before.
+pub(crate) fn wait(milliseconds: u64) {
+    let (_sender, never) = std::sync::mpsc::sync_channel::<()>(1);
+    let _ = never.recv_timeout(std::time::Duration::from_millis(milliseconds));
 }
