@@ -47,7 +47,8 @@ pub(crate) fn reason(status: &Status) -> String {
 
 /// Whether a server that says so is there, and has too much to do.
 pub(crate) fn is_busy(status: &Status) -> bool {
-    status.code() == Code::ResourceExhausted
+    // Many servers say of a message that is too large, too, that they have not the resources.
+    status.code() == Code::ResourceExhausted && !status.message().contains("larger than max")
 }
 
 /// Whether a server that says so may be there later, or another one now: it is not the call's fault.

@@ -16,5 +16,5 @@ mod unet;
 pub use self::address::Address;
 pub use self::error::RemoteError;
 pub use self::server::Described;
-pub use self::servers::{Patience, Servers};
+pub use self::servers::{GIVEN_UP, Patience, Servers};
 pub use self::unet::RemoteUnet;

@@ -36,12 +36,13 @@ const WINDOW: u32 = 4 << 20;
 /// For an answer's frame around its values, and for answers without.
 const ENVELOPE: usize = 1 << 16;
 
-/// How long a server that is away is left alone before it is asked for the first time. Shorter, and one that starts anew is asked
-/// hundreds of times.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How long a server that is away is left alone before it is asked, the first time and after many times. Shorter, and one that starts anew
+/// is asked hundreds of times; longer, and one that is back is noticed late.
+const GONE: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(4)];
 
-/// The same after many times. Longer, and one that is back is noticed late.
-const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// The same of one that took too long for a call: it may answer questions all the time, and each try is a frame that stands still for as
+/// long as a call may take.
+const HANGING: [Duration; 2] = [Duration::from_secs(15), Duration::from_mins(5)];
 
 /// What a server says of itself and of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,8 @@ struct Presence {
     away: Option<String>,
     /// The pause before it is asked again, which only a call that it answered makes short.
     pause: Duration,
+    /// It may answer questions, and took too long for a call.
+    hangs: bool,
     /// That it has another model was said.
     is_other_said: bool,
 }
@@ -169,17 +172,19 @@ impl Server {
             ModelInferRequest { model_name: model.clone(), model_version: version.clone(), ..request.clone() };
         let is_first = self.answered.load(Ordering::Relaxed) == 0;
         let slowest = Duration::from_millis(self.slowest.load(Ordering::Relaxed));
-        let deadline = if is_first { FIRST_CALL } else { patience.max(TIMES_SLOWEST * slowest) };
+        let deadline = if is_first { FIRST_CALL } else { patience.max(TIMES_SLOWEST * slowest).min(FIRST_CALL) };
         let begin = Instant::now();
         let counted = InFlight::begin(&self.in_flight);
         let answer = self.call(path::MODEL_INFER, request, deadline, most + ENVELOPE).await;
         drop(counted);
         if answer.is_ok() {
-            if self.answered.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+            if !is_first {
                 let took = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
                 self.slowest.fetch_max(took, Ordering::Relaxed);
             }
-            lock(&self.presence).pause = Duration::ZERO;
+            let mut presence = lock(&self.presence);
+            (presence.pause, presence.hangs) = (Duration::ZERO, false);
         }
         answer
     }
@@ -234,15 +239,22 @@ impl Server {
     pub(crate) fn leave(&self, status: &Status) -> bool {
         let why = reason(status);
         tracing::debug!("{}: {why}", self.address);
-        // It loads and compiles anew.
-        self.answered.store(0, Ordering::Relaxed);
-        lock(&self.presence).away.replace(why).is_none()
+        let hangs = status.code() == Code::DeadlineExceeded;
+        if !hangs {
+            // What starts anew loads and compiles anew.
+            self.answered.store(0, Ordering::Relaxed);
+            self.slowest.store(0, Ordering::Relaxed);
+        }
+        let mut presence = lock(&self.presence);
+        presence.hangs |= hangs;
+        presence.away.replace(why).is_none()
     }
 
     /// The next pause before it is asked again.
     pub(crate) fn pause(&self) -> Duration {
         let mut presence = lock(&self.presence);
-        presence.pause = (2 * presence.pause).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        let [first, longest] = if presence.hangs { HANGING } else { GONE };
+        presence.pause = (2 * presence.pause).clamp(first, longest);
         presence.pause
     }
 

@@ -42,6 +42,9 @@ const BUSY: Duration = Duration::from_millis(100);
 /// Between two looks at whether it is to be given up: what whoever stops a stream waits.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long a call under way has to end once nobody waits for servers any more.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 /// Servers that a process may be told of.
 const MOST_SERVERS: usize = 64;
 
@@ -76,8 +79,11 @@ impl Pending {
     }
 }
 
+/// What calls fail with after [`Servers::give_up`].
+pub const GIVEN_UP: &str = "U-Net: a call of its server was given up";
+
 fn given_up() -> ModelError {
-    ModelError::new("U-Net: a call of its server was given up")
+    ModelError::new(GIVEN_UP)
 }
 
 impl Servers {
@@ -142,7 +148,7 @@ impl Servers {
         away.map(|server| server.address.to_string()).collect()
     }
 
-    /// Ends all waiting, now and from here on: calls without an answer fail.
+    /// Ends all waiting for servers that are away or busy, now and from here on. Calls under way have a moment to end.
     pub fn give_up(&self) {
         self.shared.over.send_replace(true);
     }
@@ -164,6 +170,11 @@ impl Servers {
         (0..servers.len()).filter(|&index| !servers[index].is_away()).collect()
     }
 
+    /// Whether that server is there.
+    pub(crate) fn is_there(&self, server: usize) -> bool {
+        !self.shared.servers[server].is_away()
+    }
+
     /// Rows that a call may have, whichever server answers it.
     pub(crate) fn most_rows(&self) -> usize {
         self.shared.most_rows.load(Ordering::Relaxed)
@@ -179,13 +190,16 @@ impl Servers {
         Pending(receiver)
     }
 
-    /// Sends a call to one server, once.
+    /// Sends a call to one server. One that gives no answer is away from then on.
     pub(crate) fn send_to(&self, server: usize, request: ModelInferRequest, most: usize) -> Pending {
         let (shared, (sender, receiver)) = (Arc::clone(&self.shared), oneshot::channel());
         self.spawn(async move {
-            let server = &shared.servers[server];
-            let answer = server.infer(&request, most, shared.patience.call).await;
-            let _ = sender.send(answer.map_err(|status| refused(&server.address, &status).into()));
+            let mut over = shared.over.subscribe();
+            let answer = tokio::select! {
+                answer = shared.answer_of(server, &request, most) => answer,
+                _ = over.wait_for(|over| *over) => Err(given_up()),
+            };
+            let _ = sender.send(answer);
         });
         Pending(receiver)
     }
@@ -285,9 +299,14 @@ impl Shared {
         most: usize,
     ) -> Result<ModelInferResponse, ModelError> {
         let mut over = self.over.subscribe();
+        let given_up_soon = async {
+            // A call under way may end, so that the last frames of a stream are painted.
+            let _ = over.wait_for(|over| *over).await;
+            sleep(FAREWELL).await;
+        };
         tokio::select! {
             answer = self.tried(request, most) => answer,
-            _ = over.wait_for(|over| *over) => Err(given_up()),
+            () = given_up_soon => Err(given_up()),
         }
     }
 
@@ -296,49 +315,81 @@ impl Shared {
         request: &ModelInferRequest,
         most: usize,
     ) -> Result<ModelInferResponse, ModelError> {
-        // Since when nobody answers this call, and the last reason. A call under way may take its time.
-        let mut waiting: Option<(Instant, String)> = None;
+        let mut over = self.over.subscribe();
+        // Since when nobody could answer this call, and who had too much to do for it. A call under way may take its time.
+        let (mut since, mut busy) = (None, None);
         loop {
             // Before looking, so that none that comes back meanwhile is missed.
             let back = self.back.notified();
-            let out_of = |since: Instant| since.elapsed() >= self.patience.all;
-            if let Some((since, why)) = &waiting
-                && out_of(*since)
-            {
-                return Err(self.out_of_patience(why));
-            }
-            let Some(index) = self.next() else {
-                let (since, why) = waiting.get_or_insert_with(|| (Instant::now(), self.why_away()));
-                let until = *since + self.patience.all;
-                if timeout_at(until, back).await.is_err() {
-                    return Err(self.out_of_patience(why));
+            let Some(index) = self.next(busy) else {
+                let until = *since.get_or_insert_with(Instant::now) + self.patience.all;
+                tokio::select! {
+                    waited = timeout_at(until, back) => if waited.is_err() {
+                        return Err(self.out_of_patience(None));
+                    },
+                    _ = over.wait_for(|over| *over) => return Err(given_up()),
                 }
                 continue;
             };
             let server = &self.servers[index];
-            let begun = Instant::now();
             match server.infer(request, most, self.patience.call).await {
                 Ok(answer) => return Ok(answer),
                 Err(status) if is_busy(&status) => {
-                    let why = format!("{}: {}", server.address, reason(&status));
-                    waiting = Some((waiting.map_or(begun, |(since, _)| since), why));
-                    sleep(BUSY).await;
-                }
-                // "No such model" is what servers say too that stop, or have not loaded it yet.
-                Err(status) if is_away(&status) || status.code() == Code::NotFound => {
-                    let why = format!("{}: {}", server.address, reason(&status));
-                    waiting = Some((waiting.map_or(begun, |(since, _)| since), why));
-                    if server.leave(&status) {
-                        server.say_away(&status);
-                        tokio::spawn(Arc::clone(self).look_after(index));
+                    if since.get_or_insert_with(Instant::now).elapsed() >= self.patience.all {
+                        return Err(self.out_of_patience(Some((server, &status))));
+                    }
+                    // Another one first, if there is one.
+                    if busy.is_some() || self.next(Some(index)) == Some(index) {
+                        tokio::select! {
+                            () = sleep(BUSY) => {}
+                            _ = over.wait_for(|over| *over) => return Err(given_up()),
+                        }
+                        busy = None;
+                    } else {
+                        busy = Some(index);
                     }
                 }
+                // "No such model" is what servers say too that stop, or have not loaded it yet.
+                Err(status) if is_away(&status) || status.code() == Code::NotFound => self.missed(index, &status),
                 Err(status) => return Err(refused(&server.address, &status).into()),
             }
         }
     }
 
-    fn out_of_patience(&self, why: &str) -> ModelError {
+    /// The answer of one server, which may be busy for a while.
+    async fn answer_of(
+        self: &Arc<Self>,
+        index: usize,
+        request: &ModelInferRequest,
+        most: usize,
+    ) -> Result<ModelInferResponse, ModelError> {
+        let (server, since) = (&self.servers[index], Instant::now());
+        loop {
+            match server.infer(request, most, self.patience.call).await {
+                Ok(answer) => return Ok(answer),
+                Err(status) if is_busy(&status) && since.elapsed() < self.patience.all => sleep(BUSY).await,
+                Err(status) => {
+                    if is_away(&status) || status.code() == Code::NotFound {
+                        self.missed(index, &status);
+                    }
+                    return Err(refused(&server.address, &status).into());
+                }
+            }
+        }
+    }
+
+    /// A server gave no answer: it is looked after from here on.
+    fn missed(self: &Arc<Self>, index: usize, status: &Status) {
+        let server = &self.servers[index];
+        if server.leave(status) {
+            server.say_away(status);
+            tokio::spawn(Arc::clone(self).look_after(index));
+        }
+    }
+
+    fn out_of_patience(&self, busy: Option<(&Server, &Status)>) -> ModelError {
+        let why =
+            busy.map_or_else(|| self.why_away(), |(server, status)| format!("{}: {}", server.address, reason(status)));
         ModelError::new(format!("no server of the U-Net answered for {} s: {why}", self.patience.all.as_secs()))
             .with_hint("start it anew, and run this again")
     }
@@ -370,10 +421,11 @@ impl Shared {
         }
     }
 
-    /// The least busy of the servers that are there.
-    fn next(&self) -> Option<usize> {
+    /// The least busy of the servers that are there; the one that is named only if there is no other.
+    fn next(&self, except: Option<usize>) -> Option<usize> {
         let (turn, count) = (self.turn.fetch_add(1, Ordering::Relaxed), self.servers.len());
         let in_turn = (0..count).map(|at| turn.wrapping_add(at) % count);
-        in_turn.filter(|&index| !self.servers[index].is_away()).min_by_key(|&index| self.servers[index].in_flight())
+        let there = in_turn.filter(|&index| !self.servers[index].is_away());
+        there.min_by_key(|&index| (except == Some(index), self.servers[index].in_flight()))
     }
 }

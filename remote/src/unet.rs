@@ -101,23 +101,35 @@ impl RemoteUnet {
 
     /// Finds out whether rows may be together in a call, on each server, and if not, why.
     fn try_rows(&mut self, pack: &Pack, latent: [usize; 2]) -> Result<Option<String>, RemoteError> {
+        self.timesteps = Timesteps::PerRow;
+        if self.servers.most_rows() == 1 {
+            return Ok(None);
+        }
+        let (mut tried, mut last) = (false, None);
         for server in self.servers.there() {
-            self.timesteps = Timesteps::PerRow;
             let why = match rows_are_apart(&mut Trial { unet: self, server }, pack, latent) {
-                Ok(true) => continue,
+                Ok(true) => {
+                    tried = true;
+                    continue;
+                }
                 Ok(false) => "one row depends on the others".to_owned(),
+                // It went away: the others do the work.
+                Err(error) if !self.servers.is_there(server) => {
+                    last = Some(error);
+                    continue;
+                }
                 Err(error) => error.what,
             };
             self.timesteps = Timesteps::SlotBySlot;
             // Alone they have to work.
-            rows_are_apart(&mut Trial { unet: self, server }, pack, latent).map_err(|error| RemoteError {
-                kind: ErrorKind::Failed,
-                what: error.what,
-                hint: error.hint,
-            })?;
+            let alone = rows_are_apart(&mut Trial { unet: self, server }, pack, latent);
+            alone.map_err(|error| failed(ErrorKind::Failed, error))?;
             return Ok(Some(why));
         }
-        Ok(None)
+        match last {
+            Some(error) if !tried => Err(failed(ErrorKind::Missing, error)),
+            _ => Ok(None),
+        }
     }
 
     /// How it gets its time steps.
@@ -203,6 +215,10 @@ impl RemoteUnet {
         };
         Ok((described, bytes.freeze()))
     }
+}
+
+fn failed(kind: ErrorKind, error: ModelError) -> RemoteError {
+    RemoteError { kind, what: error.what, hint: error.hint }
 }
 
 /// `rows` in parts that are as even as they can be: one for each server that is there, and more where one may not have so many.

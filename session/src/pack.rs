@@ -61,7 +61,8 @@ impl OpenPack {
 
     /// Says what a U-Net will be used for that has other streams' calls alone.
     pub fn expect_rows(&mut self, parameters: &Parameters, size: Size, most_rows: usize) {
-        self.extent = Some(Extent { most_rows, ..extent(&self.pack, parameters, size) });
+        let one = extent(&self.pack, parameters, size);
+        self.extent = Some(Extent { rows: one.rows.min(most_rows), most_rows, ..one });
     }
 
     /// Says how many steps and frames that enter together there may come to be, where that is known beforehand.

@@ -235,11 +235,13 @@ fn model(args: &DoctorArgs) -> (Option<OpenPack>, Vec<Check>) {
             let checks = std::iter::once(pack_check(&open)).chain(servers).collect();
             (Some(open), checks)
         }
-        // Which of the two it is, the pack alone tells.
+        // Which of the two it is, the pack alone tells, if it has a U-Net of its own.
         Err(error) if is_elsewhere => {
             let alone = ModelOptions { unet_server: Vec::new(), ..args.model.clone() };
-            let pack =
-                OpenPack::open(&alone).map_or_else(|error| failed("model pack", &error), |open| pack_check(&open));
+            let partial = |error: SessionError| {
+                Check::new("model pack", Verdict::Absent, format!("not whole without the servers: {}", error.what))
+            };
+            let pack = OpenPack::open(&alone).map_or_else(partial, |open| pack_check(&open));
             (None, vec![pack, failed("U-Net's servers", &error)])
         }
         Err(error) => (None, vec![failed("model pack", &error)]),

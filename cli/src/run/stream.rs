@@ -11,6 +11,7 @@ use livediffusion_pipeline::frame::FrameMeta;
 use livediffusion_pipeline::painter::Painter;
 use livediffusion_pipeline::stats::{Clock, MonotonicClock};
 use livediffusion_pipeline::{Emitted, EngineError};
+use livediffusion_remote::GIVEN_UP;
 
 use super::{pack_into, snapshot};
 use crate::failure::{Failure, Outcome, RUNNING};
@@ -68,6 +69,8 @@ struct Screen {
     shown: Shown,
     /// A network failed.
     is_broken: bool,
+    /// It did because nobody waited for its server any more.
+    was_given_up: bool,
 }
 
 /// What became of a turn of the loop.
@@ -86,6 +89,7 @@ impl Screen {
     fn painted<'a>(&mut self, painted: Result<Emitted<'a>, EngineError>) -> Outcome<Emitted<'a>> {
         painted.map_err(|error| {
             self.is_broken = true;
+            self.was_given_up = error.to_string().contains(GIVEN_UP);
             error.into()
         })
     }
@@ -189,6 +193,7 @@ impl Stream<'_> {
             keep,
             shown: Shown::default(),
             is_broken: false,
+            was_given_up: false,
         };
         let (mut begun, mut closed) = (None, false);
         // What a live source gave before it or a network failed cannot be had again: it is kept, and the error comes after it.
@@ -205,23 +210,19 @@ impl Stream<'_> {
                     lost = Some(failure);
                     break;
                 }
-                // A network that was waited for was given up because of that.
-                Err(failure) if screen.is_broken && self.stop.load(Ordering::Relaxed) => {
-                    tracing::debug!("at the end: {}", failure.message());
-                }
-                Err(failure) if screen.is_broken && is_live && begun.is_some() => {
-                    lost = Some(failure);
+                Err(failure) => {
+                    lost = self.survives(failure, is_live, &screen)?;
                     break;
                 }
-                Err(failure) => return Err(failure),
             }
         }
         screen.counts.stopped = self.stop.load(Ordering::Relaxed);
         // Also where nobody sees the last pictures: with them come the stage times.
         if !screen.is_broken {
-            let last = painter.flush()?;
-            if !closed {
-                self.push(last, &mut screen)?;
+            match screen.painted(painter.flush()) {
+                Ok(last) if !closed => drop(self.push(last, &mut screen)?),
+                Ok(_) => {}
+                Err(failure) => lost = lost.or(self.survives(failure, is_live, &screen)?),
             }
         }
         let Screen { sinks, mut counts, .. } = screen;
@@ -235,12 +236,29 @@ impl Stream<'_> {
             }
             Frames::Noise { .. } => {}
         }
-        let finished = finish(sinks, frames);
-        open(finished)?;
-        match lost {
-            Some(failure) => Err(failure.after(painter.stats().frames_out)),
-            None => Ok(counts),
+        let finished = open(finish(sinks, frames));
+        match (lost, finished) {
+            (Some(failure), finished) => {
+                if let Err(other) = finished {
+                    tracing::warn!("{}", other.message());
+                }
+                Err(failure.after(painter.stats().frames_out))
+            }
+            (None, finished) => finished.map(|_| counts),
         }
+    }
+
+    /// Whether the outputs are finished all the same where a turn failed: with that error behind them, or without any where a network was
+    /// given up at the user's wish. Else the error.
+    fn survives(&self, failure: Failure, is_live: bool, screen: &Screen) -> Outcome<Option<Failure>> {
+        let has_pictures = screen.counts.time_to_first_frame.is_some();
+        if !screen.is_broken {
+            return Err(failure);
+        }
+        if self.stop.load(Ordering::Relaxed) && screen.was_given_up {
+            return Ok(None);
+        }
+        if is_live && has_pictures { Ok(Some(failure)) } else { Err(failure) }
     }
 
     /// What the source gives next, and what becomes of it.

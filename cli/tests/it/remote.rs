@@ -103,11 +103,11 @@ fn pictures_are_those_of_the_network_here() {
 }
 
 #[test]
-fn ctrl_c_ends_a_run_that_waits_for_the_server_and_keeps_what_was_painted() {
+fn ctrl_c_keeps_what_was_painted_whether_the_server_is_there_or_not() {
     if !has_runtime() {
         return;
     }
-    for input in ["videotestsrc is-live=true", "test://ball"] {
+    for (input, is_there) in [("videotestsrc is-live=true", false), ("test://ball", false), ("test://ball", true)] {
         let mut server = Server::start(&[]);
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("painted.mkv");
@@ -124,11 +124,15 @@ fn ctrl_c_ends_a_run_that_waits_for_the_server_and_keeps_what_was_painted() {
             std::thread::park_timeout(Duration::from_millis(100));
         }
         assert!(has_begun(), "no picture is written");
-        server.child.kill().unwrap();
-        assert!(log.any(|line| line.unwrap().contains("is away")), "{input}: it is not missed");
+        if !is_there {
+            server.child.kill().unwrap();
+            assert!(log.any(|line| line.unwrap().contains("is away")), "{input}: it is not missed");
+        }
         signal(&running);
         let done = Done::from(running.wait_with_output().unwrap()).json();
         assert_eq!(done["stopped"], true, "{done}");
+        // With the server the frames in flight are painted too.
+        assert!(!is_there || done["frames_in"] == done["frames_out"], "{done}");
         assert_eq!(names(folder.path()), ["painted.mkv"]);
     }
 }
@@ -153,6 +157,8 @@ fn what_cannot_be_is_refused_with_a_hint() {
     server(&["--bind", &address]).refused(USAGE, &[&address, "hint:--bind"]);
     let tls = ["--bind", "127.0.0.1:0", "--tls-cert", "/nosuch.pem", "--tls-key", "/nosuch.key"];
     server(&tls).refused(USAGE, &["/nosuch.pem", "hint:PEM"]);
+    let tls = ["--bind", "127.0.0.1:0", "--tls-cert", "Cargo.toml", "--tls-key", "Cargo.toml"];
+    server(&tls).refused(USAGE, &["Cargo.toml", "hint:PEM"]);
 }
 
 /// A certificate authority, and a certificate of it for this machine with its key, as files.
@@ -185,7 +191,10 @@ fn over_tls_the_server_shows_a_certificate_that_is_known_here() {
     let known =
         stream(&flags, Path::new("fakesink")).env("SSL_CERT_FILE", &root).output().map(Done::from).unwrap().json();
     assert_eq!(known["frames_out"], 2);
-    stream(&flags, Path::new("fakesink")).output().map(Done::from).unwrap().refused(MISSING, &["certificate"]);
+    let strange = tempfile::tempdir().unwrap();
+    let [other, ..] = certificates(strange.path());
+    let refused = stream(&flags, Path::new("fakesink")).env("SSL_CERT_FILE", &other).output().map(Done::from).unwrap();
+    refused.refused(MISSING, &["certificate"]);
     // Without TLS nobody is understood.
     let plain = server.address.replace("grpcs", "grpc");
     let flags = ["--input", "test://ball", "--frames", "2", "--unet-server", &plain];

@@ -89,11 +89,13 @@ impl GstObjectImpl for VideoFilter {}
 
 impl ElementImpl for VideoFilter {
     fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        if transition == gst::StateChange::PausedToReady
-            && let Some(servers) = lock(&self.seen).servers.take()
-        {
+        if transition == gst::StateChange::PausedToReady {
+            let mut seen = lock(&self.seen);
+            seen.stops = true;
             // The streaming thread may be waiting for one that is away, and the change of state for that thread.
-            servers.give_up();
+            if let Some(servers) = &seen.servers {
+                servers.give_up();
+            }
         }
         self.parent_change_state(transition)
     }

@@ -42,6 +42,8 @@ pub(super) struct Seen {
     pub(super) counts: [u64; 4],
     /// Who runs the U-Net, where that is not done here.
     pub(super) servers: Option<Arc<Servers>>,
+    /// It is on its way to READY: what fails now fails because of that.
+    pub(super) stops: bool,
 }
 
 impl Seen {

@@ -235,8 +235,11 @@ impl VideoFilter {
         }
     }
 
-    /// Tells the application.
+    /// Tells the application, unless it has stopped the element.
     pub(super) fn fail(&self, error: &SessionError) -> gst::FlowError {
+        if lock(&self.seen).stops {
+            return gst::FlowError::Flushing;
+        }
         let (what, hint) = told(error);
         gst::element_imp_error!(self, domain(error), ("{what}"), ["{hint}"]);
         gst::FlowError::Error

@@ -25,11 +25,10 @@ fn serve() -> (String, impl FnOnce()) {
         most_rows: 8,
         most_side: 64,
         token: None,
-        tls: None,
     };
-    let server = UnetServer::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), offer).unwrap();
+    let server = UnetServer::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap();
     let (address, stop) = (format!("grpc://{}", server.local_addr()), server.stopper());
-    let thread = std::thread::spawn(|| server.serve().unwrap());
+    let thread = std::thread::spawn(|| server.serve(offer).unwrap());
     (address, move || {
         stop.stop();
         thread.join().unwrap();
@@ -68,9 +67,9 @@ fn a_pipeline_that_waits_for_the_server_can_be_stopped() {
     rig.push(1, SQUARE);
     rig.push(2, SQUARE);
     wait(500);
-    // Otherwise it would take the minute for which a server is waited for.
-    rig.pipeline.set_state(gst::State::Null).unwrap();
-    assert_eq!(rig.pipeline.current_state(), gst::State::Null);
+    // Otherwise it would take the minute for which a server is waited for, at the end of which that is an error.
+    rig.pipeline.set_state(gst::State::Ready).unwrap();
+    assert_eq!((rig.pipeline.current_state(), rig.error()), (gst::State::Ready, None));
     let error = Rig::new(&of_tiny(&format!("unet-server={address}")), SQUARE);
     assert!(error.pipeline.set_state(gst::State::Playing).is_err());
     let (what, hint) = error.error().unwrap();

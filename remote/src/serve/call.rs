@@ -10,8 +10,11 @@ use livediffusion_pipeline::model::{Branch, Conditioning, Row};
 use tonic::Status;
 
 use super::prompts::Prompts;
-use super::service::Facts;
+use super::service::{Facts, short};
 use crate::proto::ModelInferRequest;
+
+/// No input of a U-Net has more sides.
+const MOST_SIDES: usize = 8;
 
 /// A call that can be made.
 pub(super) struct Call {
@@ -27,7 +30,7 @@ impl Call {
         let unet = &facts.pack.unet;
         let wanted = unet.inputs();
         if let Some(other) = ask.inputs.iter().find(|input| !wanted.iter().any(|info| info.name == input.name)) {
-            return Err(wrong(format!("unexpected inference input '{}'", other.name)));
+            return Err(wrong(format!("unexpected inference input '{}'", short(&other.name))));
         }
         let (sides, sample) = values(ask, &unet.sample)?;
         let [count, channels, height, width] = sides[..] else {
@@ -108,6 +111,9 @@ fn values(ask: &ModelInferRequest, info: &TensorInfo) -> Result<(Vec<usize>, Vec
     let at = at.ok_or_else(|| wrong(format!("missing inference input '{name}'")))?;
     let (input, raw) = (&ask.inputs[at], ask.raw_input_contents.get(at));
     let raw = raw.ok_or_else(|| wrong(format!("'{name}' has no values in raw_input_contents")))?;
+    if input.shape.len() > MOST_SIDES {
+        return Err(wrong(format!("'{name}' has {} sides", input.shape.len())));
+    }
     let sides: Result<Vec<usize>, _> = input.shape.iter().map(|&side| usize::try_from(side)).collect();
     let sides = sides.map_err(|_| wrong(format!("'{name}' has the sides {:?}", input.shape)))?;
     let count = sides.iter().try_fold(1usize, |count, &side| count.checked_mul(side));
@@ -117,7 +123,9 @@ fn values(ask: &ModelInferRequest, info: &TensorInfo) -> Result<(Vec<usize>, Vec
         "BF16" => numbers(raw, |bits| bf16::from_le_bytes(bits).to_f32()),
         "INT64" => numbers(raw, |bits| i64::from_le_bytes(bits) as f32),
         "INT32" => numbers(raw, |bits| i32::from_le_bytes(bits) as f32),
-        other => return Err(wrong(format!("'{name}' is of {other}; FP32, FP16, BF16, INT64 and INT32 are taken"))),
+        other => {
+            return Err(wrong(format!("'{name}' is of {}; FP32, FP16, BF16, INT64 and INT32 are taken", short(other))));
+        }
     };
     match (read, count) {
         (Some(values), Some(count)) if values.len() == count => Ok((sides, values)),

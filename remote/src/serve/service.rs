@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use livediffusion_onnx::graph::{DType, Dim, TensorInfo};
@@ -13,7 +14,8 @@ use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::DenoiseBatch;
 use prost::Message;
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService};
 use tonic::{Request, Response, Status};
@@ -30,6 +32,9 @@ use crate::tensor::{put, width};
 
 /// For a request's frame around its values, and for questions.
 const ENVELOPE: usize = 1 << 16;
+
+/// How long a call may take to come: 100 MB of control pictures over a slow network. Those that never come would keep their places.
+const READING: Duration = Duration::from_mins(1);
 
 /// What there is to know of the U-Net, and what may be asked of it.
 pub(super) struct Facts {
@@ -90,7 +95,8 @@ impl Facts {
         let control = if self.pack.unet.control.is_some() { 3 * side * side } else { 0 };
         // In the widest type that is taken for the one number that is often of it, and in f32 for the others.
         let row = 4 * (latent + prompt + pooled + guidance + control + 6) + 2 * 8;
-        self.most_rows * row + ENVELOPE
+        // What gRPC's own frame can say.
+        (self.most_rows * row + ENVELOPE).min(u32::MAX as usize)
     }
 
     fn tensor(&self, info: &TensorInfo) -> TensorMetadata {
@@ -205,40 +211,50 @@ impl Shared {
                 let answer = ModelConfigResponse { config: Some(config) };
                 unary(request, |ask: ModelRequest| self.has(&ask.name).map(|()| answer.clone())).await
             }
-            path::MODEL_INFER => {
-                let shared = Arc::clone(&self);
-                let service = tower::service_fn(move |request: Request<ModelInferRequest>| {
-                    let shared = Arc::clone(&shared);
-                    async move { shared.infer(request.into_inner()).await.map(Response::new) }
-                });
-                let codec = ProstCodec::<ModelInferResponse, ModelInferRequest>::default();
-                let most = facts.most_bytes();
-                Grpc::new(codec)
-                    .max_decoding_message_size(most)
-                    .max_encoding_message_size(usize::MAX)
-                    .unary(service, request)
-                    .await
-            }
+            path::MODEL_INFER => self.infer(request).await,
             other => Status::unimplemented(format!("there is no call {other}")).into_http(),
         }
     }
 
     fn has(&self, name: &str) -> Result<(), Status> {
         let own = &self.facts.name;
-        let what = || Status::not_found(format!("Request for unknown model: '{name}' is not found; there is '{own}'"));
+        let named = short(name);
+        let what = || Status::not_found(format!("Request for unknown model: '{named}' is not found; there is '{own}'"));
         if name == own { Ok(()) } else { Err(what()) }
     }
 
-    /// On a thread that may wait: for the network, and for other clients' calls, with which it is put together.
-    async fn infer(self: Arc<Self>, ask: ModelInferRequest) -> Result<ModelInferResponse, Status> {
-        self.has(&ask.model_name)?;
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| Status::resource_exhausted("too many calls at once"))?;
-        let done = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            self.run(&ask)
+    /// A call has a place before anything of it is read, and a while to be read.
+    async fn infer(self: Arc<Self>, request: http::Request<Body>) -> http::Response<Body> {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return Status::resource_exhausted("too many calls at once").into_http();
+        };
+        let (place, is_read) = (Arc::new(place), Arc::new(Notify::new()));
+        let most = self.facts.most_bytes();
+        let service = tower::service_fn(|request: Request<ModelInferRequest>| {
+            is_read.notify_one();
+            let (shared, place) = (Arc::clone(&self), Arc::clone(&place));
+            async move {
+                let ask = request.into_inner();
+                shared.has(&ask.model_name)?;
+                // On a thread that may wait: for the network, and for other clients' calls, with which it is put together.
+                let done = tokio::task::spawn_blocking(move || {
+                    let _place = place;
+                    shared.run(&ask)
+                });
+                done.await.unwrap_or_else(|_| Err(Status::internal("the call panicked"))).map(Response::new)
+            }
         });
-        done.await.unwrap_or_else(|_| Err(Status::internal("the call panicked")))
+        let codec = ProstCodec::<ModelInferResponse, ModelInferRequest>::default();
+        let mut grpc = Grpc::new(codec).max_decoding_message_size(most).max_encoding_message_size(usize::MAX);
+        let late = async {
+            if timeout(READING, is_read.notified()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            answer = grpc.unary(service, request) => answer,
+            () = late => Status::deadline_exceeded("the call did not come whole").into_http(),
+        }
     }
 
     fn run(&self, ask: &ModelInferRequest) -> Result<ModelInferResponse, Status> {
@@ -267,6 +283,11 @@ impl Shared {
             raw_output_contents: vec![bytes.freeze()],
         })
     }
+}
+
+/// The beginning of what a client wrote.
+pub(super) fn short(text: &str) -> String {
+    text.chars().take(64).collect()
 }
 
 /// A call that is answered at once.

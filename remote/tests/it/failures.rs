@@ -80,9 +80,16 @@ fn one_that_comes_later_must_have_the_same_model() {
     let mut unet = RemoteUnet::new(servers, &pack, None).unwrap();
     let later = Server::start_on(port, Arc::new(state(&runtime, "tiny-sdturbo", TRITON)));
     let rows = rows(&pack, 2);
-    for _ in 0..20 {
+    for _ in 0..3000 {
+        if later.state.questions.load(Ordering::Relaxed) > 0 {
+            break;
+        }
+        wait(10);
+    }
+    assert!(later.state.questions.load(Ordering::Relaxed) > 0, "it is never asked");
+    for _ in 0..5 {
         predicted(&mut unet, &rows);
-        wait(50);
+        wait(20);
     }
     assert_eq!(later.calls(), [0; 0]);
 }

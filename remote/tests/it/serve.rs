@@ -1,6 +1,7 @@
 //! The own server: streams through it, calls that are none, and who may ask.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -43,14 +44,13 @@ fn offer(runtime: &Runtime, name: &str) -> Offer {
         most_rows: 8,
         most_side: 128,
         token: None,
-        tls: None,
     }
 }
 
 fn start(offer: Offer) -> Running {
-    let server = UnetServer::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), offer).unwrap();
+    let server = UnetServer::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).unwrap();
     let (address, stop) = (format!("grpc://{}", server.local_addr()), server.stopper());
-    Running { address, stop, thread: std::thread::spawn(|| server.serve().unwrap()) }
+    Running { address, stop, thread: std::thread::spawn(|| server.serve(offer).unwrap()) }
 }
 
 fn connect(name: &str, address: &str) -> (Pack, RemoteUnet) {
@@ -260,10 +260,28 @@ fn whoever_does_not_know_the_token_learns_nothing() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_an_error() {
+fn connections_that_say_nothing_keep_nobody_away() {
     let Some(runtime) = runtime() else { return };
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let running = start(offer(&runtime, "tiny-sd15"));
+    let host = running.address.strip_prefix("grpc://").unwrap();
+    // More than there may be; some have begun to say something.
+    let silent: Vec<TcpStream> = (0..200)
+        .map(|index| {
+            let mut stream = TcpStream::connect(host).unwrap();
+            stream.write_all(&b"PRI * HTTP/2.0"[..index % 14]).unwrap();
+            stream
+        })
+        .collect();
+    let (pack, mut unet) = connect("tiny-sd15", &running.address);
+    predicted(&mut unet, &rows(&pack, 1));
+    drop(silent);
+    running.end();
+}
+
+#[test]
+fn an_address_that_is_taken_is_an_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = UnetServer::bind(address, offer(&runtime, "tiny-sd15")).err().unwrap();
+    let error = UnetServer::bind(address, None).err().unwrap();
     assert!(error.what.contains(&address.to_string()) && error.hint.is_some(), "{error}");
 }

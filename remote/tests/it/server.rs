@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -30,6 +31,8 @@ pub(crate) struct State {
     pub(crate) model: Mutex<Model>,
     /// Rows of each call.
     pub(crate) calls: Mutex<Vec<usize>>,
+    /// How often it was asked what it has.
+    pub(crate) questions: AtomicUsize,
     /// What came as `authorization`, with how often.
     pub(crate) tokens: Mutex<BTreeMap<String, usize>>,
 }
@@ -49,7 +52,7 @@ impl Server {
 
     /// On that port.
     pub(crate) fn start_on(port: u16, state: Arc<State>) -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (service, address) = (Service(Arc::clone(&state)), SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let port = runtime.block_on(async {
             let incoming = TcpIncoming::bind(address).unwrap();
@@ -142,6 +145,7 @@ impl tower::Service<http::Request<Body>> for Service {
 
 impl State {
     fn has(&self, ask: &ModelRequest) -> Result<(), Status> {
+        self.questions.fetch_add(1, Ordering::Relaxed);
         if ask.name == self.name { Ok(()) } else { Err(Status::not_found(format!("unknown model: '{}'", ask.name))) }
     }
 

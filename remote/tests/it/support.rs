@@ -1,6 +1,7 @@
 //! Packs, their U-Nets on servers, and calls.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use half::f16;
@@ -83,6 +84,7 @@ pub(crate) fn state(runtime: &Runtime, name: &str, how: How) -> State {
         most_rows: how.most_rows,
         model: Mutex::new(model(pack, loaded, how)),
         calls: Mutex::default(),
+        questions: AtomicUsize::new(0),
         tokens: Mutex::default(),
     }
 }
