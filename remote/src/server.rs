@@ -235,7 +235,7 @@ impl Server {
         lock(&self.presence).away.clone()
     }
 
-    /// It gave no answer: it is away from here on. Says whether it was there before.
+    /// It gave no answer to a call: it is away from here on. Says whether it was there before.
     pub(crate) fn leave(&self, status: &Status) -> bool {
         let why = reason(status);
         tracing::debug!("{}: {why}", self.address);
@@ -248,6 +248,14 @@ impl Server {
         let mut presence = lock(&self.presence);
         presence.hangs |= hangs;
         presence.away.replace(why).is_none()
+    }
+
+    /// It does not answer a question either: then it does not hang at calls, but is gone.
+    pub(crate) fn stay_away(&self, status: &Status) {
+        let why = reason(status);
+        tracing::debug!("{} is still away: {why}", self.address);
+        let mut presence = lock(&self.presence);
+        (presence.away, presence.hangs) = (Some(why), false);
     }
 
     /// The next pause before it is asked again.

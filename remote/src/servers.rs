@@ -50,9 +50,27 @@ const MOST_SERVERS: usize = 64;
 
 /// Servers that have the same U-Net, and the thread on which calls wait for them: no other runs async code for them.
 pub struct Servers {
-    /// `None` while it is dropped.
-    runtime: Option<Runtime>,
+    runtime: Background,
     shared: Arc<Shared>,
+}
+
+/// A runtime that ends without being waited for: whoever drops it may be within another one, where waiting is not allowed.
+struct Background(Option<Runtime>);
+
+impl Background {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(task);
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 struct Shared {
@@ -112,6 +130,7 @@ impl Servers {
             .enable_time()
             .build()
             .map_err(|error| failed(format!("no thread for the U-Net's servers: {error}")))?;
+        let runtime = Background(Some(runtime));
         let (sender, receiver) = oneshot::channel();
         let addresses = addresses.to_vec();
         // On the runtime's own thread: whoever calls may be within another runtime.
@@ -121,10 +140,10 @@ impl Servers {
         let shared = std::thread::scope(|scope| scope.spawn(|| receiver.blocking_recv()).join());
         let gone = || failed("asking the U-Net's servers was given up".to_owned());
         let shared = shared.map_err(|_| gone())?.map_err(|_| gone())?;
-        let this = Self { runtime: Some(runtime), shared: Arc::new(shared?) };
+        let this = Self { runtime, shared: Arc::new(shared?) };
         for index in 0..this.shared.servers.len() {
             if this.shared.servers[index].is_away() {
-                this.spawn(Arc::clone(&this.shared).look_after(index));
+                this.runtime.spawn(Arc::clone(&this.shared).look_after(index));
             }
         }
         Ok(this)
@@ -156,7 +175,7 @@ impl Servers {
     /// [Gives up](Self::give_up) once `stop` is raised, which a signal's handler may do.
     pub fn give_up_at(&self, stop: Arc<AtomicBool>) {
         let shared = Arc::clone(&self.shared);
-        self.spawn(async move {
+        self.runtime.spawn(async move {
             while !stop.load(Ordering::Relaxed) {
                 sleep(LOOK).await;
             }
@@ -183,7 +202,7 @@ impl Servers {
     /// Sends a call, whose answer has at most `most` bytes of values, to whoever has the least to do.
     pub(crate) fn send(&self, request: ModelInferRequest, most: usize) -> Pending {
         let (shared, (sender, receiver)) = (Arc::clone(&self.shared), oneshot::channel());
-        self.spawn(async move {
+        self.runtime.spawn(async move {
             // Nobody waits for it any more: then it is not missed.
             let _ = sender.send(shared.answer(&request, most).await);
         });
@@ -193,7 +212,7 @@ impl Servers {
     /// Sends a call to one server. One that gives no answer is away from then on.
     pub(crate) fn send_to(&self, server: usize, request: ModelInferRequest, most: usize) -> Pending {
         let (shared, (sender, receiver)) = (Arc::clone(&self.shared), oneshot::channel());
-        self.spawn(async move {
+        self.runtime.spawn(async move {
             let mut over = shared.over.subscribe();
             let answer = tokio::select! {
                 answer = shared.answer_of(server, &request, most) => answer,
@@ -202,21 +221,6 @@ impl Servers {
             let _ = sender.send(answer);
         });
         Pending(receiver)
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(runtime) = &self.runtime {
-            runtime.spawn(task);
-        }
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Whoever drops it may be within another runtime, where waiting is not allowed; and nothing is waited for.
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -414,9 +418,7 @@ impl Shared {
                     return;
                 }
                 Ok(_) => server.say_other(),
-                Err(status) => {
-                    server.leave(&status);
-                }
+                Err(status) => server.stay_away(&status),
             }
         }
     }

@@ -202,11 +202,13 @@ fn they_may_be_asked_and_dropped_where_async_code_runs() {
     let Some(runtime) = runtime() else { return };
     let server = serve(&runtime, "tiny-sd15", TRITON);
     let address = server.address().parse().unwrap();
+    let nobody = format!("grpc://127.0.0.1:{}", serve(&runtime, "tiny-sd15", TRITON).stop().0).parse().unwrap();
     let outer = tokio::runtime::Builder::new_current_thread().build().unwrap();
     outer.block_on(async {
         let servers = Servers::connect(&[address]).unwrap();
         assert!(servers.away().is_empty());
         drop(servers);
+        assert!(Servers::connect(&[nobody]).is_err());
     });
 }
 
