@@ -138,6 +138,29 @@ fn ctrl_c_keeps_what_was_painted_whether_the_server_is_there_or_not() {
 }
 
 #[test]
+fn a_page_on_a_server_ends_as_any_does() {
+    if !has_runtime() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let webcam = |bind: &str| {
+        let mut page =
+            command(["webcam", "--provider", "cpu", "--bind", bind, "--unet-server", &server.address, "--model"]);
+        page.arg(packs().join("tiny-sd15")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        page
+    };
+    let address = taken.local_addr().unwrap().to_string();
+    Done::from(webcam(&address).output().unwrap()).refused(USAGE, &[&address, "hint:--bind"]);
+    let mut page = webcam("127.0.0.1:0").spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(page.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    signal(&page);
+    let done = Done::from(page.wait_with_output().unwrap());
+    assert!(done.code == Some(0) && !done.stderr.contains("panicked"), "{}", done.stderr);
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_a_hint() {
     let wrong = |flags: &[&str]| run(["run", "--input", "test://ball", "--output", "fakesink"].iter().chain(flags));
     wrong(&["--unet-server", "gpu"]).refused(USAGE, &["\"gpu\"", "hint:grpc://HOST:PORT/MODEL"]);
