@@ -29,14 +29,17 @@ struct Server {
 
 impl Server {
     fn start(flags: &[&str]) -> Self {
-        let mut child =
-            command(["unet-server", "--provider", "cpu", "--precision", "f32", "--bind", "127.0.0.1:0", "--model"])
-                .arg(packs().join("tiny-sd15"))
-                .args(flags)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
+        Self::start_on("127.0.0.1:0", flags)
+    }
+
+    fn start_on(bind: &str, flags: &[&str]) -> Self {
+        let mut child = command(["unet-server", "--provider", "cpu", "--precision", "f32", "--bind", bind, "--model"])
+            .arg(packs().join("tiny-sd15"))
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         Self { child, address: line.trim().to_owned() }
@@ -55,6 +58,18 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Until a run has written something into its file.
+fn wait_for_a_picture(folder: &Path) {
+    let has_begun = || std::fs::read_dir(folder).unwrap().any(|file| file.unwrap().metadata().unwrap().len() > 0);
+    for _ in 0..600 {
+        if has_begun() {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    panic!("no picture is written");
 }
 
 /// As Ctrl-C does.
@@ -114,16 +129,7 @@ fn ctrl_c_keeps_what_was_painted_whether_the_server_is_there_or_not() {
         let flags = ["--input", input, "--unet-server", &server.address];
         let mut running = stream(&flags, &output).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(running.stderr.take().unwrap()).lines();
-        // Once a picture is written.
-        let has_begun =
-            || std::fs::read_dir(folder.path()).unwrap().any(|file| file.unwrap().metadata().unwrap().len() > 0);
-        for _ in 0..600 {
-            if has_begun() {
-                break;
-            }
-            std::thread::park_timeout(Duration::from_millis(100));
-        }
-        assert!(has_begun(), "no picture is written");
+        wait_for_a_picture(folder.path());
         if !is_there {
             server.child.kill().unwrap();
             assert!(log.any(|line| line.unwrap().contains("is away")), "{input}: it is not missed");
@@ -135,6 +141,30 @@ fn ctrl_c_keeps_what_was_painted_whether_the_server_is_there_or_not() {
         assert!(!is_there || done["frames_in"] == done["frames_out"], "{done}");
         assert_eq!(names(folder.path()), ["painted.mkv"]);
     }
+}
+
+#[test]
+fn what_was_recorded_is_kept_where_the_network_fails_for_good() {
+    if !has_runtime() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("painted.mkv");
+    let flags = ["--input", "videotestsrc is-live=true", "--size", "128x128", "--unet-server", &server.address];
+    let mut running = stream(&flags, &output).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(running.stderr.take().unwrap()).lines().map(Result::unwrap);
+    wait_for_a_picture(folder.path());
+    server.child.kill().unwrap();
+    assert!(log.any(|line| line.contains("is away")), "it is not missed");
+    // Another one takes no pictures of that size.
+    let host = server.address.strip_prefix("grpc://").unwrap().strip_suffix("/unet").unwrap();
+    let _other = Server::start_on(host, &["--max-size", "64"]);
+    let last: Vec<String> = log.collect();
+    let code = running.wait().unwrap().code();
+    let error = last.iter().find(|line| line.starts_with("error: ")).unwrap();
+    assert!(code == Some(1) && error.contains("refuses") && error.contains("kept"), "{code:?} {last:?}");
+    assert_eq!(names(folder.path()), ["painted.mkv"]);
 }
 
 #[test]
