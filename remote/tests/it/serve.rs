@@ -272,8 +272,10 @@ fn connections_that_say_nothing_keep_nobody_away() {
             stream
         })
         .collect();
-    let (pack, mut unet) = connect("tiny-sd15", &running.address);
-    predicted(&mut unet, &rows(&pack, 1));
+    // Their time is up sooner than that of whoever asks; on a machine that is busy perhaps only the next time.
+    let address = running.address.parse().unwrap();
+    let found = (0..5).find_map(|_| Servers::connect(std::slice::from_ref(&address)).ok()).unwrap();
+    assert!(found.away().is_empty());
     drop(silent);
     running.end();
 }

@@ -81,7 +81,8 @@ impl Server {
 
     fn end(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+            // A model that hangs is left behind.
+            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
         }
     }
 }

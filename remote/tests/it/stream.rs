@@ -1,7 +1,5 @@
 //! Whole streams: pictures are those of the same networks here.
 
-use std::sync::Arc;
-
 use livediffusion_onnx::{
     Elsewhere, LoadedPack, Pack, Provider, Runtime, choose_provider, load_networks, load_networks_with,
 };
@@ -15,7 +13,7 @@ use crate::support::{TRITON, connect, folder, runtime, serve, settings};
 
 const SIZE: Size = Size::new(64, 64);
 
-fn pictures(pack: &Pack, mut loaded: LoadedPack, parameters: &Parameters) -> Vec<Vec<u8>> {
+fn pictures(pack: &Pack, loaded: &LoadedPack, parameters: &Parameters) -> Vec<Vec<u8>> {
     let mut prompts = Prompts::new(Box::new(loaded.text.clone()), loaded.networks.denoiser.timestep_cond_width());
     let facts = ModelFacts {
         vae_factor: pack.vae_factor,
@@ -36,7 +34,6 @@ fn pictures(pack: &Pack, mut loaded: LoadedPack, parameters: &Parameters) -> Vec
         painted.extend(emitted.iter().map(|picture| picture.rgb.to_vec()));
     }
     painted.extend(engine.flush().unwrap().iter().map(|picture| picture.rgb.to_vec()));
-    loaded.networks.encoder = None;
     painted
 }
 
@@ -51,6 +48,12 @@ fn pictures_of_every_mode_are_those_of_the_network_here() {
     let Some(runtime) = runtime() else { return };
     for name in ["tiny-sd15", "tiny-sdxlturbo", "control"] {
         let server = serve(&runtime, name, TRITON);
+        let own = Pack::open(folder(name)).unwrap();
+        let of_here = load_networks(&runtime, &own, &settings()).unwrap();
+        let (pack, unet) = connect(name, &[&server]);
+        let timesteps = unet.timesteps();
+        let elsewhere = Elsewhere { make: Box::new(move || Box::new(unet.fork())), timesteps };
+        let of_there = loaded(&runtime, &pack, Some(elsewhere));
         for texts in [
             &[("prompt", "a fox"), ("t-index", "45")][..],
             &[("prompt", "a fox"), ("t-index", "20,32,45"), ("cfg", "self"), ("guidance", "1.4")],
@@ -68,13 +71,8 @@ fn pictures_of_every_mode_are_those_of_the_network_here() {
             for (name, text) in texts {
                 parameters.set(name, text).unwrap();
             }
-            let own = Pack::open(folder(name)).unwrap();
-            let here = pictures(&own, load_networks(&runtime, &own, &settings()).unwrap(), &parameters);
-            let (pack, unet) = connect(name, &[&server]);
-            let unet = Arc::new(unet);
-            let timesteps = unet.timesteps();
-            let elsewhere = Elsewhere { make: Box::new(move || Box::new(unet.fork())), timesteps };
-            let there = pictures(&pack, loaded(&runtime, &pack, Some(elsewhere)), &parameters);
+            let here = pictures(&own, &of_here, &parameters);
+            let there = pictures(&pack, &of_there, &parameters);
             assert_eq!(here.len(), 6);
             assert!(here == there, "{name} {texts:?}: other pictures");
         }
@@ -96,8 +94,8 @@ fn a_pack_needs_no_u_net_of_its_own() {
     let timesteps = unet.timesteps();
     let elsewhere = Elsewhere { make: Box::new(move || Box::new(unet.fork())), timesteps };
     let parameters = Parameters { size: Some(SIZE), ..Parameters::default() };
-    let there = pictures(&pack, loaded(&runtime, &pack, Some(elsewhere)), &parameters);
+    let there = pictures(&pack, &loaded(&runtime, &pack, Some(elsewhere)), &parameters);
     let own = Pack::open(folder("tiny-sd15")).unwrap();
-    let here = pictures(&own, load_networks(&runtime, &own, &settings()).unwrap(), &parameters);
+    let here = pictures(&own, &load_networks(&runtime, &own, &settings()).unwrap(), &parameters);
     assert!(here == there);
 }
