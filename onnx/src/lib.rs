@@ -45,7 +45,7 @@ pub use self::provider::{
     Chosen, CudnnSearch, Extent, GpuSettings, OpenVinoDevice, Precision, Provider, ProviderChoice, SessionSettings,
     UserStream, choose_provider, idle_card, probe_provider,
 };
-pub use self::rows::{check_prompts, rows_are_apart, show_control};
+pub use self::rows::{check_prompts, control_scale, rows_are_apart, show_control};
 pub use self::runtime::{Libraries, Runtime, user_cache};
 pub use self::timestep::{Timesteps, has_time_of_each_row};
 pub use self::tokenizer::PromptTokenizer;

@@ -73,12 +73,16 @@ pub fn check_prompts(rows: &[Row]) -> Result<(), ModelError> {
     Err(ModelError::new("U-Net: the prompts of one call have different lengths"))
 }
 
-/// Puts what the row's ControlNet is shown into `shown`, [3, height, width] in [0, 1], and gives how strongly that steers it. For a row
-/// without, it is black, under the scale 0.
+/// How strongly its control image steers a row: a row without is not steered.
+pub fn control_scale(row: &Row) -> f32 {
+    if row.control.is_some() { row.control_scale } else { 0.0 }
+}
+
+/// Puts what the row's ControlNet is shown into `shown`, [3, height, width] in [0, 1]; black for a row without.
 ///
 /// # Errors
 /// A control image of another size.
-pub fn show_control(row: &Row, size: Size, shown: &mut Vec<f32>) -> Result<f32, ModelError> {
+pub fn show_control(row: &Row, size: Size, shown: &mut Vec<f32>) -> Result<(), ModelError> {
     shown.resize(3 * size.pixels(), 0.0);
     match &row.control {
         Some(image) if image.size() != size => {
@@ -86,11 +90,11 @@ pub fn show_control(row: &Row, size: Size, shown: &mut Vec<f32>) -> Result<f32, 
         }
         Some(image) => {
             rgb8_to_chw(image.rgb(), 3 * size.width, (size.width, size.height), Normalise::UNIT, shown);
-            Ok(row.control_scale)
+            Ok(())
         }
         None => {
             shown.fill(0.0);
-            Ok(0.0)
+            Ok(())
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::error::OnnxError;
 use crate::graph::{GraphError, TensorInfo};
 use crate::pack::{Pack, Part, PartName, UnetPorts};
 use crate::provider::{Chosen, Precision, Provider, SessionSettings, channels_of};
-use crate::rows::{check_prompts, rows_are_apart, show_control};
+use crate::rows::{check_prompts, control_scale, rows_are_apart, show_control};
 use crate::runtime::Runtime;
 use crate::session::{Bound, MAX_SHAPES, Model, Network};
 use crate::timestep::{Declared, Timesteps, declared, repair};
@@ -245,9 +245,9 @@ impl OnnxUnet {
     /// Writes what each row's ControlNet is shown, and how strongly it steers.
     fn write_controls(&mut self, bound: Bound, port: usize, size: Size, rows: &[Row]) -> Result<(), ModelError> {
         for (at, row) in rows.iter().enumerate() {
-            let scale = show_control(row, size, &mut self.shown)?;
+            show_control(row, size, &mut self.shown)?;
             self.network.write(bound, port, at * self.shown.len(), &self.shown)?;
-            self.network.write(bound, port + 1, at, &[scale])?;
+            self.network.write(bound, port + 1, at, &[control_scale(row)])?;
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Why a U-Net's server could not be used.
 
+use std::error::Error;
+
 use livediffusion_onnx::ErrorKind;
 use livediffusion_pipeline::model::ModelError;
 use tonic::{Code, Status};
@@ -32,15 +34,21 @@ impl From<RemoteError> for ModelError {
     }
 }
 
+/// What lies beneath all that an error wraps.
+pub(crate) fn deepest(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
 /// Why a call failed, in one line: what the server says, or what lies beneath where the connection failed.
 pub(crate) fn reason(status: &Status) -> String {
-    let mut deepest: Option<String> = None;
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        deepest = Some(error.to_string());
-        source = error.source();
-    }
-    let text = deepest.unwrap_or_else(|| status.message().to_owned());
+    let text = match status.source() {
+        Some(beneath) => deepest(beneath),
+        None => status.message().to_owned(),
+    };
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if text.is_empty() { status.code().to_string() } else { text }
 }
@@ -55,5 +63,5 @@ pub(crate) fn is_busy(status: &Status) -> bool {
 pub(crate) fn is_away(status: &Status) -> bool {
     let is_gone = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted);
     // What a server answers has no source; a connection that breaks has.
-    is_gone || std::error::Error::source(status).is_some()
+    is_gone || status.source().is_some()
 }

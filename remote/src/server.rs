@@ -1,6 +1,6 @@
 //! One server: what it has, and calls of it.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use crate::address::Address;
-use crate::error::{RemoteError, reason};
+use crate::error::{RemoteError, deepest, reason};
 use crate::proto::{
     ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataResponse, ModelRequest,
     ServerMetadataResponse, ServerRequest, path,
@@ -87,8 +87,9 @@ pub(crate) struct Server {
     /// Calls that are not answered yet.
     in_flight: AtomicUsize,
     presence: Mutex<Presence>,
-    /// Calls that it answered since it was away, and how long the slowest of them but the first took, in ms.
-    answered: AtomicUsize,
+    /// It answered a call since it was away.
+    has_answered: AtomicBool,
+    /// How long the slowest of those behind the first took, in ms.
     slowest: AtomicU64,
 }
 
@@ -113,9 +114,8 @@ impl Server {
     pub(crate) fn new(address: &Address) -> Result<Self, RemoteError> {
         let scheme = if address.is_secure { "https" } else { "http" };
         let wrong = |error: tonic::transport::Error| {
-            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             RemoteError::invalid(
-                format!("{address}: {why}"),
+                format!("{address}: {}", deepest(&error)),
                 "check the address, and for grpcs:// the system's certificates",
             )
         };
@@ -136,7 +136,7 @@ impl Server {
             endpoint,
             in_flight: AtomicUsize::new(0),
             presence: Mutex::default(),
-            answered: AtomicUsize::new(0),
+            has_answered: AtomicBool::new(false),
             slowest: AtomicU64::new(0),
         })
     }
@@ -170,7 +170,7 @@ impl Server {
         let Address { model, version, .. } = &self.address;
         let request =
             ModelInferRequest { model_name: model.clone(), model_version: version.clone(), ..request.clone() };
-        let is_first = self.answered.load(Ordering::Relaxed) == 0;
+        let is_first = !self.has_answered.load(Ordering::Relaxed);
         let slowest = Duration::from_millis(self.slowest.load(Ordering::Relaxed));
         let deadline = if is_first { FIRST_CALL } else { patience.max(TIMES_SLOWEST * slowest).min(FIRST_CALL) };
         let begin = Instant::now();
@@ -178,7 +178,7 @@ impl Server {
         let answer = self.call(path::MODEL_INFER, request, deadline, most + ENVELOPE).await;
         drop(counted);
         if answer.is_ok() {
-            self.answered.fetch_add(1, Ordering::Relaxed);
+            self.has_answered.store(true, Ordering::Relaxed);
             if !is_first {
                 let took = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
                 self.slowest.fetch_max(took, Ordering::Relaxed);
@@ -242,7 +242,7 @@ impl Server {
         let hangs = status.code() == Code::DeadlineExceeded;
         if !hangs {
             // What starts anew loads and compiles anew.
-            self.answered.store(0, Ordering::Relaxed);
+            self.has_answered.store(false, Ordering::Relaxed);
             self.slowest.store(0, Ordering::Relaxed);
         }
         let mut presence = lock(&self.presence);

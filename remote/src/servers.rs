@@ -184,9 +184,8 @@ impl Servers {
     }
 
     /// Servers that are there, by their numbers.
-    pub(crate) fn there(&self) -> Vec<usize> {
-        let servers = &self.shared.servers;
-        (0..servers.len()).filter(|&index| !servers[index].is_away()).collect()
+    pub(crate) fn there(&self) -> impl Iterator<Item = usize> {
+        (0..self.shared.servers.len()).filter(|&index| self.is_there(index))
     }
 
     /// Whether that server is there.

@@ -20,15 +20,7 @@ pub(crate) struct Port {
 impl Port {
     /// Of what the server says.
     pub(crate) fn of(tensor: &TensorMetadata) -> Self {
-        let dtype = match tensor.datatype.as_str() {
-            "FP32" => DType::F32,
-            "FP16" => DType::F16,
-            "BF16" => DType::Bf16,
-            "INT64" => DType::I64,
-            "INT32" => DType::I32,
-            // `onnx.TensorProto.DataType`'s "undefined": whoever needs it refuses it.
-            _ => DType::Other(0),
-        };
+        let dtype = dtype_of(&tensor.datatype);
         let side = |(axis, &side): (usize, &i64)| match usize::try_from(side) {
             Ok(side) => Dim::Fixed(side),
             Err(_) if axis == 0 => Dim::Symbol("rows".to_owned()),
@@ -61,6 +53,21 @@ impl Port {
     pub(crate) fn is_numeric(&self) -> bool {
         !matches!(self.info.dtype, DType::Other(_))
     }
+}
+
+/// The types that can be given and taken, by their names on the wire.
+const DATATYPES: [(&str, DType); 5] =
+    [("FP32", DType::F32), ("FP16", DType::F16), ("BF16", DType::Bf16), ("INT64", DType::I64), ("INT32", DType::I32)];
+
+/// The type of that name; one that whoever needs it refuses where it is none of those.
+pub(crate) fn dtype_of(datatype: &str) -> DType {
+    // `onnx.TensorProto.DataType`'s "undefined".
+    DATATYPES.iter().find(|(name, _)| *name == datatype).map_or(DType::Other(0), |(_, dtype)| *dtype)
+}
+
+/// Its name.
+pub(crate) fn datatype_of(dtype: DType) -> &'static str {
+    DATATYPES.iter().find(|(_, known)| *known == dtype).map_or("", |(name, _)| *name)
 }
 
 /// Bytes of a number of that type.
@@ -102,14 +109,7 @@ pub(crate) fn take(answer: &ModelInferResponse, port: &Port, out: &mut [f32]) ->
         if raw.len() != out.len() * width(port.info.dtype) {
             return Err(count(raw.len() / width(port.info.dtype)));
         }
-        match port.info.dtype {
-            DType::F16 => halves(raw, out, |bits| f16::from_bits(bits).to_f32()),
-            DType::Bf16 => halves(raw, out, |bits| bf16::from_bits(bits).to_f32()),
-            _ => {
-                let words = raw.as_chunks().0;
-                out.iter_mut().zip(words).for_each(|(out, word)| *out = f32::from_le_bytes(*word));
-            }
-        }
+        get(port.info.dtype, raw, out);
         return Ok(());
     }
     let values = output.contents.as_ref().map_or(&[][..], |contents| &contents.fp32_contents);
@@ -120,6 +120,17 @@ pub(crate) fn take(answer: &ModelInferResponse, port: &Port, out: &mut [f32]) ->
     Ok(())
 }
 
-fn halves(raw: &[u8], out: &mut [f32], value: fn(u16) -> f32) {
-    out.iter_mut().zip(raw.as_chunks().0).for_each(|(out, bits)| *out = value(u16::from_le_bytes(*bits)));
+/// The opposite of [`put`]: as many numbers as there are on the shorter side.
+pub(crate) fn get(dtype: DType, raw: &[u8], out: &mut [f32]) {
+    match dtype {
+        DType::F16 => numbers(raw, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        DType::Bf16 => numbers(raw, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        DType::I64 => numbers(raw, out, |bytes| i64::from_le_bytes(bytes) as f32),
+        DType::I32 => numbers(raw, out, |bytes| i32::from_le_bytes(bytes) as f32),
+        DType::F32 | DType::Other(_) => numbers(raw, out, f32::from_le_bytes),
+    }
+}
+
+fn numbers<const N: usize>(raw: &[u8], out: &mut [f32], number: impl Fn([u8; N]) -> f32) {
+    out.iter_mut().zip(raw.as_chunks().0).for_each(|(out, bytes)| *out = number(*bytes));
 }

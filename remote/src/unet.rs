@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use livediffusion_onnx::{
-    ErrorKind, Pack, Timesteps, check_prompts, has_time_of_each_row, rows_are_apart, show_control,
+    ErrorKind, Pack, Timesteps, check_prompts, control_scale, has_time_of_each_row, rows_are_apart, show_control,
 };
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{DenoiseBatch, Denoiser, ModelError, Row};
@@ -106,7 +106,7 @@ impl RemoteUnet {
             return Ok(None);
         }
         let (mut tried, mut last) = (false, None);
-        for server in self.servers.there() {
+        for server in self.servers.there().collect::<Vec<_>>() {
             let why = match rows_are_apart(&mut Trial { unet: self, server }, pack, latent) {
                 Ok(true) => {
                     tried = true;
@@ -207,8 +207,7 @@ impl RemoteUnet {
                 port.with_shape(&[count, 3, size.height, size.width])
             }
             Gives::ControlScale => {
-                let scale = |row: &Row| if row.control.is_some() { row.control_scale } else { 0.0 };
-                let scales: Vec<f32> = rows.iter().map(scale).collect();
+                let scales: Vec<f32> = rows.iter().map(control_scale).collect();
                 put(dtype, &scales, &mut bytes);
                 port.with_shape(&[count])
             }
@@ -249,7 +248,7 @@ impl RemoteUnet {
         let (servers, most) = match (self.timesteps, who) {
             (Timesteps::SlotBySlot, _) => (1, 1),
             (_, Who::Only(_)) => (1, usize::MAX),
-            (_, Who::Anyone) => (self.servers.there().len(), self.servers.most_rows()),
+            (_, Who::Anyone) => (self.servers.there().count(), self.servers.most_rows()),
         };
         // All are sent before one is waited for.
         let sent = parts(rows.len(), servers, most).map(|part| {

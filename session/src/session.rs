@@ -57,6 +57,16 @@ impl Backend {
         Ok(Self { runtime, chosen, unmeasured })
     }
 
+    /// The library, and what is used of it: what was not measured yet is measured now.
+    fn decide(self, open: &OpenPack) -> (Runtime, Chosen) {
+        let Self { runtime, chosen, unmeasured } = self;
+        let chosen = match unmeasured {
+            Some(calibration) => calibration.decide(&runtime, open, chosen),
+            None => chosen,
+        };
+        (runtime, chosen)
+    }
+
     /// What runs the networks, as far as it is known before anything is measured.
     pub fn provider(&self) -> ProviderChoice {
         ProviderChoice::Fixed(self.chosen.provider)
@@ -68,11 +78,7 @@ impl Backend {
 /// # Errors
 /// There is no library or provider that can be used, or it does not load.
 pub fn load_unet(model: &ModelOptions, open: &OpenPack) -> Outcome<LoadedUnet> {
-    let Backend { runtime, chosen, unmeasured } = Backend::find(model, open)?;
-    let chosen = match unmeasured {
-        Some(calibration) => calibration.decide(&runtime, open, chosen),
-        None => chosen,
-    };
+    let (runtime, chosen) = Backend::find(model, open)?.decide(open);
     let why = chosen.why.clone();
     let settings = SessionSettings { extent: open.extent, ..model.session_settings(1) };
     let loaded = livediffusion_onnx::load_unet(&runtime, &open.pack, chosen, &settings)?;
@@ -201,11 +207,7 @@ impl Session {
     /// # Errors
     /// As there.
     pub fn load_on(backend: Backend, model: &ModelOptions, mut open: OpenPack, lanes: usize) -> Outcome<Self> {
-        let Backend { runtime, chosen, unmeasured } = backend;
-        let chosen = match unmeasured {
-            Some(calibration) => calibration.decide(&runtime, &open, chosen),
-            None => chosen,
-        };
+        let (runtime, chosen) = backend.decide(&open);
         let settings = SessionSettings { extent: open.extent, ..model.session_settings(lanes) };
         let elsewhere = open.servers.as_ref().map(|servers| elsewhere(servers, &open)).transpose()?;
         let loaded = load_networks_with(&runtime, &open.pack, chosen, &settings, elsewhere)?;

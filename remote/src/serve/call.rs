@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use half::{bf16, f16};
-use livediffusion_onnx::graph::TensorInfo;
+use livediffusion_onnx::graph::{DType, TensorInfo};
 use livediffusion_pipeline::controlnet::ControlImage;
 use livediffusion_pipeline::frame::{LatentShape, Size};
 use livediffusion_pipeline::model::{Branch, Conditioning, Row};
@@ -12,6 +11,7 @@ use tonic::Status;
 use super::prompts::Prompts;
 use super::service::{Facts, short};
 use crate::proto::ModelInferRequest;
+use crate::tensor::{dtype_of, get, width};
 
 /// No input of a U-Net has more sides.
 const MOST_SIDES: usize = 8;
@@ -117,26 +117,19 @@ fn values(ask: &ModelInferRequest, info: &TensorInfo) -> Result<(Vec<usize>, Vec
     let sides: Result<Vec<usize>, _> = input.shape.iter().map(|&side| usize::try_from(side)).collect();
     let sides = sides.map_err(|_| wrong(format!("'{name}' has the sides {:?}", input.shape)))?;
     let count = sides.iter().try_fold(1usize, |count, &side| count.checked_mul(side));
-    let read: Option<Vec<f32>> = match input.datatype.as_str() {
-        "FP32" => numbers(raw, f32::from_le_bytes),
-        "FP16" => numbers(raw, |bits| f16::from_le_bytes(bits).to_f32()),
-        "BF16" => numbers(raw, |bits| bf16::from_le_bytes(bits).to_f32()),
-        "INT64" => numbers(raw, |bits| i64::from_le_bytes(bits) as f32),
-        "INT32" => numbers(raw, |bits| i32::from_le_bytes(bits) as f32),
-        other => {
-            return Err(wrong(format!("'{name}' is of {}; FP32, FP16, BF16, INT64 and INT32 are taken", short(other))));
-        }
-    };
-    match (read, count) {
-        (Some(values), Some(count)) if values.len() == count => Ok((sides, values)),
-        _ => Err(wrong(format!("'{name}': {} bytes are not {:?} of {}", raw.len(), input.shape, input.datatype))),
+    let dtype = dtype_of(&input.datatype);
+    if let DType::Other(_) = dtype {
+        let what = format!("'{name}' is of {}; FP32, FP16, BF16, INT64 and INT32 are taken", short(&input.datatype));
+        return Err(wrong(what));
     }
-}
-
-/// All of the bytes as numbers.
-fn numbers<const N: usize>(raw: &[u8], number: impl Fn([u8; N]) -> f32) -> Option<Vec<f32>> {
-    let (chunks, rest) = raw.as_chunks();
-    rest.is_empty().then(|| chunks.iter().map(|bytes| number(*bytes)).collect())
+    match count.filter(|count| count.checked_mul(width(dtype)) == Some(raw.len())) {
+        Some(count) => {
+            let mut values = vec![0.0; count];
+            get(dtype, raw, &mut values);
+            Ok((sides, values))
+        }
+        None => Err(wrong(format!("'{name}': {} bytes are not {:?} of {}", raw.len(), input.shape, input.datatype))),
+    }
 }
 
 pub(super) fn wrong(what: String) -> Status {

@@ -20,7 +20,7 @@ use tonic::transport::server::Server;
 use tonic::transport::{Identity, ServerTlsConfig};
 
 use self::service::{Facts, Service};
-use crate::error::RemoteError;
+use crate::error::{RemoteError, deepest};
 
 /// Calls of one connection that are looked at at once. More of them would only hold memory: the network takes one at a time.
 const MOST_CALLS_EACH: usize = 8;
@@ -77,13 +77,16 @@ impl Stop {
     }
 }
 
+fn failed(what: String) -> RemoteError {
+    RemoteError { kind: ErrorKind::Failed, what, hint: None }
+}
+
 impl UnetServer {
     /// Listens on `bind`; over TLS, where a certificate chain and its private key are given as PEM files.
     ///
     /// # Errors
     /// The address is taken or not this machine's; a certificate or a key that is none.
     pub fn bind(bind: SocketAddr, tls: Option<(&Path, &Path)>) -> Result<Self, RemoteError> {
-        let failed = |what: String| RemoteError { kind: ErrorKind::Failed, what, hint: None };
         let mut server = Server::builder()
             .concurrency_limit_per_connection(MOST_CALLS_EACH)
             .max_concurrent_streams(Some(MOST_CALLS_EACH as u32))
@@ -95,10 +98,7 @@ impl UnetServer {
             let read = |file: &Path| std::fs::read(file).map_err(|error| wrong(file, error.to_string()));
             let identity = Identity::from_pem(read(chain)?, read(key)?);
             let config = ServerTlsConfig::new().identity(identity).timeout(GREETING);
-            server = server.tls_config(config).map_err(|error| {
-                let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                wrong(chain, why)
-            })?;
+            server = server.tls_config(config).map_err(|error| wrong(chain, deepest(&error)))?;
         }
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
@@ -132,10 +132,10 @@ impl UnetServer {
     /// The network's part of the system fails.
     pub fn serve(self, offer: Offer) -> Result<BatchCounts, RemoteError> {
         let Self { runtime, listener, mut server, local, stop } = self;
-        let unet = SharedDenoiser::new(offer.unet, offer.most_rows);
-        let facts =
-            Facts::new(offer.pack, offer.name, offer.runs_on, (offer.profile, offer.most_rows, offer.most_side));
-        let service = Service::new(unet.clone(), facts, offer.token, MOST_CALLS);
+        let Offer { name, unet, pack, runs_on, profile, most_rows, most_side, token } = offer;
+        let unet = SharedDenoiser::new(unet, most_rows);
+        let facts = Facts { pack, name, runs_on, profile, most_rows, most_side };
+        let service = Service::new(unet.clone(), facts, token, MOST_CALLS);
         let stopped = |mut stop: watch::Receiver<bool>| async move {
             // Whoever could stop it is this one at least.
             let _ = stop.wait_for(|stop| *stop).await;
@@ -151,10 +151,7 @@ impl UnetServer {
         });
         // A call that the network is still at has another moment: it would be cut off in its libraries.
         runtime.shutdown_timeout(FAREWELL);
-        served.map_err(|error| {
-            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            RemoteError { kind: ErrorKind::Failed, what: format!("the server on {local}: {why}"), hint: None }
-        })?;
+        served.map_err(|error| failed(format!("the server on {local}: {}", deepest(&error))))?;
         Ok(unet.counts())
     }
 }

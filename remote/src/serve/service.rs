@@ -28,7 +28,7 @@ use crate::proto::{
     ModelRequest, OutputTensor, ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse, ServerRequest,
     TensorMetadata, path,
 };
-use crate::tensor::{put, width};
+use crate::tensor::{datatype_of, put};
 
 /// For a request's frame around its values, and for questions.
 const ENVELOPE: usize = 1 << 16;
@@ -39,23 +39,14 @@ const READING: Duration = Duration::from_mins(1);
 /// What there is to know of the U-Net, and what may be asked of it.
 pub(super) struct Facts {
     pub(super) pack: Pack,
-    name: String,
-    runs_on: String,
-    profile: Option<Extent>,
-    most_rows: usize,
-    most_side: usize,
+    pub(super) name: String,
+    pub(super) runs_on: String,
+    pub(super) profile: Option<Extent>,
+    pub(super) most_rows: usize,
+    pub(super) most_side: usize,
 }
 
 impl Facts {
-    pub(super) fn new(
-        pack: Pack,
-        name: String,
-        runs_on: String,
-        (profile, most_rows, most_side): (Option<Extent>, usize, usize),
-    ) -> Self {
-        Self { pack, name, runs_on, profile, most_rows, most_side }
-    }
-
     /// Size of the pictures that latents are of.
     pub(super) fn size(&self, shape: LatentShape) -> Size {
         Size::new(shape.width * self.pack.vae_factor, shape.height * self.pack.vae_factor)
@@ -116,8 +107,8 @@ impl Facts {
             *rows = -1;
         }
         // Times are fractions for some solvers.
-        let datatype = if is_time { "FP32" } else { datatype(info.dtype) };
-        TensorMetadata { name: info.name.clone(), datatype: datatype.to_owned(), shape }
+        let dtype = if is_time { DType::F32 } else { on_wire(info.dtype) };
+        TensorMetadata { name: info.name.clone(), datatype: datatype_of(dtype).to_owned(), shape }
     }
 
     fn metadata(&self) -> ModelMetadataResponse {
@@ -132,13 +123,9 @@ impl Facts {
     }
 }
 
-/// What is on the wire for a graph's type.
-fn datatype(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F16 => "FP16",
-        DType::Bf16 => "BF16",
-        _ => "FP32",
-    }
+/// What is on the wire for a graph's type: the same floats, and f32 for anything else.
+fn on_wire(dtype: DType) -> DType {
+    if matches!(dtype, DType::F16 | DType::Bf16) { dtype } else { DType::F32 }
 }
 
 /// The service, of which each connection has a copy.
@@ -266,7 +253,7 @@ impl Shared {
             Status::internal(format!("{}{hint}", error.what))
         })?;
         let info = &self.facts.pack.unet.out;
-        let (datatype, dtype) = (datatype(info.dtype), if width(info.dtype) == 2 { info.dtype } else { DType::F32 });
+        let dtype = on_wire(info.dtype);
         let mut bytes = BytesMut::new();
         put(dtype, &out, &mut bytes);
         let shape = [rows.len(), shape.channels, shape.height, shape.width].map(|side| side as i64).to_vec();
@@ -276,7 +263,7 @@ impl Shared {
             id: ask.id.clone(),
             outputs: vec![OutputTensor {
                 name: info.name.clone(),
-                datatype: datatype.to_owned(),
+                datatype: datatype_of(dtype).to_owned(),
                 shape,
                 contents: None,
             }],
